@@ -1,0 +1,106 @@
+//! The ledger: two scorecards paired example by example. Plain data; `ledger.json` is this, serialised.
+
+use serde::{Deserialize, Serialize};
+
+/// Two models compared on a set of tasks.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub struct Ledger {
+    /// Format version of this file.
+    pub format: u32,
+    /// The first model, as named.
+    pub base: String,
+    /// The second model, as named.
+    pub tuned: String,
+    /// In words: what got better, what got worse, whether to ship.
+    pub verdict: String,
+    /// In one word.
+    pub outcome: Outcome,
+    /// User-set rules that were broken, in words; not empty means exit code 3.
+    pub broken_rules: Vec<String>,
+    /// Task by task.
+    pub tasks: Vec<TaskComparison>,
+    /// Paired examples behind `tasks`, for the report: the flips, and some unchanged ones.
+    pub examples: Vec<PairedExample>,
+}
+
+/// What the comparison says.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum Outcome {
+    /// Something gained, nothing measurably lost.
+    Better,
+    /// Something gained, something lost.
+    Mixed,
+    /// Nothing gained, something lost.
+    Worse,
+    /// No measurable change.
+    Unchanged,
+}
+
+/// One task: differences are `tuned - base`, signed so that more is what the metric says is better or worse.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub struct TaskComparison {
+    /// Task name.
+    pub name: String,
+    /// Metric compared.
+    pub metric: String,
+    /// Whether more is better.
+    pub higher_is_better: bool,
+    /// Whether the metric is a share in 0..1 (printed as points) or a free number.
+    pub is_share: bool,
+    /// Paired examples.
+    pub n: usize,
+    /// Score of the first model.
+    pub base: f64,
+    /// Score of the second model.
+    pub tuned: f64,
+    /// `tuned - base`.
+    pub difference: f64,
+    /// Lower end of the paired-bootstrap 95 % interval.
+    pub ci_low: f64,
+    /// Upper end.
+    pub ci_high: f64,
+    /// Exact McNemar p-value; `None` where scores are not right-or-wrong.
+    pub mcnemar_p: Option<f64>,
+    /// The p-value after Holm's correction over the tasks.
+    pub p_holm: Option<f64>,
+    /// Wrong before, right after.
+    pub gained: usize,
+    /// Right before, wrong after.
+    pub lost: usize,
+    /// Right both times.
+    pub both_right: usize,
+    /// Wrong both times.
+    pub both_wrong: usize,
+    /// `lost / n`.
+    pub negative_flip_rate: f64,
+    /// `gained / n`.
+    pub positive_flip_rate: f64,
+    /// `better`, `worse`, `unchanged`.
+    pub verdict: String,
+    /// Whether this task is what the tuning was for.
+    pub is_target: bool,
+}
+
+/// An example with both models' answers.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub struct PairedExample {
+    /// Task name.
+    pub task: String,
+    /// Example id.
+    pub id: String,
+    /// `gained`, `lost`, `both_right`, `both_wrong`.
+    pub change: String,
+    /// The prompt.
+    pub prompt: String,
+    /// The right answer.
+    pub target: String,
+    /// The first model's answer.
+    pub base_answer: String,
+    /// The second model's answer.
+    pub tuned_answer: String,
+    /// Score before.
+    pub base_score: f64,
+    /// Score after.
+    pub tuned_score: f64,
+}

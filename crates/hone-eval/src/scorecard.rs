@@ -1,0 +1,100 @@
+//! A scorecard: one model on one task, one row per example. Plain data; written as JSON lines, the header first.
+
+use serde::{Deserialize, Serialize};
+
+/// What was measured, and how.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub struct ScorecardHeader {
+    /// Task name.
+    pub task: String,
+    /// Task version.
+    pub version: String,
+    /// SHA-256 over the task's definition and data file: cards with different ones are not paired.
+    pub task_sha256: String,
+    /// The model as the user named it.
+    pub model: String,
+    /// SHA-256 of the model's weights.
+    pub model_sha256: String,
+    /// The edit's directory, if one was applied.
+    pub edit: Option<String>,
+    /// Compute type.
+    pub dtype: String,
+    /// Kind of task: `multiple_choice`, `generate`, `loglikelihood`, `perplexity`.
+    pub kind: String,
+    /// Shots in the prompt.
+    pub num_fewshot: usize,
+    /// Seed of the shots.
+    pub fewshot_seed: u64,
+    /// Whether prompts went through the chat template.
+    pub chat_template: bool,
+    /// The metric that decides the verdict.
+    pub main_metric: String,
+    /// Prompts cut from the left because they were over the model's length.
+    pub truncated: usize,
+    /// Number of rows.
+    pub n: usize,
+    /// Aggregated metrics: name, value, standard error.
+    pub metrics: Vec<MetricValue>,
+    /// Wall seconds.
+    pub seconds: f64,
+}
+
+/// An aggregated metric.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub struct MetricValue {
+    /// `acc`, `exact_match` …
+    pub name: String,
+    /// Its value (shares in 0..1, not per cent).
+    pub value: f64,
+    /// Standard error, where it is defined.
+    pub stderr: Option<f64>,
+    /// Whether more is better.
+    pub higher_is_better: bool,
+}
+
+/// One example.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub struct ScorecardRow {
+    /// The example's id within the task's data file.
+    pub id: String,
+    /// SHA-256 of the prompt.
+    pub prompt_sha256: String,
+    /// The prompt itself.
+    pub prompt: String,
+    /// The right answer as text.
+    pub target: String,
+    /// Choices with their log-likelihoods (multiple choice), in order.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub choices: Vec<ChoiceScore>,
+    /// The model's answer as text: the chosen choice, or what it generated.
+    pub answer: String,
+    /// Log-likelihood of the target, its tokens, characters and bytes (log-likelihood and perplexity tasks).
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub target_score: Option<ChoiceScore>,
+    /// This example's score on every metric.
+    pub scores: std::collections::BTreeMap<String, f64>,
+    /// This example's score on the main metric.
+    pub score: f64,
+}
+
+/// A continuation's log-likelihood.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub struct ChoiceScore {
+    /// The continuation.
+    pub text: String,
+    /// Sum of natural log-probabilities.
+    pub log_likelihood: f64,
+    /// Tokens.
+    pub tokens: usize,
+    /// Whether every token was the most likely one.
+    pub is_greedy: bool,
+}
+
+/// One model on one task.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub struct Scorecard {
+    /// What was measured.
+    pub header: ScorecardHeader,
+    /// Example by example.
+    pub rows: Vec<ScorecardRow>,
+}

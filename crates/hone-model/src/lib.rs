@@ -1,0 +1,21 @@
+//! `hone-model`: model specs, sites, weights in (safetensors, GGUF) and out, tokenizer, chat template, KV cache, generation.
+//!
+//! Floor 1. It knows nothing of training or tasks. See [`context`] for the one idea everything stands on.
+
+pub mod cache;
+pub mod context;
+pub mod decoder;
+pub mod error;
+pub mod generate;
+pub mod model;
+pub mod pull;
+pub mod site;
+pub mod spec;
+pub mod template;
+pub mod tokenizer;
+
+pub use context::{Context, Hooks, Linear, NoHooks, TokenBatch};
+pub use decoder::Decoder;
+pub use error::ModelError;
+pub use model::{LoadOptions, Model};
+pub use site::{LayerPart, Site};

@@ -1,0 +1,55 @@
+//! A loaded model: spec, weights, tokenizer, chat template, and where it all came from.
+
+use std::path::PathBuf;
+use std::sync::Arc;
+
+use hone_engine::DType;
+
+use crate::decoder::Decoder;
+use crate::error::ModelError;
+use crate::spec::DecoderSpec;
+use crate::template::ChatTemplate;
+use crate::tokenizer::Tokenizer;
+
+/// How to load.
+#[derive(Clone, Copy, Debug)]
+pub struct LoadOptions {
+    /// Type weights and activations are computed in.
+    pub dtype: DType,
+    /// Keep a GGUF's quantised blocks as they are (inference) instead of expanding them at load.
+    pub keep_quantised: bool,
+}
+
+/// Where a model came from.
+#[derive(Clone, Debug, serde::Serialize)]
+pub struct ModelSource {
+    /// What the user typed.
+    pub reference: String,
+    /// The directory or GGUF file.
+    pub path: PathBuf,
+    /// SHA-256 over the weights' files, in hexadecimal.
+    pub sha256: String,
+}
+
+/// A loaded model.
+pub struct Model {
+    /// The architecture.
+    pub spec: DecoderSpec,
+    /// The weights and the forward pass.
+    pub decoder: Arc<Decoder>,
+    /// Text to ids and back.
+    pub tokenizer: Tokenizer,
+    /// The chat template, if the model has one.
+    pub template: Option<ChatTemplate>,
+    /// Ids that end a generation: end-of-text and every end-of-turn token.
+    pub end_ids: Vec<u32>,
+    /// Where it came from.
+    pub source: ModelSource,
+}
+
+impl Model {
+    /// Loads a Hugging Face directory, a GGUF file, or a name that [`crate::pull`] knows and has in the cache.
+    pub fn load(_reference: &str, _options: LoadOptions) -> Result<Model, ModelError> {
+        todo!()
+    }
+}
