@@ -22,6 +22,7 @@ pub mod pool;
 pub mod quant;
 pub mod random;
 pub mod reference;
+pub mod simd;
 pub mod tape;
 pub mod tensor;
 pub mod weight;
