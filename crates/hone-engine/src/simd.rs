@@ -302,7 +302,9 @@ mod tests {
         for n in (0..100).chain([1000]) {
             let a: Vec<f32> = (0..n).map(|i| ((i * 37 + 11) % 101) as f32 / 50.5 - 1.0).collect();
             let b: Vec<bf16> = (0..n).map(|i| bf16::from_f32(((i * 53 + 7) % 97) as f32 / 48.5 - 1.0)).collect();
-            let close = |got: f32, want: f64| assert!((got as f64 - want).abs() <= 1e-6 * (1.0 + want.abs()), "length {n}: {got} {want}");
+            let close = |got: f32, want: f64| {
+                assert!((got as f64 - want).abs() <= 1e-6 * (1.0 + want.abs()), "length {n}: {got} {want}")
+            };
             close(sum(&a), a.iter().map(|v| *v as f64).sum());
             close(sum(&b), b.iter().map(|v| v.to_f64()).sum());
             close(dot(&a, &b), a.iter().zip(&b).map(|(a, b)| *a as f64 * b.to_f64()).sum());

@@ -55,7 +55,11 @@ impl From<&[usize]> for Shape {
 enum Storage {
     Pool(PoolBuffer),
     /// Memory of somebody else (a mapped file), kept alive by `_owner`; never written.
-    Borrowed { _owner: Arc<dyn Any + Send + Sync>, pointer: *const u8, bytes: usize },
+    Borrowed {
+        _owner: Arc<dyn Any + Send + Sync>,
+        pointer: *const u8,
+        bytes: usize,
+    },
 }
 
 // SAFETY: `Borrowed` memory is read-only and kept alive by its owner, which is itself Send + Sync.
