@@ -26,6 +26,40 @@ pub enum ModelError {
         /// What was expected, and what to do.
         expected: String,
     },
+    /// A tensor the model needs and the files do not have.
+    #[error("{path}: tensor `{name}` is missing{hint}; the files are incomplete or belong to another architecture: download the model again or check `model_type` in config.json")]
+    MissingTensor {
+        /// The directory or file.
+        path: PathBuf,
+        /// The tensor's Hugging Face name.
+        name: String,
+        /// A similar name, if there is one.
+        hint: String,
+    },
+    /// A tensor whose shape is not the one that the config asks for.
+    #[error("{path}: tensor `{name}` has shape {found:?}, but config.json asks for {expected:?}; weights and config belong to different models")]
+    TensorShape {
+        /// The file.
+        path: PathBuf,
+        /// The tensor's name.
+        name: String,
+        /// Its shape.
+        found: Vec<usize>,
+        /// The shape that the config asks for.
+        expected: Vec<usize>,
+    },
+    /// A tensor of a type that is not read.
+    #[error("{path}: tensor `{name}` is stored as {found}; readable types: {known}. Convert the model to one of them first")]
+    TensorType {
+        /// The file.
+        path: PathBuf,
+        /// The tensor's name.
+        name: String,
+        /// Its type.
+        found: String,
+        /// The types that are read.
+        known: String,
+    },
     /// An architecture without code.
     #[error("{path}: architecture `{found}` is not known; known architectures: {known}")]
     UnknownArchitecture {
@@ -36,4 +70,22 @@ pub enum ModelError {
         /// The known ones.
         known: String,
     },
+}
+
+impl ModelError {
+    /// [`ModelError::Io`] for `map_err`.
+    pub(crate) fn io(path: &std::path::Path) -> impl FnOnce(std::io::Error) -> ModelError + '_ {
+        move |source| ModelError::Io { path: path.to_owned(), source }
+    }
+
+    /// [`ModelError::Malformed`].
+    pub(crate) fn malformed(
+        path: &std::path::Path,
+        place: impl Into<String>,
+        found: impl Into<String>,
+        expected: impl Into<String>,
+    ) -> ModelError {
+        let path = path.to_owned();
+        ModelError::Malformed { path, place: place.into(), found: found.into(), expected: expected.into() }
+    }
 }

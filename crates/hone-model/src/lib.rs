@@ -13,9 +13,11 @@ pub mod site;
 pub mod spec;
 pub mod template;
 pub mod tokenizer;
+pub mod weights;
 
 pub use context::{Context, Hooks, Linear, NoHooks, TokenBatch};
 pub use decoder::Decoder;
 pub use error::ModelError;
 pub use model::{LoadOptions, Model};
 pub use site::{LayerPart, Site};
+pub use weights::WeightFiles;

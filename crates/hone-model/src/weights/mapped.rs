@@ -1,0 +1,87 @@
+//! A file mapped into memory, and the tensors that borrow from it.
+//!
+//! A map shows the file as it is on the disk *now*: a file that another program cuts short while it is mapped ends this
+//! process (SIGBUS), as in every program that maps weights. Hone itself replaces files by renaming, which leaves the old
+//! map whole.
+
+use std::ops::Range;
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+
+use half::{bf16, f16};
+use hone_engine::{DType, Element, Tensor, dispatch_dtype};
+use rayon::prelude::*;
+
+use crate::error::ModelError;
+
+/// A read-only file in memory. Cheap to clone.
+#[derive(Clone)]
+pub(crate) struct MappedFile {
+    pub path: PathBuf,
+    map: Arc<memmap2::Mmap>,
+}
+
+impl MappedFile {
+    pub fn open(path: &Path) -> Result<MappedFile, ModelError> {
+        let file = std::fs::File::open(path).map_err(ModelError::io(path))?;
+        // SAFETY: the map is read-only and private to this process; see the module's words on files cut short.
+        let map = unsafe { memmap2::Mmap::map(&file) }.map_err(ModelError::io(path))?;
+        Ok(MappedFile { path: path.to_owned(), map: Arc::new(map) })
+    }
+
+    pub fn bytes(&self) -> &[u8] {
+        &self.map
+    }
+
+    /// The numbers at `range` as a tensor of type `dtype`: borrowed where type and alignment fit, converted otherwise.
+    /// `range` must lie in the file and hold exactly `shape`.
+    pub fn tensor(&self, range: Range<usize>, shape: &[usize], stored: DenseType, dtype: DType) -> Tensor {
+        let bytes = &self.bytes()[range];
+        assert_eq!(bytes.len(), shape.iter().product::<usize>() * stored.size(), "checked when the header was read");
+        let same = matches!((stored, dtype), (DenseType::F32, DType::F32) | (DenseType::BF16, DType::BF16));
+        if same && cfg!(target_endian = "little") && bytes.as_ptr().align_offset(stored.size()) == 0 {
+            // SAFETY: aligned (just checked), inside the map (sliced above), read-only, and `map` keeps it alive.
+            return unsafe { Tensor::borrowed(shape, dtype, bytes.as_ptr(), self.map.clone()) };
+        }
+        let mut out = Tensor::uninit(shape, dtype);
+        dispatch_dtype!(dtype, T => stored.convert(bytes, out.as_mut_slice::<T>()));
+        out
+    }
+}
+
+/// Unquantised types a weight may be stored in.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum DenseType {
+    F32,
+    F16,
+    BF16,
+}
+
+impl DenseType {
+    pub const fn size(self) -> usize {
+        match self {
+            DenseType::F32 => 4,
+            DenseType::F16 | DenseType::BF16 => 2,
+        }
+    }
+
+    /// Little-endian `bytes` to `out`, in parallel.
+    fn convert<T: Element>(self, bytes: &[u8], out: &mut [T]) {
+        const CHUNK: usize = 1 << 16;
+        let size = self.size();
+        out.par_chunks_mut(CHUNK).zip(bytes.par_chunks(CHUNK * size)).for_each(|(out, bytes)| match self {
+            DenseType::F32 => {
+                let values = bytes.as_chunks::<4>().0.iter().map(|b| f32::from_le_bytes(*b));
+                out.iter_mut().zip(values).for_each(|(o, v)| *o = T::from_f32(v));
+            }
+            DenseType::F16 => {
+                let values = bytes.as_chunks::<2>().0.iter().map(|b| f16::from_le_bytes(*b).to_f32());
+                out.iter_mut().zip(values).for_each(|(o, v)| *o = T::from_f32(v));
+            }
+            DenseType::BF16 => {
+                let values = bytes.as_chunks::<2>().0.iter().map(|b| Element::to_f32(bf16::from_le_bytes(*b)));
+                out.iter_mut().zip(values).for_each(|(o, v)| *o = T::from_f32(v));
+            }
+        });
+    }
+}
