@@ -27,7 +27,9 @@ pub enum ModelError {
         expected: String,
     },
     /// A tensor the model needs and the files do not have.
-    #[error("{path}: tensor `{name}` is missing{hint}; the files are incomplete or belong to another architecture: download the model again or check `model_type` in config.json")]
+    #[error(
+        "{path}: tensor `{name}` is missing{hint}; the files are incomplete or belong to another architecture: download the model again or check `model_type` in config.json"
+    )]
     MissingTensor {
         /// The directory or file.
         path: PathBuf,
@@ -37,7 +39,9 @@ pub enum ModelError {
         hint: String,
     },
     /// A tensor whose shape is not the one that the config asks for.
-    #[error("{path}: tensor `{name}` has shape {found:?}, but config.json asks for {expected:?}; weights and config belong to different models")]
+    #[error(
+        "{path}: tensor `{name}` has shape {found:?}, but config.json asks for {expected:?}; weights and config belong to different models"
+    )]
     TensorShape {
         /// The file.
         path: PathBuf,
@@ -49,7 +53,9 @@ pub enum ModelError {
         expected: Vec<usize>,
     },
     /// A tensor of a type that is not read.
-    #[error("{path}: tensor `{name}` is stored as {found}; readable types: {known}. Convert the model to one of them first")]
+    #[error(
+        "{path}: tensor `{name}` is stored as {found}; readable types: {known}. Convert the model to one of them first"
+    )]
     TensorType {
         /// The file.
         path: PathBuf,

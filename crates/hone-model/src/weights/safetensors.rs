@@ -192,7 +192,11 @@ fn read_header(file: &MappedFile) -> Result<Vec<(String, HeaderEntry)>, ModelErr
         }
         let place = format!("tensor `{name}`");
         let raw: RawEntry = serde_json::from_value(value).map_err(|e| {
-            bad(&place, e.to_string(), "`dtype` (a text), `shape` and `data_offsets` (whole numbers); fetch the file again")
+            bad(
+                &place,
+                e.to_string(),
+                "`dtype` (a text), `shape` and `data_offsets` (whole numbers); fetch the file again",
+            )
         })?;
         let (start, end) = raw.data_offsets;
         if start > end || end > data_length {
@@ -232,8 +236,9 @@ fn read_header(file: &MappedFile) -> Result<Vec<(String, HeaderEntry)>, ModelErr
         let found = format!("{} bytes after the last tensor", bytes.len() - end);
         return Err(bad("end of file", found, "none; the file is damaged: fetch it again"));
     }
-    safetensors::SafeTensors::read_metadata(bytes)
-        .map_err(|e| bad("header", e.to_string(), "a header that the safetensors library accepts; fetch the file again"))?;
+    safetensors::SafeTensors::read_metadata(bytes).map_err(|e| {
+        bad("header", e.to_string(), "a header that the safetensors library accepts; fetch the file again")
+    })?;
     Ok(out)
 }
 
