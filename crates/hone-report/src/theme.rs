@@ -25,16 +25,8 @@ pub enum Role {
 }
 
 impl Role {
-    const ALL: [Role; 8] = [
-        Role::Ink,
-        Role::Muted,
-        Role::Grid,
-        Role::Better,
-        Role::Worse,
-        Role::Unchanged,
-        Role::Accent,
-        Role::Second,
-    ];
+    const ALL: [Role; 8] =
+        [Role::Ink, Role::Muted, Role::Grid, Role::Better, Role::Worse, Role::Unchanged, Role::Accent, Role::Second];
 
     /// The fixed colour that stands for the role in the SVG.
     pub const fn color(self) -> RGBColor {

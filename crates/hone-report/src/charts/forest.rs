@@ -91,10 +91,10 @@ fn svg(rows: &[Row], width: u32, shares: bool) -> Result<String, ReportError> {
             };
             let name = if r.task.is_target { format!("{} ◎", r.task.name) } else { r.task.name.clone() };
             let value = format!("{:+.1} [{:+.1}, {:+.1}]", r.middle, r.low, r.high);
-            let (name_at, name_side) = if narrow { (plot_x.start, HPos::Left) } else { (left as i32 - 12, HPos::Right) };
+            let (name_at, name_side) =
+                if narrow { (plot_x.start, HPos::Left) } else { (left as i32 - 12, HPos::Right) };
             area.draw_text(&name, &style(Role::Ink, 14, name_side), (name_at, y)).map_err(failed("forest"))?;
-            let (value_at, value_side) =
-                if narrow { (plot_x.end, HPos::Right) } else { (plot_x.end + 12, HPos::Left) };
+            let (value_at, value_side) = if narrow { (plot_x.end, HPos::Right) } else { (plot_x.end + 12, HPos::Left) };
             let role = verdict_role(&r.task.verdict);
             area.draw_text(&value, &style(role, 13, value_side), (value_at, y)).map_err(failed("forest"))?;
         }

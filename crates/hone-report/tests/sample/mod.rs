@@ -72,7 +72,8 @@ pub fn report() -> Report {
         .flat_map(|c| (0..3).map(move |i| example("telecom", c, i)))
         .chain((0..2).map(|i| example("boolq", "lost", i)))
         .collect();
-    let curve = |i: i32| (f64::from(i), 1.2 + 1.5 * (-f64::from(i) / 60.0).exp() + 0.1 * f64::from((i * 37) % 11) / 11.0);
+    let curve =
+        |i: i32| (f64::from(i), 1.2 + 1.5 * (-f64::from(i) / 60.0).exp() + 0.1 * f64::from((i * 37) % 11) / 11.0);
     Report {
         title: "telecom-lora".into(),
         ledger: Ledger {
