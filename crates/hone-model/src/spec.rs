@@ -209,8 +209,7 @@ fn read(fields: &Fields, family: Family) -> Result<DecoderSpec, ModelError> {
         if gemma { ("hidden_activation", "gelu_pytorch_tanh") } else { ("hidden_act", "silu") };
     let vocab_size = fields.size("vocab_size", default(262_208), MAX_VOCABULARY)?;
     let score_divisor = if gemma { fields.positive("query_pre_attn_scalar", Some(256.0))? } else { head_dim as f64 };
-    let max_position_embeddings =
-        fields.size("max_position_embeddings", Some(max_positions_default), MAX_POSITIONS)?;
+    let max_position_embeddings = fields.size("max_position_embeddings", Some(max_positions_default), MAX_POSITIONS)?;
     let (attention_cap_default, logit_cap_default) =
         if family == Family::Gemma2 { (Some(50.0), Some(30.0)) } else { (None, None) };
 
@@ -295,8 +294,7 @@ fn layers(
     head_dim: usize,
     max_positions: usize,
 ) -> Result<Vec<LayerSpec>, ModelError> {
-    let count =
-        fields.size("num_hidden_layers", if family == Family::Gemma3 { Some(26) } else { None }, MAX_LAYERS)?;
+    let count = fields.size("num_hidden_layers", if family == Family::Gemma3 { Some(26) } else { None }, MAX_LAYERS)?;
     let window = window(fields, family)?;
     let default_is_sliding: Box<dyn Fn(usize) -> bool> = match family {
         Family::Llama => Box::new(|_| false),

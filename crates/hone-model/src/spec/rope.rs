@@ -164,8 +164,7 @@ fn yarn(scheme: &Fields, theta: f64, head_dim: usize, max_positions: usize) -> R
 
     let magnitude = |weight: f64| if factor <= 1.0 { 1.0 } else { 0.1 * weight * factor.ln() + 1.0 };
     let (all, all_dim) = (scheme.number("mscale", Some(0.0))?, scheme.number("mscale_all_dim", Some(0.0))?);
-    let inferred =
-        if all != 0.0 && all_dim != 0.0 { magnitude(all) / magnitude(all_dim) } else { magnitude(1.0) };
+    let inferred = if all != 0.0 && all_dim != 0.0 { magnitude(all) / magnitude(all_dim) } else { magnitude(1.0) };
     let attention_factor = scheme.positive("attention_factor", Some(inferred))?;
 
     // The entry whose frequency makes `turns` full turns within the original length.
