@@ -26,5 +26,5 @@ pub use linear::{LowRank, linear, linears};
 pub use lm_head::{HeadLoss, lm_head_loss};
 pub use recompute::recompute;
 pub use rms_norm::{add_rms_norm, head_rms_norm, rms_norm};
-pub use rope::{RopeTable, rope};
+pub use rope::{RopeAngles, RopeTable, rope};
 pub use token_log_probs::{TokenScore, head_logits, token_scores};
