@@ -32,4 +32,12 @@ pub enum EngineError {
         /// Block type's name.
         kind: &'static str,
     },
+    /// A block type that is read but not written.
+    #[error("blocks of type {kind} cannot be written; writable: {writable}")]
+    NotWritable {
+        /// Block type's name.
+        kind: &'static str,
+        /// Names of the writable types.
+        writable: &'static str,
+    },
 }

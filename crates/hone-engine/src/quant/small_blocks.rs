@@ -1,0 +1,57 @@
+//! Blocks of 32 values with one scale `d` (and, in the `_1` types, one minimum `m`), both binary16.
+//!
+//! | type | bytes | layout |
+//! |---|---|---|
+//! | Q4_0 | 18 | `d`, 16 bytes: value `i` in the low half of byte `i`, value `i + 16` in the high half |
+//! | Q4_1 | 20 | `d`, `m`, 16 bytes as above |
+//! | Q5_0 | 22 | `d`, 32 fifth bits, 16 bytes as above |
+//! | Q5_1 | 24 | `d`, `m`, 32 fifth bits, 16 bytes as above |
+//! | Q8_0 | 34 | `d`, 32 signed bytes |
+
+/// The binary16 at byte `at`.
+#[inline(always)]
+pub(super) fn f16_at(block: &[u8], at: usize) -> f32 {
+    half::f16::from_le_bytes([block[at], block[at + 1]]).to_f32()
+}
+
+#[inline(always)]
+fn fifth_bits(block: &[u8], at: usize) -> u32 {
+    u32::from_le_bytes([block[at], block[at + 1], block[at + 2], block[at + 3]])
+}
+
+/// Splits nibbles: `f(i, low)` and `f(i + 16, high)`.
+#[inline(always)]
+fn nibbles(quants: &[u8], values: &mut [f32], f: impl Fn(usize, u8) -> f32) {
+    let (low, high) = values.split_at_mut(16);
+    for (i, byte) in quants[..16].iter().enumerate() {
+        low[i] = f(i, byte & 15);
+        high[i] = f(i + 16, byte >> 4);
+    }
+}
+
+pub(super) fn q4_0(block: &[u8], values: &mut [f32]) {
+    let d = f16_at(block, 0);
+    nibbles(&block[2..], values, |_, q| d * (q as i32 - 8) as f32);
+}
+
+pub(super) fn q4_1(block: &[u8], values: &mut [f32]) {
+    let (d, m) = (f16_at(block, 0), f16_at(block, 2));
+    nibbles(&block[4..], values, |_, q| d * q as f32 + m);
+}
+
+pub(super) fn q5_0(block: &[u8], values: &mut [f32]) {
+    let (d, fifth) = (f16_at(block, 0), fifth_bits(block, 2));
+    nibbles(&block[6..], values, |i, q| d * ((q as u32 | ((fifth >> i) & 1) << 4) as i32 - 16) as f32);
+}
+
+pub(super) fn q5_1(block: &[u8], values: &mut [f32]) {
+    let (d, m, fifth) = (f16_at(block, 0), f16_at(block, 2), fifth_bits(block, 4));
+    nibbles(&block[8..], values, |i, q| d * (q as u32 | ((fifth >> i) & 1) << 4) as f32 + m);
+}
+
+pub(super) fn q8_0(block: &[u8], values: &mut [f32]) {
+    let d = f16_at(block, 0);
+    for (value, q) in values.iter_mut().zip(&block[2..34]) {
+        *value = d * (*q as i8) as f32;
+    }
+}
