@@ -1,1 +1,32 @@
-//! See ARCHITECTURE.md.
+//! `hone-edit`: edits of a model. One file per method, the stack of edits, Hugging Face PEFT files in and out.
+//!
+//! Floor 2. It knows nothing of training loops.
+//!
+//! - [`method`]: what a method is; [`registry`]: every one; [`methods`]: their files.
+//! - [`base`](mod@base): a model as edits see it; [`target`]: which modules a method acts on.
+//! - [`stack`]: several edits at once, as hooks of a forward pass; [`probe`]: seeing without changing.
+//! - [`files`]: adapter directories; [`merge`](mod@merge): edits folded into the weights.
+//!
+//! I have an adapter's directory and a model: [`load_edit`], then [`EditStack::hooks`].
+
+pub mod atomic;
+pub mod base;
+mod bound;
+pub mod config;
+pub mod error;
+pub mod files;
+pub mod merge;
+pub mod method;
+pub mod methods;
+pub mod probe;
+pub mod registry;
+pub mod replace;
+pub mod stack;
+pub mod target;
+
+pub use base::Base;
+pub use error::EditError;
+pub use files::{load_edit, save_edit};
+pub use method::{Edit, Method, Param};
+pub use probe::Probe;
+pub use stack::{EditStack, StackEntry};

@@ -1,0 +1,152 @@
+//! What of a model can be edited: the names, shapes and values of its weights, as plain data.
+//!
+//! Methods plan against a [`Base`], not against a model's structs, so a method knows nothing of architectures.
+
+use hone_engine::{DType, Tensor, WeightRef};
+use hone_model::Model;
+
+/// What kind of weight stands at a name: what hooks can do with it differs.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum WeightKind {
+    /// `[out, in]` of a linear map inside the layers.
+    Linear,
+    /// `[vocabulary, hidden]`: the embedding table.
+    Embedding,
+    /// `[vocabulary, hidden]`: the LM head. Listed also when it is the embedding table (see [`Base::tied_head`]).
+    Head,
+    /// A norm's weight.
+    Norm,
+    /// A linear map's bias.
+    Bias,
+}
+
+/// The numbers of a weight.
+#[derive(Clone)]
+pub enum BaseValue {
+    /// A linear map, an embedding table or a head, in the layouts its products want.
+    Matrix(WeightRef),
+    /// A norm or a bias.
+    Vector(Tensor),
+}
+
+/// One weight.
+#[derive(Clone)]
+pub struct BaseWeight {
+    /// Hugging Face tensor name: `model.layers.0.self_attn.q_proj.weight`.
+    pub name: String,
+    /// What it is.
+    pub kind: WeightKind,
+    /// The numbers.
+    pub value: BaseValue,
+    /// Its axes.
+    pub shape: Vec<usize>,
+}
+
+impl BaseWeight {
+    /// The module the weight belongs to: its name without `.weight` or `.bias`.
+    pub fn module(&self) -> &str {
+        self.name.rsplit_once('.').map_or(&self.name, |(module, _)| module)
+    }
+
+    /// The values in `f32`, copied (expanded if quantised).
+    pub fn to_f32(&self) -> Tensor {
+        match &self.value {
+            BaseValue::Matrix(WeightRef::Frozen(weight)) => weight.to_dense(DType::F32),
+            BaseValue::Matrix(WeightRef::Trained(var)) => var.value.to_dtype(DType::F32),
+            BaseValue::Vector(tensor) => tensor.to_dtype(DType::F32),
+        }
+    }
+}
+
+/// A model as edits see it.
+#[derive(Clone)]
+pub struct Base {
+    /// Hugging Face `model_type`.
+    pub model_type: String,
+    /// What the user typed to name the model.
+    pub reference: String,
+    /// SHA-256 of its weights.
+    pub sha256: String,
+    /// Whether the LM head is the embedding table.
+    pub tied_head: bool,
+    /// Every weight, in order of the forward pass.
+    pub weights: Vec<BaseWeight>,
+}
+
+impl Base {
+    /// The view of a loaded model.
+    pub fn of(model: &Model) -> Base {
+        let decoder = &model.decoder;
+        let mut base = Base {
+            model_type: model.spec.model_type.clone(),
+            reference: model.source.reference.clone(),
+            sha256: model.source.sha256.clone(),
+            tied_head: decoder.lm_head.is_none(),
+            weights: Vec::new(),
+        };
+        base.matrix("model.embed_tokens", WeightKind::Embedding, &decoder.embed_tokens);
+        for (i, layer) in decoder.layers.iter().enumerate() {
+            let name = |part: &str| format!("model.layers.{i}.{part}");
+            base.norm(name("input_layernorm"), Some(&layer.input_norm));
+            for linear in [&layer.q, &layer.k, &layer.v] {
+                base.linear(linear);
+            }
+            base.norm(name("self_attn.q_norm"), layer.q_norm.as_ref());
+            base.norm(name("self_attn.k_norm"), layer.k_norm.as_ref());
+            base.linear(&layer.o);
+            // Four norms a block (gemma3) or two (llama): the second norm's name means different places.
+            let four = layer.post_attention_norm.is_some();
+            base.norm(name("post_attention_layernorm"), layer.post_attention_norm.as_ref());
+            let before_mlp = if four { "pre_feedforward_layernorm" } else { "post_attention_layernorm" };
+            base.norm(name(before_mlp), Some(&layer.mlp_norm));
+            for linear in [&layer.gate, &layer.up, &layer.down] {
+                base.linear(linear);
+            }
+            base.norm(name("post_feedforward_layernorm"), layer.post_mlp_norm.as_ref());
+        }
+        base.norm("model.norm".into(), Some(&decoder.norm));
+        base.matrix("lm_head", WeightKind::Head, decoder.lm_head.as_ref().unwrap_or(&decoder.embed_tokens));
+        base
+    }
+
+    /// The weight of this tensor name.
+    pub fn weight(&self, name: &str) -> Option<&BaseWeight> {
+        self.weights.iter().find(|w| w.name == name)
+    }
+
+    /// The linear maps inside the layers, in order of the forward pass.
+    pub fn linears(&self) -> impl Iterator<Item = &BaseWeight> {
+        self.weights.iter().filter(|w| w.kind == WeightKind::Linear)
+    }
+
+    fn linear(&mut self, linear: &hone_model::Linear) {
+        self.matrix(&linear.name, WeightKind::Linear, &linear.weight);
+        if let Some(bias) = &linear.bias {
+            self.vector(format!("{}.bias", linear.name), WeightKind::Bias, bias);
+        }
+    }
+
+    fn norm(&mut self, module: String, value: Option<&Tensor>) {
+        if let Some(value) = value {
+            self.vector(format!("{module}.weight"), WeightKind::Norm, value);
+        }
+    }
+
+    fn vector(&mut self, name: String, kind: WeightKind, value: &Tensor) {
+        self.push(name, kind, BaseValue::Vector(value.clone()));
+    }
+
+    fn matrix(&mut self, module: &str, kind: WeightKind, value: &WeightRef) {
+        self.push(format!("{module}.weight"), kind, BaseValue::Matrix(value.clone()));
+    }
+
+    /// Adds a weight; its shape is read from the value.
+    pub fn push(&mut self, name: String, kind: WeightKind, value: BaseValue) {
+        let shape = match &value {
+            BaseValue::Matrix(WeightRef::Frozen(weight)) => vec![weight.out_features(), weight.in_features()],
+            BaseValue::Matrix(WeightRef::Trained(var)) => var.value.dims().to_vec(),
+            BaseValue::Vector(tensor) => tensor.dims().to_vec(),
+        };
+        self.weights.push(BaseWeight { name, kind, value, shape });
+    }
+}

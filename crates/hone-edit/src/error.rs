@@ -1,0 +1,133 @@
+//! What can go wrong with an edit: its configuration, its files, its fit to a model. Every variant names the thing and
+//! the mend.
+
+use std::path::PathBuf;
+
+/// Errors of `hone-edit`.
+#[derive(Debug, thiserror::Error)]
+#[non_exhaustive]
+pub enum EditError {
+    /// A file or directory that could not be read or written.
+    #[error("{path}: {source}")]
+    Io {
+        /// The file.
+        path: PathBuf,
+        /// The system's reason.
+        source: std::io::Error,
+    },
+    /// A file whose contents are not what they should be.
+    #[error("{path}: {place}: found {found}, expected {expected}")]
+    Malformed {
+        /// The file.
+        path: PathBuf,
+        /// Field or tensor.
+        place: String,
+        /// What was found.
+        found: String,
+        /// What was expected, and what to do.
+        expected: String,
+    },
+    /// A method without code.
+    #[error("method `{found}` is not known{hint}; known methods: {known}")]
+    UnknownMethod {
+        /// The word found.
+        found: String,
+        /// "; did you mean …", or empty.
+        hint: String,
+        /// The known ones.
+        known: String,
+    },
+    /// A field no method of this name has.
+    #[error("`{method}` has no field `{field}`{hint}; its fields: {known}")]
+    UnknownField {
+        /// The method.
+        method: &'static str,
+        /// The field.
+        field: String,
+        /// "; did you mean …", or empty.
+        hint: String,
+        /// The fields it has.
+        known: String,
+    },
+    /// A field that Hugging Face PEFT has and this method does not honour.
+    #[error("`{method}`: field `{field}` is set to {found}, which is not supported: {reason}")]
+    Unsupported {
+        /// The method.
+        method: &'static str,
+        /// The field.
+        field: String,
+        /// Its value.
+        found: String,
+        /// Why, and what to do instead.
+        reason: String,
+    },
+    /// A field with an impossible value.
+    #[error("`{method}`: field `{field}`: found {found}, expected {expected}")]
+    Field {
+        /// The method.
+        method: &'static str,
+        /// The field.
+        field: String,
+        /// Its value.
+        found: String,
+        /// What it may be.
+        expected: String,
+    },
+    /// A target that matches nothing in the model.
+    #[error("`{field}`: `{target}` matches no {what} of this model; {near}")]
+    NoTarget {
+        /// The field: `target_modules`, `modules_to_save` …
+        field: &'static str,
+        /// What was asked for.
+        target: String,
+        /// "linear map", "module" …
+        what: &'static str,
+        /// The nearest names, or all of them.
+        near: String,
+    },
+    /// An adapter made for another base model.
+    #[error(
+        "{path}: this edit was made for another base model (`{made_for}`, weights sha256 {expected}), \
+         not for `{found_name}` (sha256 {found}); load the model it was made for"
+    )]
+    OtherBase {
+        /// The adapter's directory.
+        path: PathBuf,
+        /// The model it was made for.
+        made_for: String,
+        /// Hash recorded in the adapter.
+        expected: String,
+        /// The model at hand.
+        found_name: String,
+        /// Its hash.
+        found: String,
+    },
+    /// Two edits that cannot be applied together.
+    #[error("these edits cannot be stacked: both replace `{place}`; merge one into the model first, or disable one")]
+    CannotStack {
+        /// The weight both replace.
+        place: String,
+    },
+    /// An edit that cannot be merged into the weights.
+    #[error("`{method}` cannot be merged into the weights at `{place}`: {reason}")]
+    CannotMerge {
+        /// The method.
+        method: &'static str,
+        /// Where.
+        place: String,
+        /// Why.
+        reason: String,
+    },
+    /// The model's own code failed.
+    #[error(transparent)]
+    Model(#[from] hone_model::ModelError),
+}
+
+/// "; did you mean `x`?" for the nearest of `known`, or nothing.
+pub fn did_you_mean<'a>(found: &str, known: impl IntoIterator<Item = &'a str>) -> String {
+    let score = |name: &&str| (strsim::jaro_winkler(found, name) * 1e6) as u64;
+    match known.into_iter().max_by_key(score) {
+        Some(name) if strsim::jaro_winkler(found, name) > 0.75 => format!("; did you mean `{name}`?"),
+        _ => String::new(),
+    }
+}

@@ -1,0 +1,260 @@
+//! Adapter directories in Hugging Face PEFT's layout:
+//!
+//! - `adapter_config.json`: `peft_type` and the method's fields, keys sorted;
+//! - `adapter_model.safetensors`: the parameters, `f32`;
+//! - `hone.json`: what PEFT has no field for: the hash of the base model's weights.
+//!
+//! Reading is strict: every tensor of the file is used, every parameter is found in its shape, every target is found in
+//! the model, and the base is the one the edit was made for.
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::path::{Path, PathBuf};
+
+use hone_engine::{Element, Tensor, bf16};
+use hone_model::Model;
+use safetensors::tensor::{Dtype, SafeTensors, TensorView};
+use serde::{Deserialize, Serialize};
+use serde_json::{Map, Value, json};
+
+use crate::atomic::{self, io_error};
+use crate::base::Base;
+use crate::error::EditError;
+use crate::method::{Edit, ParamPlan};
+use crate::registry;
+use crate::stack::EditStack;
+
+/// The configuration's file name.
+pub const CONFIG: &str = "adapter_config.json";
+/// The parameters' file name.
+pub const WEIGHTS: &str = "adapter_model.safetensors";
+/// Our own file's name.
+pub const OURS: &str = "hone.json";
+/// The PEFT whose layout is followed; PEFT reads it to tell old layouts.
+const PEFT_VERSION: &str = "0.21.2";
+/// Longest `adapter_config.json` that is read.
+const MAX_CONFIG: u64 = 16 << 20;
+
+/// `hone.json`.
+#[derive(Debug, Serialize, Deserialize)]
+struct Ours {
+    format: u32,
+    method: String,
+    base: String,
+    base_sha256: String,
+}
+
+/// Reads the edit in `dir` (an adapter directory, or a run's directory with an `adapter` in it) for `model`, as a stack of
+/// one, frozen, at full strength.
+pub fn load_edit(dir: &Path, model: &Model) -> Result<EditStack, EditError> {
+    Ok(EditStack::of(read_edit(dir, &Base::of(model))?))
+}
+
+/// Reads the edit in `dir` for `base`.
+pub fn read_edit(dir: &Path, base: &Base) -> Result<Edit, EditError> {
+    let dir = adapter_directory(dir);
+    let mut warnings = Vec::new();
+    let config = read_config(&dir.join(CONFIG))?;
+    let method = registry::from_peft(&config, &mut warnings)?;
+    check_base(&dir, base, &mut warnings)?;
+    let path = dir.join(WEIGHTS);
+    let mut file = TensorFile::read(&path)?;
+    let mut edit = Edit::with_values(method, base, |plan| file.take(plan))?;
+    file.all_used()?;
+    edit.warnings = warnings;
+    Ok(edit)
+}
+
+/// Writes the edit to `dir`, whole or not at all.
+pub fn save_edit(edit: &Edit, dir: &Path) -> Result<(), EditError> {
+    atomic::write_directory(dir, |dir| {
+        write_tensors(&dir.join(WEIGHTS), edit.params.iter().map(|p| (p.key.as_str(), &p.value)))?;
+        let ours = Ours {
+            format: 1,
+            method: edit.method.info().name.into(),
+            base: edit.base_reference.clone(),
+            base_sha256: edit.base_sha256.clone(),
+        };
+        write_json(&dir.join(OURS), &serde_json::to_value(ours).unwrap_or_default())?;
+        write_json(&dir.join(CONFIG), &adapter_config(edit))
+    })
+}
+
+/// `adapter_config.json` of an edit.
+pub fn adapter_config(edit: &Edit) -> Value {
+    let mut config = edit.config.clone();
+    config.insert("peft_type".into(), json!(edit.method.info().peft_type));
+    config.insert("base_model_name_or_path".into(), json!(edit.base_reference));
+    config.insert("inference_mode".into(), json!(true));
+    config.insert("revision".into(), Value::Null);
+    config.insert("auto_mapping".into(), Value::Null);
+    config.insert("peft_version".into(), json!(PEFT_VERSION));
+    let sorted: BTreeMap<String, Value> = config.into_iter().collect();
+    serde_json::to_value(sorted).unwrap_or_default()
+}
+
+/// Writes named tensors as safetensors with PyTorch's metadata.
+pub fn write_tensors<'a>(path: &Path, tensors: impl Iterator<Item = (&'a str, &'a Tensor)>) -> Result<(), EditError> {
+    let view = |(name, tensor): (&'a str, &'a Tensor)| {
+        let dtype = match tensor.dtype() {
+            hone_engine::DType::F32 => Dtype::F32,
+            hone_engine::DType::BF16 => Dtype::BF16,
+        };
+        Ok((name, TensorView::new(dtype, tensor.dims().to_vec(), tensor.as_bytes())?))
+    };
+    let failed = |e: safetensors::SafeTensorError| EditError::Io {
+        path: path.to_path_buf(),
+        source: match e {
+            safetensors::SafeTensorError::IoError(e) => e,
+            other => std::io::Error::other(other.to_string()),
+        },
+    };
+    let views: Vec<(&str, TensorView)> = tensors.map(view).collect::<Result<_, _>>().map_err(failed)?;
+    let metadata = std::collections::HashMap::from([("format".to_string(), "pt".to_string())]);
+    safetensors::serialize_to_file(views, Some(metadata), path).map_err(failed)
+}
+
+fn write_json(path: &Path, value: &Value) -> Result<(), EditError> {
+    let mut text = serde_json::to_string_pretty(value).unwrap_or_default();
+    text.push('\n');
+    std::fs::write(path, text).map_err(io_error(path))
+}
+
+/// `dir`, or the `adapter` inside it when `dir` is a run.
+fn adapter_directory(dir: &Path) -> PathBuf {
+    let inner = dir.join("adapter");
+    if !dir.join(CONFIG).exists() && inner.join(CONFIG).exists() { inner } else { dir.to_path_buf() }
+}
+
+fn read_config(path: &Path) -> Result<Map<String, Value>, EditError> {
+    let length = std::fs::metadata(path).map_err(io_error(path))?.len();
+    let malformed = |found: String| EditError::Malformed {
+        path: path.to_path_buf(),
+        place: "the whole file".into(),
+        found,
+        expected: "a JSON object with `peft_type` and the method's fields".into(),
+    };
+    if length > MAX_CONFIG {
+        return Err(malformed(format!("{length} bytes")));
+    }
+    let text = std::fs::read_to_string(path).map_err(io_error(path))?;
+    match serde_json::from_str(&text).map_err(|e| malformed(e.to_string()))? {
+        Value::Object(map) => Ok(map),
+        other => Err(malformed(format!("a JSON {}", kind(&other)))),
+    }
+}
+
+fn kind(value: &Value) -> &'static str {
+    match value {
+        Value::Null => "null",
+        Value::Bool(_) => "boolean",
+        Value::Number(_) => "number",
+        Value::String(_) => "string",
+        Value::Array(_) => "list",
+        Value::Object(_) => "object",
+    }
+}
+
+fn check_base(dir: &Path, base: &Base, warnings: &mut Vec<String>) -> Result<(), EditError> {
+    let path = dir.join(OURS);
+    let text = match std::fs::read_to_string(&path) {
+        Err(e) if e.kind() == std::io::ErrorKind::NotFound => {
+            let note = "there is no `hone.json` beside the adapter, so it is not known whether it was made for this base";
+            warnings.push(format!("{}: {note}", dir.display()));
+            return Ok(());
+        }
+        other => other.map_err(io_error(&path))?,
+    };
+    let ours: Ours = serde_json::from_str(&text).map_err(|e| EditError::Malformed {
+        path: path.clone(),
+        place: "the whole file".into(),
+        found: e.to_string(),
+        expected: "what Hone wrote there; remove the file to load the adapter unchecked".into(),
+    })?;
+    if ours.base_sha256 != base.sha256 {
+        return Err(EditError::OtherBase {
+            path: dir.to_path_buf(),
+            made_for: ours.base,
+            expected: ours.base_sha256,
+            found_name: base.reference.clone(),
+            found: base.sha256.clone(),
+        });
+    }
+    Ok(())
+}
+
+/// A safetensors file whose tensors are taken one by one.
+pub struct TensorFile {
+    path: PathBuf,
+    bytes: Vec<u8>,
+    unused: BTreeSet<String>,
+}
+
+impl TensorFile {
+    /// Reads the file and checks its header.
+    pub fn read(path: &Path) -> Result<TensorFile, EditError> {
+        let bytes = std::fs::read(path).map_err(io_error(path))?;
+        let names = match SafeTensors::deserialize(&bytes) {
+            Ok(file) => file.names().into_iter().map(|n| n.to_string()).collect(),
+            Err(e) => {
+                return Err(EditError::Malformed {
+                    path: path.to_path_buf(),
+                    place: "header".into(),
+                    found: e.to_string(),
+                    expected: "a whole safetensors file; copy or download it again".into(),
+                });
+            }
+        };
+        Ok(TensorFile { path: path.to_path_buf(), bytes, unused: names })
+    }
+
+    /// The planned parameter, in `f32`.
+    pub fn take(&mut self, plan: &ParamPlan) -> Result<Tensor, EditError> {
+        let names = std::iter::once(&plan.key).chain(&plan.aliases);
+        match names.into_iter().find(|name| self.unused.contains(*name)).cloned() {
+            Some(name) => self.tensor(&name, &plan.shape),
+            None => Err(self.malformed(&plan.key, "no such tensor", format!("one of shape {:?}", plan.shape))),
+        }
+    }
+
+    /// The tensor `name`, which must have `shape`, in `f32`.
+    pub fn tensor(&mut self, name: &str, shape: &[usize]) -> Result<Tensor, EditError> {
+        let file = SafeTensors::deserialize(&self.bytes).map_err(|e| self.malformed(name, &e.to_string(), "a safetensors file".into()))?;
+        let view = file.tensor(name).map_err(|_| self.malformed(name, "no such tensor", format!("one of shape {shape:?}")))?;
+        if view.shape() != shape {
+            let expected = format!("{shape:?} by the configuration and the model");
+            return Err(self.malformed(name, &format!("shape {:?}", view.shape()), expected));
+        }
+        let bytes = view.data();
+        let values: Vec<f32> = match view.dtype() {
+            Dtype::F32 => bytes.chunks_exact(4).map(|b| f32::from_le_bytes([b[0], b[1], b[2], b[3]])).collect(),
+            Dtype::BF16 => bytes.chunks_exact(2).map(|b| Element::to_f32(bf16::from_le_bytes([b[0], b[1]]))).collect(),
+            Dtype::F16 => bytes.chunks_exact(2).map(|b| half_to_f32([b[0], b[1]])).collect(),
+            other => return Err(self.malformed(name, &format!("type {other:?}"), "F32, F16 or BF16".into())),
+        };
+        if let Some(at) = values.iter().position(|v| !v.is_finite()) {
+            let found = format!("{} at element {at}", values[at]);
+            return Err(self.malformed(name, &found, "finite numbers; the file is damaged or the training diverged".into()));
+        }
+        self.unused.remove(name);
+        Ok(Tensor::from_slice(shape, &values))
+    }
+
+    /// An error if a tensor was never taken.
+    pub fn all_used(&self) -> Result<(), EditError> {
+        if self.unused.is_empty() {
+            return Ok(());
+        }
+        let shown: Vec<&str> = self.unused.iter().take(3).map(String::as_str).collect();
+        let found = format!("{} tensors that have no place in this model: {} …", self.unused.len(), shown.join(", "));
+        Err(self.malformed("tensors", &found, "only tensors that the configuration and the model call for".into()))
+    }
+
+    fn malformed(&self, place: &str, found: &str, expected: String) -> EditError {
+        let (path, place, found) = (self.path.clone(), format!("`{place}`"), found.to_string());
+        EditError::Malformed { path, place, found, expected }
+    }
+}
+
+fn half_to_f32(bytes: [u8; 2]) -> f32 {
+    half::f16::from_le_bytes(bytes).to_f32()
+}

@@ -1,0 +1,4 @@
+//! The methods, one file each. A new one is its file and a line in [`crate::registry`].
+
+pub mod full;
+pub mod lora;

@@ -1,0 +1,40 @@
+//! Every method, one line each.
+
+use std::sync::Arc;
+
+use serde_json::{Map, Value};
+
+use crate::error::{EditError, did_you_mean};
+use crate::method::{Method, MethodInfo, Origin};
+use crate::methods::{full, lora};
+
+/// The methods, in the order they are listed.
+pub const METHODS: &[MethodInfo] = &[
+    lora::METHOD, //
+    full::METHOD,
+];
+
+/// A method from a recipe's `method`: its `type` is the word, the rest its fields.
+pub fn from_recipe(fields: &Map<String, Value>, warnings: &mut Vec<String>) -> Result<Arc<dyn Method>, EditError> {
+    let word = fields.get("type").and_then(Value::as_str).unwrap_or_default();
+    let Some(info) = METHODS.iter().find(|m| m.name == word) else {
+        return Err(unknown(word, METHODS.iter().map(|m| m.name)));
+    };
+    let mut own = fields.clone();
+    own.shift_remove("type");
+    (info.parse)(&own, Origin::Recipe, warnings)
+}
+
+/// A method from an `adapter_config.json`.
+pub fn from_peft(config: &Map<String, Value>, warnings: &mut Vec<String>) -> Result<Arc<dyn Method>, EditError> {
+    let word = config.get("peft_type").and_then(Value::as_str).unwrap_or_default();
+    let Some(info) = METHODS.iter().find(|m| m.peft_type == word) else {
+        return Err(unknown(word, METHODS.iter().map(|m| m.peft_type)));
+    };
+    (info.parse)(config, Origin::File, warnings)
+}
+
+fn unknown<'a>(found: &str, known: impl Iterator<Item = &'a str> + Clone) -> EditError {
+    let hint = did_you_mean(found, known.clone());
+    EditError::UnknownMethod { found: found.into(), hint, known: known.collect::<Vec<_>>().join(", ") }
+}

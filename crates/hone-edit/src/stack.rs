@@ -1,0 +1,104 @@
+//! The stack of edits on a model: several at once, each with a strength, enabled or not, trained or frozen.
+//!
+//! An [`EditStack`] is plain data. [`EditStack::hooks`] makes of it what a forward pass runs with: the parameters' masters
+//! cast to the compute type once, the parts sorted by place. A training loop calls it once a step, everything else once.
+
+use std::sync::Arc;
+
+use hone_engine::{DType, ParamId};
+use hone_model::Hooks;
+
+use crate::bound::Bound;
+use crate::error::EditError;
+use crate::method::{Edit, Param, Place};
+use crate::probe::Probe;
+
+/// Edits in the order they apply, and probes.
+#[derive(Clone, Default)]
+pub struct EditStack {
+    /// The edits.
+    pub entries: Vec<StackEntry>,
+    /// The probes; they see what all edits left.
+    pub probes: Vec<Arc<dyn Probe>>,
+}
+
+/// An edit on a stack.
+#[derive(Clone)]
+pub struct StackEntry {
+    /// The edit.
+    pub edit: Edit,
+    /// How strongly it is applied: 1 as trained, 0 not at all, negative to subtract.
+    pub strength: f32,
+    /// Whether it is applied.
+    pub enabled: bool,
+    /// Whether its parameters take gradients.
+    pub trained: bool,
+}
+
+impl EditStack {
+    /// No edit: the base model.
+    pub fn new() -> EditStack {
+        EditStack::default()
+    }
+
+    /// One frozen edit.
+    pub fn of(edit: Edit) -> EditStack {
+        EditStack { entries: vec![StackEntry { edit, strength: 1.0, enabled: true, trained: false }], probes: vec![] }
+    }
+
+    /// One edit whose parameters are trained.
+    pub fn training(edit: Edit) -> EditStack {
+        let mut stack = EditStack::of(edit);
+        stack.entries[0].trained = true;
+        stack
+    }
+
+    /// Adds an edit on top. Two edits that each replace the same weight cannot be stacked.
+    pub fn push(&mut self, entry: StackEntry) -> Result<(), EditError> {
+        let replaced = |e: &Edit| -> Vec<Place> {
+            e.placed.iter().filter(|p| p.part.replaces()).map(|p| p.place.clone()).collect()
+        };
+        let new = replaced(&entry.edit);
+        if let Some(place) = self.entries.iter().flat_map(|e| replaced(&e.edit)).find(|p| new.contains(p)) {
+            return Err(EditError::CannotStack { place: place.to_string() });
+        }
+        self.entries.push(entry);
+        Ok(())
+    }
+
+    /// What a forward pass runs with, in the given compute type.
+    pub fn hooks(&self, dtype: DType) -> Arc<dyn Hooks> {
+        Arc::new(Bound::new(self, dtype))
+    }
+
+    /// Every parameter with its number, trained or not.
+    pub fn params(&self) -> impl Iterator<Item = (ParamId, &Param)> {
+        self.entries.iter().flat_map(|e| &e.edit.params).enumerate().map(|(i, p)| (ParamId(i as u32), p))
+    }
+
+    /// The trained parameters with their numbers.
+    pub fn trained_params(&self) -> impl Iterator<Item = (ParamId, &Param)> {
+        let flags = self.entries.iter().flat_map(|e| e.edit.params.iter().map(|_| e.trained));
+        self.params().zip(flags).filter_map(|(param, trained)| trained.then_some(param))
+    }
+
+    /// The trained parameters, to be updated.
+    pub fn trained_params_mut(&mut self) -> impl Iterator<Item = (ParamId, &mut Param)> {
+        let all = self.entries.iter_mut().flat_map(|e| {
+            let trained = e.trained;
+            e.edit.params.iter_mut().map(move |p| (trained, p))
+        });
+        let numbered = all.enumerate().map(|(i, (trained, param))| (trained, ParamId(i as u32), param));
+        numbered.filter_map(|(trained, id, param)| trained.then_some((id, param)))
+    }
+
+    /// Trained numbers.
+    pub fn trained_count(&self) -> usize {
+        self.trained_params().map(|(_, p)| p.value.elements()).sum()
+    }
+
+    /// Everything that was noticed while the edits were made or read.
+    pub fn warnings(&self) -> impl Iterator<Item = &str> {
+        self.entries.iter().flat_map(|e| &e.edit.warnings).map(String::as_str)
+    }
+}
