@@ -25,10 +25,7 @@ pub fn write_file(path: &Path, bytes: &[u8]) -> Result<(), EditError> {
 }
 
 /// Writes a directory whole: `fill` puts files into a new one, which then takes `path`'s place.
-pub fn write_directory<E: From<EditError>>(
-    path: &Path,
-    fill: impl FnOnce(&Path) -> Result<(), E>,
-) -> Result<(), E> {
+pub fn write_directory<E: From<EditError>>(path: &Path, fill: impl FnOnce(&Path) -> Result<(), E>) -> Result<(), E> {
     let parent = parent_of(path);
     std::fs::create_dir_all(&parent).map_err(io_error(&parent))?;
     let temporary = tempfile::Builder::new().prefix(".hone-").tempdir_in(&parent).map_err(io_error(&parent))?;

@@ -46,7 +46,8 @@ pub fn read<C: DeserializeOwned + Serialize + Default>(
         } else if origin == Origin::File && ENVELOPE.contains(&field.as_str()) {
             continue;
         } else if origin == Origin::File && is_off(value) {
-            warnings.push(format!("adapter_config.json: `{field}` is not known; it is switched off, so it is passed over"));
+            warnings
+                .push(format!("adapter_config.json: `{field}` is not known; it is switched off, so it is passed over"));
         } else if origin == Origin::File {
             return Err(unsupported(method, field, value, "the field is not known; it may come from a newer PEFT"));
         } else {
@@ -77,12 +78,7 @@ fn check_alone<C: DeserializeOwned>(method: &'static str, field: &str, value: &V
 }
 
 fn unsupported(method: &'static str, field: &str, value: &Value, reason: &str) -> EditError {
-    EditError::Unsupported {
-        method,
-        field: field.into(),
-        found: shorten(&value.to_string()),
-        reason: reason.into(),
-    }
+    EditError::Unsupported { method, field: field.into(), found: shorten(&value.to_string()), reason: reason.into() }
 }
 
 /// Whether a value means "not used" in Hugging Face's configurations.

@@ -158,7 +158,8 @@ fn check_base(dir: &Path, base: &Base, warnings: &mut Vec<String>) -> Result<(),
     let path = dir.join(OURS);
     let text = match std::fs::read_to_string(&path) {
         Err(e) if e.kind() == std::io::ErrorKind::NotFound => {
-            let note = "there is no `hone.json` beside the adapter, so it is not known whether it was made for this base";
+            let note =
+                "there is no `hone.json` beside the adapter, so it is not known whether it was made for this base";
             warnings.push(format!("{}: {note}", dir.display()));
             return Ok(());
         }
@@ -218,8 +219,10 @@ impl TensorFile {
 
     /// The tensor `name`, which must have `shape`, in `f32`.
     pub fn tensor(&mut self, name: &str, shape: &[usize]) -> Result<Tensor, EditError> {
-        let file = SafeTensors::deserialize(&self.bytes).map_err(|e| self.malformed(name, &e.to_string(), "a safetensors file".into()))?;
-        let view = file.tensor(name).map_err(|_| self.malformed(name, "no such tensor", format!("one of shape {shape:?}")))?;
+        let file = SafeTensors::deserialize(&self.bytes)
+            .map_err(|e| self.malformed(name, &e.to_string(), "a safetensors file".into()))?;
+        let view =
+            file.tensor(name).map_err(|_| self.malformed(name, "no such tensor", format!("one of shape {shape:?}")))?;
         if view.shape() != shape {
             let expected = format!("{shape:?} by the configuration and the model");
             return Err(self.malformed(name, &format!("shape {:?}", view.shape()), expected));
@@ -233,7 +236,11 @@ impl TensorFile {
         };
         if let Some(at) = values.iter().position(|v| !v.is_finite()) {
             let found = format!("{} at element {at}", values[at]);
-            return Err(self.malformed(name, &found, "finite numbers; the file is damaged or the training diverged".into()));
+            return Err(self.malformed(
+                name,
+                &found,
+                "finite numbers; the file is damaged or the training diverged".into(),
+            ));
         }
         self.unused.remove(name);
         Ok(Tensor::from_slice(shape, &values))

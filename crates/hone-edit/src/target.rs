@@ -241,7 +241,10 @@ fn pattern(method: &'static str, field: &'static str, regex: &str, shown: &str) 
         method,
         field: field.into(),
         found: format!("`{shown}`"),
-        expected: format!("a regular expression without look-around and back-references ({})", last_line(&e.to_string())),
+        expected: format!(
+            "a regular expression without look-around and back-references ({})",
+            last_line(&e.to_string())
+        ),
     })
 }
 
@@ -253,7 +256,12 @@ fn check_each_matches(names: &[String], candidates: &[&BaseWeight]) -> Result<()
     for name in names {
         if !candidates.iter().any(|w| ends_in(w.module(), name)) {
             let near = near_matches(name, candidates.iter().copied());
-            return Err(EditError::NoTarget { field: "target_modules", target: name.clone(), what: "linear map", near });
+            return Err(EditError::NoTarget {
+                field: "target_modules",
+                target: name.clone(),
+                what: "linear map",
+                near,
+            });
         }
     }
     Ok(())

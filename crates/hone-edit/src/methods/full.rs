@@ -44,11 +44,8 @@ pub struct FullConfig {
     pub task_type: Option<String>,
 }
 
-const INERT: &[Inert] = &[Inert {
-    field: "modules_to_save",
-    off: &[],
-    reason: "with `type: full` name the modules in `target_modules`",
-}];
+const INERT: &[Inert] =
+    &[Inert { field: "modules_to_save", off: &[], reason: "with `type: full` name the modules in `target_modules`" }];
 
 fn parse(
     fields: &Map<String, Value>,

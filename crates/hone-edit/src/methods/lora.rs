@@ -19,9 +19,7 @@ use serde_json::{Map, Value, json};
 use crate::base::{Base, BaseWeight, WeightKind};
 use crate::config::{self, Inert};
 use crate::error::EditError;
-use crate::method::{
-    At, Init, LinearEffect, Merge, Method, MethodInfo, Origin, ParamPlan, Part, Place, Placed, Plan,
-};
+use crate::method::{At, Init, LinearEffect, Merge, Method, MethodInfo, Origin, ParamPlan, Part, Place, Placed, Plan};
 use crate::replace::plan_replacements;
 use crate::target::{OneOrMany, Targets, pattern_value, saved_modules};
 
@@ -138,7 +136,11 @@ const INERT: &[Inert] = &[
     Inert { field: "layer_replication", off: &[], reason: "layers cannot be repeated" },
     Inert { field: "target_parameters", off: &[], reason: "name modules in `target_modules`" },
     Inert { field: "trainable_token_indices", off: &[], reason: "train the table whole with `modules_to_save`" },
-    Inert { field: "ensure_weight_tying", off: &[], reason: "modules in `modules_to_save` are trained untied, as PEFT does by default" },
+    Inert {
+        field: "ensure_weight_tying",
+        off: &[],
+        reason: "modules in `modules_to_save` are trained untied, as PEFT does by default",
+    },
 ];
 
 fn parse(
@@ -211,7 +213,9 @@ impl LoraConfig {
         };
         let rank = match pattern_value(METHOD.name, "rank_pattern", &self.rank_pattern, module)? {
             None => self.r,
-            Some(v) => v.as_u64().filter(|r| *r > 0).ok_or_else(|| wrong("rank_pattern", v, "a rank of 1 or more"))? as usize,
+            Some(v) => {
+                v.as_u64().filter(|r| *r > 0).ok_or_else(|| wrong("rank_pattern", v, "a rank of 1 or more"))? as usize
+            }
         };
         let alpha = match pattern_value(METHOD.name, "alpha_pattern", &self.alpha_pattern, module)? {
             None => self.lora_alpha,
@@ -262,7 +266,8 @@ impl LoraConfig {
             BiasChoice::All => true,
             BiasChoice::LoraOnly => is_target(b),
         };
-        let biases: Vec<&BaseWeight> = base.weights.iter().filter(|w| w.kind == WeightKind::Bias).filter(wanted).collect();
+        let biases: Vec<&BaseWeight> =
+            base.weights.iter().filter(|w| w.kind == WeightKind::Bias).filter(wanted).collect();
         let first = plan.params.len();
         plan_replacements(plan, &biases, false);
         for (param, bias) in plan.params[first..].iter_mut().zip(&biases) {
