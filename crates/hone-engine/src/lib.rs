@@ -18,6 +18,7 @@ pub mod error;
 pub mod matmul;
 pub mod ops;
 pub mod optim;
+pub(crate) mod parallel;
 pub mod pool;
 pub mod quant;
 pub mod random;

@@ -14,6 +14,8 @@ use std::cell::RefCell;
 use std::rc::Rc;
 
 use crate::dtype::{DType, Element};
+use crate::parallel::for_pieces;
+use crate::simd;
 use crate::tensor::Tensor;
 
 /// A trained parameter, numbered by whoever owns it.
@@ -62,7 +64,7 @@ impl Var {
     }
 }
 
-type Backward = Box<dyn FnOnce(&[Option<Tensor>], &mut Gradients)>;
+type Backward = Box<dyn FnOnce(Vec<Option<Tensor>>, &mut Gradients)>;
 
 struct Entry {
     first: u32,
@@ -133,8 +135,7 @@ impl Tape {
         let mut record = record.borrow_mut();
         let (first, count) = (record.slots, values.len() as u32);
         record.slots += count;
-        let backward: Backward = Box::new(move |grads, into| backward(grads.to_vec(), into));
-        record.entries.push(Entry { first, count, backward });
+        record.entries.push(Entry { first, count, backward: Box::new(backward) });
         let slot = |(i, value)| Var { value, origin: Origin::Slot(first + i as u32) };
         values.into_iter().enumerate().map(slot).collect()
     }
@@ -156,7 +157,7 @@ impl Tape {
             let range = entry.first as usize..(entry.first + entry.count) as usize;
             let grads: Vec<Option<Tensor>> = into.slots[range].iter_mut().map(Option::take).collect();
             if grads.iter().any(Option::is_some) {
-                (entry.backward)(&grads, into);
+                (entry.backward)(grads, into);
             }
         }
         into.finished = std::mem::replace(&mut into.slots, outer);
@@ -188,14 +189,14 @@ impl Gradients {
                     self.params.resize_with(at + 1, || None);
                 }
                 match &mut self.params[at] {
-                    Some(sum) => add_into(sum, &grad),
+                    Some(sum) => add_into(sum, grad),
                     empty => *empty = Some(grad.to_dtype(DType::F32)),
                 }
             }
             Origin::Slot(slot) => {
                 assert_eq!(grad.elements(), to.value.elements(), "gradient shape of slot {slot}");
                 match &mut self.slots[slot as usize] {
-                    Some(sum) => add_into(sum, &grad),
+                    Some(sum) => add_into(sum, grad),
                     empty => *empty = Some(grad),
                 }
             }
@@ -227,12 +228,32 @@ impl Gradients {
     }
 }
 
-fn add_into(sum: &mut Tensor, grad: &Tensor) {
+/// `sum += grad`, in whichever memory is free to be written.
+fn add_into(sum: &mut Tensor, grad: Tensor) {
+    if !sum.is_unique() && sum.dtype() == grad.dtype() {
+        // The sum is read elsewhere (an addition hands one gradient to both its terms): add into the newcomer, or
+        // anew, rather than copy first.
+        let grad = std::mem::replace(sum, grad);
+        if sum.is_unique() {
+            return add_into(sum, grad);
+        }
+        let (a, b) = (std::mem::replace(sum, Tensor::uninit(grad.shape(), grad.dtype())), grad);
+        return crate::dispatch_dtype!(sum.dtype(), T => {
+            let (a, b) = (a.as_slice::<T>(), b.as_slice::<T>());
+            for_pieces(sum.as_mut_slice::<T>(), #[inline(always)] |range, sum| {
+                for ((s, a), b) in sum.iter_mut().zip(&a[range.clone()]).zip(&b[range]) {
+                    *s = T::from_f32(Element::to_f32(*a) + Element::to_f32(*b));
+                }
+            })
+        });
+    }
     crate::dispatch_dtype!(sum.dtype(), S => crate::dispatch_dtype!(grad.dtype(), G => {
         let from = grad.as_slice::<G>();
-        for (s, g) in sum.as_mut_slice::<S>().iter_mut().zip(from) {
-            *s = S::from_f32(Element::to_f32(*s) + Element::to_f32(*g));
-        }
+        for_pieces(
+            sum.as_mut_slice::<S>(),
+            #[inline(always)]
+            |range, sum| simd::add_scaled(sum, 1.0, &from[range]),
+        )
     }))
 }
 

@@ -5,7 +5,9 @@ use std::any::Any;
 use std::sync::Arc;
 
 use crate::dtype::{DType, Element};
+use crate::parallel::for_pieces;
 use crate::pool::PoolBuffer;
+use crate::simd;
 
 /// Up to four axes, outermost first.
 #[derive(Clone, Copy, PartialEq, Eq, Hash)]
@@ -188,8 +190,7 @@ impl Tensor {
     }
 
     fn bytes_mut(&mut self) -> &mut [u8] {
-        let unique = matches!(Arc::get_mut(&mut self.storage), Some(Storage::Pool(_)));
-        if !unique {
+        if !self.is_unique() {
             let mut copy = PoolBuffer::new(self.elements() * self.dtype.size());
             copy.bytes_mut().copy_from_slice(self.as_bytes());
             self.storage = Arc::new(Storage::Pool(copy));
@@ -225,20 +226,26 @@ impl Tensor {
             return self.clone();
         }
         let mut out = Tensor::uninit(self.shape, dtype);
-        match dtype {
-            DType::F32 => {
-                let from = self.as_slice::<half::bf16>();
-                out.as_mut_slice::<f32>().iter_mut().zip(from).for_each(|(o, v)| *o = v.to_f32());
-            }
-            DType::BF16 => {
-                let from = self.as_slice::<f32>();
-                out.as_mut_slice::<half::bf16>()
-                    .iter_mut()
-                    .zip(from)
-                    .for_each(|(o, v)| *o = <half::bf16 as Element>::from_f32(*v));
-            }
-        }
+        crate::dispatch_dtype!(self.dtype, F => crate::dispatch_dtype!(dtype, T => {
+            let from = self.as_slice::<F>();
+            for_pieces(
+                out.as_mut_slice::<T>(),
+                #[inline(always)]
+                |range, to| simd::convert(to, &from[range]),
+            )
+        }));
         out
+    }
+
+    /// Whether writing needs no copy: the memory is nobody else's.
+    pub fn is_unique(&mut self) -> bool {
+        matches!(Arc::get_mut(&mut self.storage), Some(Storage::Pool(_)))
+    }
+
+    /// `self` if its memory is nobody else's, else fresh memory of the same shape and type: for an output that may
+    /// take its input's place. The contents are unspecified.
+    pub(crate) fn reuse_or_uninit(mut self) -> Tensor {
+        if self.is_unique() { self } else { Tensor::uninit(self.shape, self.dtype) }
     }
 
     /// All elements as `f32`, copied.
