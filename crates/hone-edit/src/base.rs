@@ -4,6 +4,7 @@
 
 use hone_engine::{DType, Tensor, WeightRef};
 use hone_model::Model;
+use hone_model::decoder::Norm;
 
 /// What kind of weight stands at a name: what hooks can do with it differs.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -85,26 +86,22 @@ impl Base {
             weights: Vec::new(),
         };
         base.matrix("model.embed_tokens", WeightKind::Embedding, &decoder.embed_tokens);
-        for (i, layer) in decoder.layers.iter().enumerate() {
-            let name = |part: &str| format!("model.layers.{i}.{part}");
-            base.norm(name("input_layernorm"), Some(&layer.input_norm));
+        for layer in &decoder.layers {
+            base.norm(Some(&layer.input_norm));
             for linear in [&layer.q, &layer.k, &layer.v] {
                 base.linear(linear);
             }
-            base.norm(name("self_attn.q_norm"), layer.q_norm.as_ref());
-            base.norm(name("self_attn.k_norm"), layer.k_norm.as_ref());
+            base.norm(layer.q_norm.as_ref());
+            base.norm(layer.k_norm.as_ref());
             base.linear(&layer.o);
-            // Four norms a block (gemma3) or two (llama): the second norm's name means different places.
-            let four = layer.post_attention_norm.is_some();
-            base.norm(name("post_attention_layernorm"), layer.post_attention_norm.as_ref());
-            let before_mlp = if four { "pre_feedforward_layernorm" } else { "post_attention_layernorm" };
-            base.norm(name(before_mlp), Some(&layer.mlp_norm));
+            base.norm(layer.post_attention_norm.as_ref());
+            base.norm(Some(&layer.mlp_norm));
             for linear in [&layer.gate, &layer.up, &layer.down] {
                 base.linear(linear);
             }
-            base.norm(name("post_feedforward_layernorm"), layer.post_mlp_norm.as_ref());
+            base.norm(layer.post_mlp_norm.as_ref());
         }
-        base.norm("model.norm".into(), Some(&decoder.norm));
+        base.norm(Some(&decoder.norm));
         base.matrix("lm_head", WeightKind::Head, decoder.lm_head.as_ref().unwrap_or(&decoder.embed_tokens));
         base
     }
@@ -126,9 +123,9 @@ impl Base {
         }
     }
 
-    fn norm(&mut self, module: String, value: Option<&Tensor>) {
-        if let Some(value) = value {
-            self.vector(format!("{module}.weight"), WeightKind::Norm, value);
+    fn norm(&mut self, norm: Option<&Norm>) {
+        if let Some(norm) = norm {
+            self.vector(norm.name.clone(), WeightKind::Norm, &norm.weight);
         }
     }
 

@@ -1,7 +1,12 @@
-//! The key–value cache of generation.
+//! The key–value cache of generation: keys and values of every token so far, so that a new token costs one row.
+//!
+//! Sequences sit in slots of equal capacity; which slots a forward pass touches is said by its lanes. The memory comes
+//! from the engine's pool, is sized once, and is written in place. It knows nothing of sampling.
 
-use hone_engine::Tensor;
-use hone_engine::ops::CacheLane;
+use hone_engine::ops::{AttentionSpec, CacheLane, cached_attention};
+use hone_engine::{DType, Tensor, dispatch_dtype};
+
+use crate::spec::DecoderSpec;
 
 /// Keys and values of every layer, `[slots, capacity, key_value_heads * head_dim]` each.
 pub struct KvCache {
@@ -19,4 +24,57 @@ pub struct CacheStep {
     pub cache: KvCache,
     /// One lane a sequence of the batch.
     pub lanes: Vec<CacheLane>,
+}
+
+impl KvCache {
+    /// An empty cache of `slots` sequences of up to `capacity` tokens.
+    pub fn new(spec: &DecoderSpec, slots: usize, capacity: usize, dtype: DType) -> KvCache {
+        let tensor = || Tensor::uninit([slots, capacity, spec.key_value_width()], dtype);
+        let layers = spec.layers.iter().map(|_| (tensor(), tensor())).collect();
+        KvCache { layers, lengths: vec![0; slots], capacity }
+    }
+
+    /// Bytes a sequence of `tokens` takes.
+    pub fn bytes(spec: &DecoderSpec, tokens: usize, dtype: DType) -> usize {
+        2 * spec.layers.len() * tokens * spec.key_value_width() * dtype.size()
+    }
+}
+
+impl CacheStep {
+    /// Writes a layer's new keys and values to their lanes and attends over all of each sequence; `q`, `k`, `v` and the
+    /// result as in [`cached_attention`].
+    pub(crate) fn attend(
+        &mut self,
+        layer: usize,
+        q: &Tensor,
+        k: &Tensor,
+        v: &Tensor,
+        spec: &AttentionSpec,
+    ) -> Tensor {
+        let (keys, values) = &mut self.cache.layers[layer];
+        write(keys, k, &self.lanes);
+        write(values, v, &self.lanes);
+        cached_attention(q, keys, values, &self.lanes, spec)
+    }
+
+    /// Counts the lanes' tokens as held: call it after the forward pass.
+    pub fn advance(&mut self) {
+        for lane in &self.lanes {
+            self.cache.lengths[lane.slot] = lane.past + lane.len;
+        }
+    }
+}
+
+/// Rows of `from` `[tokens, width]` to their lanes' places in `to` `[slots, capacity, width]`.
+fn write(to: &mut Tensor, from: &Tensor, lanes: &[CacheLane]) {
+    let (capacity, width) = (to.dim(1), to.dim(2));
+    dispatch_dtype!(to.dtype(), T => {
+        let (to, from) = (to.as_mut_slice::<T>(), from.as_slice::<T>());
+        for lane in lanes {
+            assert!(lane.past + lane.len <= capacity, "a lane of {} + {} tokens in {capacity}", lane.past, lane.len);
+            let target = (lane.slot * capacity + lane.past) * width;
+            let source = lane.start * width;
+            to[target..target + lane.len * width].copy_from_slice(&from[source..source + lane.len * width]);
+        }
+    })
 }

@@ -15,6 +15,7 @@ use hone_engine::{DType, RandomKey, Tape, Tensor, Var, WeightRef};
 use crate::site::Site;
 
 /// A linear map of the model: a weight `[out, in]` and its place.
+#[derive(Clone)]
 pub struct Linear {
     /// Hugging Face module path, `model.layers.3.self_attn.q_proj`.
     pub name: String,
