@@ -43,14 +43,7 @@ impl KvCache {
 impl CacheStep {
     /// Writes a layer's new keys and values to their lanes and attends over all of each sequence; `q`, `k`, `v` and the
     /// result as in [`cached_attention`].
-    pub(crate) fn attend(
-        &mut self,
-        layer: usize,
-        q: &Tensor,
-        k: &Tensor,
-        v: &Tensor,
-        spec: &AttentionSpec,
-    ) -> Tensor {
+    pub(crate) fn attend(&mut self, layer: usize, q: &Tensor, k: &Tensor, v: &Tensor, spec: &AttentionSpec) -> Tensor {
         let (keys, values) = &mut self.cache.layers[layer];
         write(keys, k, &self.lanes);
         write(values, v, &self.lanes);
