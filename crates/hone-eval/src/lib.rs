@@ -3,4 +3,5 @@
 //! Floor 3. It knows nothing of HTML.
 
 pub mod ledger;
+pub mod python;
 pub mod scorecard;
