@@ -62,8 +62,14 @@ pub struct TaskComparison {
     pub ci_high: f64,
     /// Exact McNemar p-value; `None` where scores are not right-or-wrong.
     pub mcnemar_p: Option<f64>,
-    /// The p-value after Holm's correction over the tasks.
+    /// Two-sided p-value of the paired bootstrap, for every kind of metric.
+    #[serde(default)]
+    pub bootstrap_p: Option<f64>,
+    /// The p-value (McNemar's where there is one, else the bootstrap's) after Holm's correction over the tasks.
     pub p_holm: Option<f64>,
+    /// Examples that only one of the two scorecards has; they are left out.
+    #[serde(default)]
+    pub unpaired: usize,
     /// Wrong before, right after.
     pub gained: usize,
     /// Right before, wrong after.

@@ -2,6 +2,8 @@
 
 use serde::{Deserialize, Serialize};
 
+use crate::metrics::Aggregation;
+
 /// What was measured, and how.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 pub struct ScorecardHeader {
@@ -50,6 +52,12 @@ pub struct MetricValue {
     pub stderr: Option<f64>,
     /// Whether more is better.
     pub higher_is_better: bool,
+    /// How rows make the value.
+    #[serde(default)]
+    pub aggregation: Aggregation,
+    /// Whether the value is a share in 0..1 (printed as points) or a free number.
+    #[serde(default)]
+    pub is_share: bool,
 }
 
 /// One example.
@@ -68,11 +76,15 @@ pub struct ScorecardRow {
     pub choices: Vec<ChoiceScore>,
     /// The model's answer as text: the chosen choice, or what it generated.
     pub answer: String,
-    /// Log-likelihood of the target, its tokens, characters and bytes (log-likelihood and perplexity tasks).
+    /// Log-likelihood of the target (log-likelihood and perplexity tasks).
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub target_score: Option<ChoiceScore>,
     /// This example's score on every metric.
     pub scores: std::collections::BTreeMap<String, f64>,
+    /// For metrics whose value is no mean of scores: what this example contributes (log-likelihood and words, n-gram
+    /// counts …), see [`Aggregation`].
+    #[serde(default, skip_serializing_if = "std::collections::BTreeMap::is_empty")]
+    pub parts: std::collections::BTreeMap<String, Vec<f64>>,
     /// This example's score on the main metric.
     pub score: f64,
 }

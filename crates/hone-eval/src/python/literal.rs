@@ -58,7 +58,13 @@ fn number(value: &minijinja::Value) -> String {
     }
     let Ok(float) = f64::try_from(value.clone()) else { return value.to_string() };
     if float.is_nan() || float.is_infinite() {
-        return if float.is_nan() { "nan".into() } else if float > 0.0 { "inf".into() } else { "-inf".into() };
+        return if float.is_nan() {
+            "nan".into()
+        } else if float > 0.0 {
+            "inf".into()
+        } else {
+            "-inf".into()
+        };
     }
     if float != 0.0 && !(1e-4..1e16).contains(&float.abs()) {
         let text = format!("{float:e}");
@@ -229,7 +235,8 @@ impl Parser<'_> {
     }
 
     fn number(&mut self) -> Option<Json> {
-        let end = self.rest.find(|c: char| !(c.is_ascii_alphanumeric() || "+-._".contains(c))).unwrap_or(self.rest.len());
+        let end =
+            self.rest.find(|c: char| !(c.is_ascii_alphanumeric() || "+-._".contains(c))).unwrap_or(self.rest.len());
         let (text, rest) = self.rest.split_at(end);
         let plain = text.replace('_', "");
         let value = match plain.parse::<i64>() {
@@ -254,7 +261,8 @@ mod tests {
 
     #[test]
     fn values_print_as_in_python() {
-        let value = Value::from(Serde(json!(["a", "it's", "both ' and \"", "naïve\n", 1, 1.0, 1e20, 1e-7, true, null])));
+        let value =
+            Value::from(Serde(json!(["a", "it's", "both ' and \"", "naïve\n", 1, 1.0, 1e20, 1e-7, true, null])));
         let expected = r#"['a', "it's", 'both \' and "', 'naïve\n', 1, 1.0, 1e+20, 1e-07, True, None]"#;
         assert_eq!(str_of(&value), expected);
         assert_eq!(str_of(&Value::from(Serde(json!({"k": ["v"]})))), "{'k': ['v']}");
@@ -263,7 +271,10 @@ mod tests {
 
     #[test]
     fn literals_read_as_in_python() {
-        assert_eq!(literal_eval(" ['a', \"b\", 3, -2.5, (1,), ('g'), None] "), Some(json!(["a", "b", 3, -2.5, [1], "g", null])));
+        assert_eq!(
+            literal_eval(" ['a', \"b\", 3, -2.5, (1,), ('g'), None] "),
+            Some(json!(["a", "b", 3, -2.5, [1], "g", null]))
+        );
         assert_eq!(literal_eval(r"'\x41\u00e9' 'b'"), Some(json!("Aéb")));
         assert_eq!(literal_eval("{'a': [1, 2,], }"), Some(json!({"a": [1, 2]})));
         for bad in ["[1, 2", "['a' 2]", "hello", "[1] x", "'a", "['\\x4']", "[a]", "1 2", "inf", ""] {

@@ -14,8 +14,7 @@ impl PythonRandom {
     /// Seeds as CPython does: the seed's 32-bit digits, lowest first, are the key of `init_by_array`.
     pub fn new(seed: u64) -> PythonRandom {
         let (low, high) = (seed as u32, (seed >> 32) as u32);
-        let generator =
-            if high == 0 { Mt::new_with_key([low]) } else { Mt::new_with_key([low, high]) };
+        let generator = if high == 0 { Mt::new_with_key([low]) } else { Mt::new_with_key([low, high]) };
         PythonRandom { generator }
     }
 

@@ -1,0 +1,131 @@
+//! What can go wrong in an evaluation because of files, rows or models. Every variant names the place, what was found and
+//! what to do.
+
+use std::path::PathBuf;
+
+use hone_model::ModelError;
+
+use crate::metrics::MetricError;
+
+/// Errors of `hone-eval`.
+#[derive(Debug, thiserror::Error)]
+#[non_exhaustive]
+pub enum EvalError {
+    /// A file that could not be read or written.
+    #[error("{path}: {source}")]
+    Io {
+        /// The file.
+        path: PathBuf,
+        /// The system's reason.
+        source: std::io::Error,
+    },
+    /// A task that is not known by name and no file.
+    #[error("no task `{name}`{hint}; known: {known}; or give the path of a task file")]
+    UnknownTask {
+        /// As asked for.
+        name: String,
+        /// `; did you mean …?`
+        hint: String,
+        /// Those there are.
+        known: String,
+    },
+    /// A task file whose contents are not what they should be.
+    #[error("{file}: {place}: {problem}")]
+    TaskFile {
+        /// The file.
+        file: String,
+        /// Key, or line.
+        place: String,
+        /// What was found and what was expected.
+        problem: String,
+    },
+    /// A metric of a task file.
+    #[error("{file}: metric_list: {source}")]
+    Metric {
+        /// The task file.
+        file: String,
+        /// What is wrong.
+        source: MetricError,
+    },
+    /// A data file that is nowhere.
+    #[error("{task}: data file `{file}` not found; looked in {looked}; set the data root (`HONE_DATA`, `--data-root`)")]
+    NoData {
+        /// The task.
+        task: String,
+        /// As the task names it.
+        file: String,
+        /// The places.
+        looked: String,
+    },
+    /// A row of a data file that is not what the task needs.
+    #[error("{file}, row {row}: {problem}")]
+    Row {
+        /// The data file.
+        file: String,
+        /// Line, from 1; or item, from 1.
+        row: usize,
+        /// Field, found, expected.
+        problem: String,
+    },
+    /// A task without examples.
+    #[error("{task}: no examples in {place}")]
+    Empty {
+        /// The task.
+        task: String,
+        /// File and split.
+        place: String,
+    },
+    /// A request that cannot be scored with this model.
+    #[error("{task}, example {id}: {problem}")]
+    Request {
+        /// The task.
+        task: String,
+        /// The example.
+        id: String,
+        /// What is wrong, what to do.
+        problem: String,
+    },
+    /// The model's side.
+    #[error(transparent)]
+    Model(#[from] ModelError),
+    /// A scorecard or ledger file whose contents are not what they should be.
+    #[error("{path}, line {line}: {problem}")]
+    Scorecard {
+        /// The file.
+        path: PathBuf,
+        /// Line, from 1.
+        line: usize,
+        /// Found, expected, what to do.
+        problem: String,
+    },
+    /// Two scorecards that must not be paired.
+    #[error("{task}: the two scorecards cannot be paired: {difference}")]
+    NotComparable {
+        /// The task.
+        task: String,
+        /// What differs, on both sides, and what to do.
+        difference: String,
+    },
+    /// A `fail_if` rule that cannot be checked.
+    #[error("fail_if: {0}")]
+    Rule(String),
+    /// The user stopped it.
+    #[error("stopped after {done} of {total} examples of {task}")]
+    Stopped {
+        /// The task.
+        task: String,
+        /// Examples scored.
+        done: usize,
+        /// Examples in all.
+        total: usize,
+    },
+}
+
+/// `; did you mean `x`?` for the closest known word, or nothing if none is close.
+pub(crate) fn did_you_mean<'a>(found: &str, known: impl Iterator<Item = &'a str>) -> String {
+    let close = known.map(|word| (strsim::damerau_levenshtein(found, word), word)).min();
+    match close {
+        Some((distance, word)) if distance <= 1 + word.len() / 4 => format!("; did you mean `{word}`?"),
+        _ => String::new(),
+    }
+}

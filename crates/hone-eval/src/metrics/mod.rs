@@ -1,0 +1,424 @@
+//! Metrics by name: what one example scores, and how examples make a task's score.
+//!
+//! Most metrics are means of per-example scores. Some are not (perplexity, BLEU, F1 over classes, Matthews correlation):
+//! for those an example also keeps its [`ExampleScore::parts`], the numbers the task's score is computed from, so that a
+//! scorecard can be aggregated again, resampled and compared without the model.
+//!
+//! Names and definitions are those of lm-evaluation-harness, `rouge-score`, `sacrebleu`, the SQuAD script and scikit-learn.
+//! Nothing here knows of models or files.
+
+pub mod bleu;
+pub mod choice;
+pub mod exact_match;
+pub mod porter;
+pub mod rouge;
+pub mod squad;
+
+use serde::{Deserialize, Serialize};
+use serde_json::{Map, Value};
+
+use crate::python::regex::RegexError;
+use bleu::{BleuCounts, Smoothing};
+use choice::ChoiceOutcome;
+use exact_match::ExactMatch;
+use rouge::Rouge;
+
+/// What is wrong with a metric of a task file.
+#[derive(Debug, Clone, PartialEq, thiserror::Error)]
+#[non_exhaustive]
+pub enum MetricError {
+    /// No such metric, or not for this kind of task.
+    #[error("unknown metric `{found}` for {kind} tasks{hint}; known: {known}")]
+    Unknown {
+        /// As written.
+        found: String,
+        /// The task's kind.
+        kind: &'static str,
+        /// `; did you mean …?`
+        hint: String,
+        /// Those there are.
+        known: String,
+    },
+    /// An option that is none, or has no such value.
+    #[error("metric `{metric}`: option `{option}` is {found}, expected {expected}")]
+    Option {
+        /// The metric.
+        metric: String,
+        /// The option.
+        option: String,
+        /// As written.
+        found: String,
+        /// What there is.
+        expected: String,
+    },
+    /// A pattern in an option.
+    #[error(transparent)]
+    Regex(#[from] RegexError),
+}
+
+/// The four kinds of task.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum Kind {
+    /// Which choice is most likely.
+    MultipleChoice,
+    /// The model writes, the text is compared.
+    GenerateUntil,
+    /// Log-likelihood of one target.
+    Loglikelihood,
+    /// Log-likelihood of a whole document, in windows.
+    LoglikelihoodRolling,
+}
+
+impl Kind {
+    /// Every kind with its harness name and the shorter names that are also read.
+    pub const NAMES: [(Kind, &'static str, &'static str); 4] = [
+        (Kind::MultipleChoice, "multiple_choice", "choice"),
+        (Kind::GenerateUntil, "generate_until", "generate"),
+        (Kind::Loglikelihood, "loglikelihood", "target"),
+        (Kind::LoglikelihoodRolling, "loglikelihood_rolling", "perplexity"),
+    ];
+
+    /// By any of its names.
+    pub fn from_name(name: &str) -> Option<Kind> {
+        Kind::NAMES.iter().find(|(_, long, short)| name == *long || name == *short).map(|(kind, ..)| *kind)
+    }
+
+    /// The harness' name.
+    pub fn name(self) -> &'static str {
+        Kind::NAMES.iter().find(|(kind, ..)| *kind == self).map_or("", |(_, name, _)| name)
+    }
+
+    /// Metrics of a task that names none.
+    pub fn default_metrics(self) -> &'static [&'static str] {
+        match self {
+            Kind::MultipleChoice => &["acc", "acc_norm"],
+            Kind::GenerateUntil => &["exact_match"],
+            Kind::Loglikelihood => &["perplexity", "acc"],
+            Kind::LoglikelihoodRolling => &["word_perplexity", "byte_perplexity", "bits_per_byte"],
+        }
+    }
+
+    fn metrics(self) -> &'static [&'static str] {
+        match self {
+            Kind::MultipleChoice => {
+                &["acc", "acc_norm", "acc_bytes", "acc_mutual_info", "exact_match", "brier_score", "f1", "mcc"]
+            }
+            Kind::GenerateUntil => &["exact_match", "f1", "rouge1", "rouge2", "rougeL", "rougeLsum", "bleu"],
+            Kind::Loglikelihood => &["perplexity", "acc"],
+            Kind::LoglikelihoodRolling => &["word_perplexity", "byte_perplexity", "bits_per_byte"],
+        }
+    }
+}
+
+/// How examples make a task's score. The names are the harness'.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum Aggregation {
+    /// Mean of the scores.
+    #[default]
+    Mean,
+    /// `exp(-Σ a / Σ b)` over parts `[a, b]`: log-likelihood by document, word or byte.
+    WeightedPerplexity,
+    /// `-(Σ a / Σ b) / ln 2` over parts `[a, b]`.
+    BitsPerByte,
+    /// BLEU of the corpus over [`BleuCounts`], with NIST smoothing.
+    Bleu,
+    /// The same without smoothing, with `floor`, with `add-k`.
+    BleuNone,
+    /// See [`Aggregation::BleuNone`].
+    BleuFloor,
+    /// See [`Aggregation::BleuNone`].
+    BleuAddK,
+    /// F1 of class 1 over parts `[gold, predicted]`.
+    F1,
+    /// Matthews correlation over parts `[gold, predicted]`.
+    MatthewsCorrcoef,
+}
+
+/// What one example contributes to a metric.
+#[derive(Clone, Debug, Default, PartialEq)]
+pub struct ExampleScore {
+    /// Its own score.
+    pub score: f64,
+    /// What the task's score needs of it, where that is no mean of scores.
+    pub parts: Vec<f64>,
+}
+
+impl ExampleScore {
+    fn plain(score: f64) -> ExampleScore {
+        ExampleScore { score, parts: Vec::new() }
+    }
+}
+
+impl Aggregation {
+    /// The task's score over some examples. NaN over none.
+    pub fn value<'a>(self, examples: impl Iterator<Item = &'a ExampleScore>) -> f64 {
+        let part = |e: &ExampleScore, i: usize| e.parts.get(i).copied().unwrap_or(f64::NAN);
+        match self {
+            Aggregation::Mean => {
+                let (sum, n) = examples.fold((0.0, 0usize), |(sum, n), e| (sum + e.score, n + 1));
+                sum / n as f64
+            }
+            Aggregation::WeightedPerplexity | Aggregation::BitsPerByte => {
+                let (a, b) = examples.fold((0.0, 0.0), |(a, b), e| (a + part(e, 0), b + part(e, 1)));
+                if self == Aggregation::BitsPerByte { -(a / b) / std::f64::consts::LN_2 } else { (-a / b).exp() }
+            }
+            Aggregation::Bleu | Aggregation::BleuNone | Aggregation::BleuFloor | Aggregation::BleuAddK => {
+                let mut sum = BleuCounts::default();
+                for example in examples {
+                    match BleuCounts::from_numbers(&example.parts) {
+                        Some(counts) => sum.add(&counts),
+                        None => return f64::NAN,
+                    }
+                }
+                sum.score(self.smoothing(), false)
+            }
+            Aggregation::F1 => choice::binary_f1(examples.map(|e| (part(e, 0) as i64, part(e, 1) as i64))),
+            Aggregation::MatthewsCorrcoef => choice::matthews(examples.map(|e| (part(e, 0) as i64, part(e, 1) as i64))),
+        }
+    }
+
+    fn smoothing(self) -> Smoothing {
+        match self {
+            Aggregation::BleuNone => Smoothing::None,
+            Aggregation::BleuFloor => Smoothing::Floor,
+            Aggregation::BleuAddK => Smoothing::AddK,
+            _ => Smoothing::Exp,
+        }
+    }
+}
+
+/// What is compared for one example.
+enum Measure {
+    Acc,
+    AccNorm,
+    AccBytes,
+    AccMutualInfo,
+    GreedyChoice,
+    Brier,
+    ClassF1,
+    Matthews,
+    Perplexity,
+    PerWord,
+    PerByte,
+    BitsPerByte,
+    ExactMatch(ExactMatch),
+    TokenF1,
+    Rouge(Rouge, bool),
+    Bleu(Smoothing),
+}
+
+/// A metric of a task.
+pub struct Metric {
+    /// As in the task file.
+    pub name: String,
+    /// How examples make the task's score.
+    pub aggregation: Aggregation,
+    /// Whether more is better.
+    pub higher_is_better: bool,
+    measure: Measure,
+}
+
+/// A document's log-likelihood with the lengths it is divided by.
+#[derive(Clone, Copy, Debug, PartialEq)]
+pub struct RollingOutcome {
+    /// Natural log-probability of the whole document.
+    pub log_likelihood: f64,
+    /// Words, by runs of white space.
+    pub words: usize,
+    /// UTF-8 bytes.
+    pub bytes: usize,
+}
+
+impl Metric {
+    /// A metric by name with its options (what the task file's entry has besides `metric`, `aggregation`,
+    /// `higher_is_better`).
+    pub fn new(kind: Kind, name: &str, options: &Map<String, Value>) -> Result<Metric, MetricError> {
+        let unknown = || MetricError::Unknown {
+            found: name.into(),
+            kind: kind.name(),
+            hint: crate::error::did_you_mean(name, kind.metrics().iter().copied()),
+            known: kind.metrics().join(", "),
+        };
+        if !kind.metrics().contains(&name) {
+            return Err(unknown());
+        }
+        let allowed: &[&str] = match (kind, name) {
+            (Kind::GenerateUntil, "exact_match") => &ExactMatch::OPTIONS,
+            (Kind::GenerateUntil, "bleu") => &["smooth_method"],
+            (Kind::GenerateUntil, rouge) if rouge.starts_with("rouge") => &["use_stemmer"],
+            _ => &[],
+        };
+        if let Some((option, value)) = options.iter().find(|(option, _)| !allowed.contains(&option.as_str())) {
+            return Err(MetricError::Option {
+                metric: name.into(),
+                option: option.clone(),
+                found: value.to_string(),
+                expected: match allowed {
+                    [] => "no options".into(),
+                    some => format!("one of the options {}", some.join(", ")),
+                },
+            });
+        }
+        let stemmed = matches!(options.get("use_stemmer"), Some(Value::Bool(true)));
+        let measure = match (kind, name) {
+            (Kind::MultipleChoice | Kind::Loglikelihood, "acc") => Measure::Acc,
+            (_, "acc_norm") => Measure::AccNorm,
+            (_, "acc_bytes") => Measure::AccBytes,
+            (_, "acc_mutual_info") => Measure::AccMutualInfo,
+            (Kind::MultipleChoice, "exact_match") => Measure::GreedyChoice,
+            (_, "brier_score") => Measure::Brier,
+            (Kind::MultipleChoice, "f1") => Measure::ClassF1,
+            (_, "mcc") => Measure::Matthews,
+            (_, "perplexity") => Measure::Perplexity,
+            (_, "word_perplexity") => Measure::PerWord,
+            (_, "byte_perplexity") => Measure::PerByte,
+            (_, "bits_per_byte") => Measure::BitsPerByte,
+            (_, "exact_match") => Measure::ExactMatch(ExactMatch::from_options(options)?),
+            (_, "f1") => Measure::TokenF1,
+            (_, "rouge1") => Measure::Rouge(Rouge::N(1), stemmed),
+            (_, "rouge2") => Measure::Rouge(Rouge::N(2), stemmed),
+            (_, "rougeL") => Measure::Rouge(Rouge::L, stemmed),
+            (_, "rougeLsum") => Measure::Rouge(Rouge::Lsum, stemmed),
+            (_, "bleu") => Measure::Bleu(bleu::smoothing_option(options.get("smooth_method"))?),
+            _ => return Err(unknown()),
+        };
+        let (aggregation, higher_is_better) = match measure {
+            Measure::Perplexity | Measure::PerWord | Measure::PerByte => (Aggregation::WeightedPerplexity, false),
+            Measure::BitsPerByte => (Aggregation::BitsPerByte, false),
+            Measure::Brier => (Aggregation::Mean, false),
+            Measure::ClassF1 => (Aggregation::F1, true),
+            Measure::Matthews => (Aggregation::MatthewsCorrcoef, true),
+            Measure::Bleu(Smoothing::Exp) => (Aggregation::Bleu, true),
+            Measure::Bleu(Smoothing::None) => (Aggregation::BleuNone, true),
+            Measure::Bleu(Smoothing::Floor) => (Aggregation::BleuFloor, true),
+            Measure::Bleu(Smoothing::AddK) => (Aggregation::BleuAddK, true),
+            _ => (Aggregation::Mean, true),
+        };
+        Ok(Metric { name: name.into(), aggregation, higher_is_better, measure })
+    }
+
+    /// Whether values are shares between 0 and 1, printed as points.
+    pub fn is_share(&self) -> bool {
+        let free = matches!(
+            self.measure,
+            Measure::Brier
+                | Measure::Matthews
+                | Measure::Perplexity
+                | Measure::PerWord
+                | Measure::PerByte
+                | Measure::BitsPerByte
+                | Measure::Bleu(_)
+        );
+        !free
+    }
+
+    /// Whether the log-likelihoods of the choices without the prompt are needed.
+    pub fn needs_unconditional(&self) -> bool {
+        matches!(self.measure, Measure::AccMutualInfo)
+    }
+
+    /// A multiple-choice example's score.
+    pub fn of_choices(&self, outcome: &ChoiceOutcome<'_>) -> ExampleScore {
+        let classes = |outcome: &ChoiceOutcome<'_>| {
+            let gold = outcome.gold.indices.first().map_or(-100.0, |&i| i as f64);
+            let predicted = outcome.predicted().map_or(-100.0, |i| i as f64);
+            ExampleScore { score: outcome.acc(), parts: vec![gold, predicted] }
+        };
+        match self.measure {
+            Measure::AccNorm => ExampleScore::plain(outcome.acc_norm()),
+            Measure::AccBytes => ExampleScore::plain(outcome.acc_bytes()),
+            Measure::AccMutualInfo => ExampleScore::plain(outcome.acc_mutual_info()),
+            Measure::GreedyChoice => ExampleScore::plain(outcome.exact_match()),
+            Measure::Brier => ExampleScore::plain(outcome.brier()),
+            Measure::ClassF1 | Measure::Matthews => classes(outcome),
+            _ => ExampleScore::plain(outcome.acc()),
+        }
+    }
+
+    /// A target's score: `acc` is whether greedy decoding writes it; perplexity is by document, not by token.
+    pub fn of_target(&self, log_likelihood: f64, is_greedy: bool) -> ExampleScore {
+        match self.measure {
+            Measure::Perplexity => ExampleScore { score: (-log_likelihood).exp(), parts: vec![log_likelihood, 1.0] },
+            _ => ExampleScore::plain(f64::from(is_greedy)),
+        }
+    }
+
+    /// A document's score.
+    pub fn of_rolling(&self, outcome: RollingOutcome) -> ExampleScore {
+        let per = |n: usize| vec![outcome.log_likelihood, n as f64];
+        let parts = match self.measure {
+            Measure::PerWord => per(outcome.words),
+            _ => per(outcome.bytes),
+        };
+        let alone = ExampleScore { score: f64::NAN, parts };
+        ExampleScore { score: self.aggregation.value(std::iter::once(&alone)), ..alone }
+    }
+
+    /// A generated text's score against its references: the best one counts; BLEU takes all of them together.
+    pub fn of_text(&self, text: &str, references: &[String]) -> Result<ExampleScore, MetricError> {
+        let best = |score: &dyn Fn(&str) -> f64| references.iter().map(|r| score(r)).fold(0.0, f64::max);
+        Ok(match &self.measure {
+            Measure::ExactMatch(exact) => {
+                let mut score: f64 = 0.0;
+                for reference in references {
+                    score = score.max(exact.score(text, reference)?);
+                }
+                ExampleScore::plain(score)
+            }
+            Measure::Rouge(variant, stemmed) => {
+                ExampleScore::plain(best(&|r| rouge::rouge(*variant, r, text, *stemmed).f))
+            }
+            Measure::Bleu(smoothing) => {
+                let references: Vec<&str> = references.iter().map(String::as_str).collect();
+                let counts = BleuCounts::new(text, &references);
+                ExampleScore { score: counts.score(*smoothing, true), parts: counts.to_numbers() }
+            }
+            _ => ExampleScore::plain(best(&|r| squad::token_f1(text, r))),
+        })
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn metric(kind: Kind, name: &str) -> Metric {
+        Metric::new(kind, name, &Map::new()).unwrap()
+    }
+
+    #[test]
+    fn perplexities_are_the_harness() {
+        let documents = [(-12.5, 7, 40), (-3.25, 2, 11)];
+        let value = |name: &str| {
+            let metric = metric(Kind::LoglikelihoodRolling, name);
+            let rows: Vec<_> = documents
+                .iter()
+                .map(|&(log_likelihood, words, bytes)| {
+                    metric.of_rolling(RollingOutcome { log_likelihood, words, bytes })
+                })
+                .collect();
+            metric.aggregation.value(rows.iter())
+        };
+        assert!((value("word_perplexity") - (15.75f64 / 9.0).exp()).abs() < 1e-12);
+        assert!((value("byte_perplexity") - (15.75f64 / 51.0).exp()).abs() < 1e-12);
+        assert!((value("bits_per_byte") - 15.75 / 51.0 / 2f64.ln()).abs() < 1e-12);
+        let perplexity = metric(Kind::Loglikelihood, "perplexity");
+        let rows = [perplexity.of_target(-1.0, true), perplexity.of_target(-4.0, false)];
+        assert!((perplexity.aggregation.value(rows.iter()) - 2.5f64.exp()).abs() < 1e-12);
+    }
+
+    #[test]
+    fn unknown_metrics_and_options_are_named() {
+        let error = |kind, name: &str, options: Value| {
+            let options = options.as_object().cloned().unwrap();
+            Metric::new(kind, name, &options).err().map(|e| e.to_string()).unwrap_or_default()
+        };
+        let message = error(Kind::MultipleChoice, "acc_nrom", serde_json::json!({}));
+        assert!(message.contains("did you mean `acc_norm`?"), "{message}");
+        let message = error(Kind::GenerateUntil, "exact_match", serde_json::json!({"ignore_cases": true}));
+        assert!(message.contains("`ignore_cases`") && message.contains("ignore_case,"), "{message}");
+        assert!(error(Kind::GenerateUntil, "bleu", serde_json::json!({"smooth_method": "x"})).contains("add-k"));
+    }
+}

@@ -1,0 +1,95 @@
+//! Text metrics against the reference packages (`tools/golden/metrics.py`).
+
+use hone_eval::metrics::bleu::{BleuCounts, Smoothing, corpus_bleu, tokenize_13a};
+use hone_eval::metrics::rouge::{Rouge, rouge};
+use hone_eval::metrics::{porter, squad};
+use serde::Deserialize;
+
+#[derive(Deserialize)]
+struct Golden {
+    pairs: Vec<Pair>,
+    corpus_bleu: std::collections::BTreeMap<String, [f64; 2]>,
+    stems: Vec<(String, String)>,
+}
+
+#[derive(Deserialize)]
+struct Pair {
+    references: Vec<String>,
+    prediction: String,
+    stemmed: [[f64; 3]; 4],
+    plain: [[f64; 3]; 4],
+    tokens: Vec<String>,
+    bleu: [f64; 8],
+    squad_normalized: String,
+    squad_f1: f64,
+    squad_exact: f64,
+}
+
+const SMOOTHINGS: [(&str, Smoothing); 4] =
+    [("exp", Smoothing::Exp), ("floor", Smoothing::Floor), ("add-k", Smoothing::AddK), ("none", Smoothing::None)];
+
+fn golden() -> Golden {
+    let golden: Golden = serde_json::from_str(include_str!("golden/metrics.json")).unwrap();
+    assert!(golden.pairs.len() >= 100);
+    golden
+}
+
+fn close(found: f64, expected: f64, what: &str) {
+    assert!((found - expected).abs() <= 1e-9, "{what}: {found}, expected {expected}");
+}
+
+#[test]
+fn rouge_is_rouge_scores() {
+    for pair in golden().pairs {
+        for (stemmed, expected) in [(true, pair.stemmed), (false, pair.plain)] {
+            for (variant, expected) in [Rouge::N(1), Rouge::N(2), Rouge::L, Rouge::Lsum].into_iter().zip(expected) {
+                let found = rouge(variant, &pair.references[0], &pair.prediction, stemmed);
+                let what = format!("{variant:?} {stemmed} of {:?} against {:?}", pair.prediction, pair.references[0]);
+                close(found.precision, expected[0], &what);
+                close(found.recall, expected[1], &what);
+                close(found.f, expected[2], &what);
+            }
+        }
+    }
+}
+
+#[test]
+fn bleu_is_sacrebleus() {
+    let golden = golden();
+    for pair in &golden.pairs {
+        assert_eq!(tokenize_13a(pair.prediction.trim_end()), pair.tokens);
+        let references: Vec<&str> = pair.references.iter().map(String::as_str).collect();
+        let counts = BleuCounts::new(&pair.prediction, &references);
+        let settings = SMOOTHINGS.iter().flat_map(|(name, s)| [(*name, *s, false), (*name, *s, true)]);
+        for ((name, smoothing, effective), expected) in settings.zip(pair.bleu) {
+            let what = format!("{name} {effective} of {:?} against {references:?}", pair.prediction);
+            close(counts.score(smoothing, effective), expected, &what);
+        }
+    }
+    for (name, smoothing) in SMOOTHINGS {
+        for (references, expected) in [(1, golden.corpus_bleu[name][0]), (2, golden.corpus_bleu[name][1])] {
+            let mut segments: Vec<(&str, Vec<&str>)> = Vec::new();
+            for pair in &golden.pairs {
+                segments.push((&pair.prediction, pair.references[..references].iter().map(String::as_str).collect()));
+            }
+            close(corpus_bleu(&segments, smoothing), expected, &format!("corpus {name} {references}"));
+        }
+    }
+}
+
+#[test]
+fn answers_are_compared_as_by_the_squad_script() {
+    for pair in golden().pairs {
+        assert_eq!(squad::normalize(&pair.prediction), pair.squad_normalized);
+        close(squad::token_f1(&pair.prediction, &pair.references[0]), pair.squad_f1, &pair.prediction);
+        let equal = squad::normalize(&pair.prediction) == squad::normalize(&pair.references[0]);
+        assert_eq!(f64::from(equal), pair.squad_exact, "{:?}", pair.prediction);
+    }
+}
+
+#[test]
+fn stems_are_nltks() {
+    for (word, stem) in golden().stems {
+        assert_eq!(porter::stem(&word), stem, "{word}");
+    }
+}
