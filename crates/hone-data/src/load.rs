@@ -1,0 +1,295 @@
+//! From a recipe's `data` part to examples, and from examples to token ids: the one way through this crate.
+//!
+//! [`load`] reads the files, understands the rows, drops what is empty, counts duplicates and splits. [`tokenise`] encodes
+//! both sides. Everything that is left out on the way is counted in the [`DataReport`].
+
+use std::collections::HashSet;
+use std::fs::File;
+use std::io::Read;
+use std::path::Path;
+
+use sha2::{Digest, Sha256};
+
+use crate::codec::{Abilities, Codec};
+use crate::config::{DataConfig, Duplicates, OnBadRow, SourceConfig};
+use crate::drops::DropReason;
+use crate::duplicates::{ContentHash, content_hash};
+use crate::encode::{EncodeOptions, TokenisedExample, encode_all};
+use crate::error::DataError;
+use crate::example::{Body, Example};
+use crate::formats::{DETECTION_ROWS, Interpreter, Reading};
+use crate::readers::{DataFile, Limits, RawRow, ReaderOptions, open, resolve};
+use crate::report::{DataReport, FileReport, split_report};
+use crate::split::is_validation;
+
+/// A data set that was read and split, in the order of the files.
+#[derive(Clone, Debug)]
+pub struct Loaded {
+    /// Examples to train on.
+    pub train: Vec<Example>,
+    /// Examples held out.
+    pub validation: Vec<Example>,
+    /// What was read and dropped.
+    pub report: DataReport,
+}
+
+/// A data set as token ids.
+#[derive(Clone, Debug)]
+pub struct Tokenised {
+    /// Sequences to train on.
+    pub train: Vec<TokenisedExample>,
+    /// Sequences held out.
+    pub validation: Vec<TokenisedExample>,
+    /// What the sequences were cut to.
+    pub max_length: usize,
+    /// What was read, dropped and cut.
+    pub report: DataReport,
+}
+
+/// Reads a data set. Relative paths start at `base` (the recipe's directory); `abilities` are the model's.
+pub fn load(config: &DataConfig, base: &Path, abilities: Abilities) -> Result<Loaded, DataError> {
+    let mut loader = Loader { config, base, abilities, seen: HashSet::new(), report: DataReport::default() };
+    let sources = config.sources()?;
+    let mut train = Vec::new();
+    let mut validation = Vec::new();
+    for (part, source) in sources.iter().enumerate() {
+        let key = if config.mix.is_empty() { String::new() } else { format!("mix[{part}].") };
+        for (example, hash) in loader.source(source, part, false, &key)? {
+            match config.validation_fraction > 0.0 && is_validation(&hash, config.validation_fraction) {
+                true => validation.push(example),
+                false => train.push(example),
+            }
+        }
+    }
+    if let Some(source) = config.validation_source() {
+        let trained: HashSet<ContentHash> = std::mem::take(&mut loader.seen);
+        for (example, hash) in loader.source(&source, 0, true, "validation_files: ")? {
+            loader.report.validation_in_training += usize::from(trained.contains(&hash));
+            validation.push(example);
+        }
+        if validation.is_empty() {
+            return Err(nothing("validation", &loader.report));
+        }
+    }
+    if train.is_empty() {
+        return Err(nothing("training", &loader.report));
+    }
+    let mut report = loader.report;
+    report.train.examples = train.len();
+    report.validation.examples = validation.len();
+    report.notes.extend(notes(config, abilities, &train, &validation, &report));
+    Ok(Loaded { train, validation, report })
+}
+
+/// Encodes both sides of a data set for the model behind `codec`.
+pub fn tokenise(loaded: &Loaded, config: &DataConfig, codec: &dyn Codec) -> Result<Tokenised, DataError> {
+    let options = EncodeOptions::new(config, codec)?;
+    let mut report = loaded.report.clone();
+    let train = encode_all(&loaded.train, codec, &options, &mut report.drops)?;
+    let validation = encode_all(&loaded.validation, codec, &options, &mut report.drops)?;
+    if train.is_empty() {
+        return Err(nothing("training", &report));
+    }
+    if validation.is_empty() && !loaded.validation.is_empty() {
+        return Err(nothing("validation", &report));
+    }
+    report.train = split_report(loaded.train.len(), &train);
+    report.validation = split_report(loaded.validation.len(), &validation);
+    Ok(Tokenised { train, validation, max_length: options.max_length, report })
+}
+
+struct Loader<'a> {
+    config: &'a DataConfig,
+    base: &'a Path,
+    abilities: Abilities,
+    seen: HashSet<ContentHash>,
+    report: DataReport,
+}
+
+type Hashed = Vec<(Example, ContentHash)>;
+
+impl Loader<'_> {
+    fn source(&mut self, source: &SourceConfig, part: usize, validation: bool, key: &str) -> Result<Hashed, DataError> {
+        let patterns: Vec<String> = source.path.iter().chain(&source.files).cloned().collect();
+        if patterns.is_empty() {
+            let next = "add `path: train.jsonl`";
+            return Err(DataError::config(format!("{key}path"), "no file", "`path` or `files`", next));
+        }
+        let interpreter = Interpreter::new(source, self.abilities, key)?;
+        let mut kept = Vec::new();
+        for file in resolve(&patterns, self.base, source.reader)? {
+            let left = source.limit.map(|l| l.saturating_sub(kept.len()));
+            if left == Some(0) {
+                break;
+            }
+            let (bytes, sha256) = fingerprint(&file.path)?;
+            let mut report = FileReport {
+                path: file.path.to_path_buf(),
+                bytes,
+                sha256,
+                part,
+                validation,
+                detection: None,
+                rows: 0,
+                examples: 0,
+                limited: false,
+            };
+            self.file(&file, source, &interpreter, left, &mut report, &mut kept)?;
+            self.report.rows_read += report.rows;
+            self.report.files.push(report);
+        }
+        Ok(kept)
+    }
+
+    fn file(
+        &mut self,
+        file: &DataFile,
+        source: &SourceConfig,
+        interpreter: &Interpreter,
+        limit: Option<usize>,
+        report: &mut FileReport,
+        kept: &mut Hashed,
+    ) -> Result<(), DataError> {
+        let options =
+            ReaderOptions { field: source.field.clone(), sample_by: source.sample_by, limits: Limits::default() };
+        let mut rows = open(file, &options)?;
+        let mut first: Vec<Result<RawRow, DataError>> = Vec::new();
+        let mut readable = 0;
+        while readable < DETECTION_ROWS
+            && let Some(row) = rows.next()
+        {
+            readable += usize::from(row.is_ok());
+            first.push(row);
+        }
+        let sample: Vec<RawRow> = first.iter().flatten().cloned().collect();
+        let reading = match sample.is_empty() {
+            true => None,
+            false => Some(interpreter.detect(&file.path, &sample)?),
+        };
+        report.detection = reading.as_ref().map(|r| r.detection.clone());
+        for row in first.into_iter().chain(rows) {
+            if limit.is_some_and(|l| report.examples >= l) {
+                report.limited = true;
+                break;
+            }
+            if let Some(example) = self.row(row, reading.as_ref(), report)? {
+                report.examples += 1;
+                kept.push(example);
+            }
+        }
+        Ok(())
+    }
+
+    /// A row as an example, or `None` where it was dropped.
+    fn row(
+        &mut self,
+        row: Result<RawRow, DataError>,
+        reading: Option<&Reading>,
+        report: &mut FileReport,
+    ) -> Result<Option<(Example, ContentHash)>, DataError> {
+        let skip = self.config.on_bad_row == OnBadRow::Skip;
+        let understood = row.and_then(|row| match reading {
+            Some(reading) => reading.read(&row).map(|body| (row.source, body)).map_err(DataError::Row),
+            // Unreachable: a readable row was part of the detection's sample.
+            None => Err(DataError::NotDetected { path: report.path.clone(), columns: "?".into(), known: "?".into() }),
+        });
+        report.rows += 1;
+        let (source, body) = match understood {
+            Ok(understood) => understood,
+            Err(DataError::Row(error)) if skip => {
+                let field = error.field.as_ref().map_or_else(String::new, |f| format!("`{f}`: "));
+                let detail = format!("{field}found {}, expected {}", error.found, error.expected);
+                self.report.drops.add(DropReason::Malformed, &error.place, detail);
+                return Ok(None);
+            }
+            Err(error) => return Err(error),
+        };
+        if body.is_empty() {
+            let detail = match &body {
+                Body::PromptCompletion { .. } => "no answer",
+                Body::Preference { .. } => "an answer without text",
+                _ => "no text",
+            };
+            self.report.drops.add(DropReason::Empty, &source, detail);
+            return Ok(None);
+        }
+        let hash = content_hash(&body);
+        if !self.seen.insert(hash) {
+            self.report.duplicates += 1;
+            if self.config.duplicates == Duplicates::Drop {
+                self.report.drops.add(DropReason::Duplicate, &source, "says the same as an earlier row");
+                return Ok(None);
+            }
+        }
+        Ok(Some((Example { source, part: report.part, body }, hash)))
+    }
+}
+
+/// Size and SHA-256 of a file.
+fn fingerprint(path: &Path) -> Result<(u64, String), DataError> {
+    let mut file = File::open(path).map_err(DataError::io(path))?;
+    let (mut hash, mut bytes, mut buffer) = (Sha256::new(), 0, vec![0; 1 << 16]);
+    loop {
+        match file.read(&mut buffer).map_err(DataError::io(path))? {
+            0 => break,
+            read => {
+                hash.update(&buffer[..read]);
+                bytes += read as u64;
+            }
+        }
+    }
+    let hex = hash.finalize().iter().map(|b| format!("{b:02x}")).collect();
+    Ok((bytes, hex))
+}
+
+fn nothing(what: &'static str, report: &DataReport) -> DataError {
+    let found = match report.rows_read {
+        0 => format!("{} files without a row", report.files.len()),
+        rows => format!("{rows} rows read; dropped: {}", report.drops.summary()),
+    };
+    let next = match what {
+        "validation" => "give other `validation_files`, or correct the reasons above",
+        _ => "see `hone data show`; check `format`, `columns`, `train_on` and `max_length` against the reasons above",
+    };
+    DataError::Nothing { what, found, next: next.into() }
+}
+
+fn notes(
+    config: &DataConfig,
+    abilities: Abilities,
+    train: &[Example],
+    validation: &[Example],
+    report: &DataReport,
+) -> Vec<String> {
+    let mut notes = Vec::new();
+    if config.validation_fraction > 0.0 && validation.is_empty() {
+        notes.push(format!(
+            "no example fell into the validation split: {} of {} examples were to be expected; raise \
+             `validation_fraction` or give `validation_files`",
+            (train.len() as f64 * config.validation_fraction).round(),
+            train.len()
+        ));
+    }
+    let with_tools = |e: &&Example| match &e.body {
+        Body::Conversation { variables, .. } => variables.contains_key("tools"),
+        _ => false,
+    };
+    let tools = train.iter().filter(with_tools).count();
+    if tools > 0 && !abilities.tool_calls {
+        notes.push(format!("{tools} examples come with `tools`, which the model's chat template does not show"));
+    }
+    if report.duplicates > 0 && config.duplicates == Duplicates::Keep {
+        notes.push(format!(
+            "{} examples say the same as an earlier one and are kept; `duplicates: drop` leaves them out",
+            report.duplicates
+        ));
+    }
+    if report.validation_in_training > 0 {
+        notes.push(format!(
+            "{} of {} validation examples are also in the training data: their loss says nothing about unseen data",
+            report.validation_in_training,
+            validation.len()
+        ));
+    }
+    notes
+}
