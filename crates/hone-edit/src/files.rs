@@ -7,12 +7,12 @@
 //! Reading is strict: every tensor of the file is used, every parameter is found in its shape, every target is found in
 //! the model, and the base is the one the edit was made for.
 
-use std::collections::{BTreeMap, BTreeSet};
+use std::collections::{BTreeMap, BTreeSet, HashMap};
 use std::path::{Path, PathBuf};
 
 use hone_engine::{Element, Tensor, bf16};
 use hone_model::Model;
-use safetensors::tensor::{Dtype, SafeTensors, TensorView};
+use safetensors::tensor::{Dtype, SafeTensors, TensorInfo, TensorView};
 use serde::{Deserialize, Serialize};
 use serde_json::{Map, Value, json};
 
@@ -187,6 +187,9 @@ fn check_base(dir: &Path, base: &Base, warnings: &mut Vec<String>) -> Result<(),
 pub struct TensorFile {
     path: PathBuf,
     bytes: Vec<u8>,
+    /// Where the tensors' bytes start.
+    data: usize,
+    index: HashMap<String, TensorInfo>,
     unused: BTreeSet<String>,
 }
 
@@ -194,18 +197,15 @@ impl TensorFile {
     /// Reads the file and checks its header.
     pub fn read(path: &Path) -> Result<TensorFile, EditError> {
         let bytes = std::fs::read(path).map_err(io_error(path))?;
-        let names = match SafeTensors::deserialize(&bytes) {
-            Ok(file) => file.names().into_iter().map(|n| n.to_string()).collect(),
-            Err(e) => {
-                return Err(EditError::Malformed {
-                    path: path.to_path_buf(),
-                    place: "header".into(),
-                    found: e.to_string(),
-                    expected: "a whole safetensors file; copy or download it again".into(),
-                });
-            }
-        };
-        Ok(TensorFile { path: path.to_path_buf(), bytes, unused: names })
+        let (header, metadata) = SafeTensors::read_metadata(&bytes).map_err(|e| EditError::Malformed {
+            path: path.to_path_buf(),
+            place: "header".into(),
+            found: e.to_string(),
+            expected: "a whole safetensors file; copy or download it again".into(),
+        })?;
+        let index: HashMap<String, TensorInfo> = metadata.tensors().into_iter().map(|(n, i)| (n, i.clone())).collect();
+        let unused = index.keys().cloned().collect();
+        Ok(TensorFile { path: path.to_path_buf(), bytes, data: header + 8, index, unused })
     }
 
     /// The planned parameter, in `f32`.
@@ -219,16 +219,16 @@ impl TensorFile {
 
     /// The tensor `name`, which must have `shape`, in `f32`.
     pub fn tensor(&mut self, name: &str, shape: &[usize]) -> Result<Tensor, EditError> {
-        let file = SafeTensors::deserialize(&self.bytes)
-            .map_err(|e| self.malformed(name, &e.to_string(), "a safetensors file".into()))?;
-        let view =
-            file.tensor(name).map_err(|_| self.malformed(name, "no such tensor", format!("one of shape {shape:?}")))?;
-        if view.shape() != shape {
+        let Some(info) = self.index.get(name) else {
+            return Err(self.malformed(name, "no such tensor", format!("one of shape {shape:?}")));
+        };
+        if info.shape != shape {
             let expected = format!("{shape:?} by the configuration and the model");
-            return Err(self.malformed(name, &format!("shape {:?}", view.shape()), expected));
+            return Err(self.malformed(name, &format!("shape {:?}", info.shape), expected));
         }
-        let bytes = view.data();
-        let values: Vec<f32> = match view.dtype() {
+        // The header was checked against the file's length when it was read.
+        let bytes = &self.bytes[self.data + info.data_offsets.0..self.data + info.data_offsets.1];
+        let values: Vec<f32> = match info.dtype {
             Dtype::F32 => bytes.chunks_exact(4).map(|b| f32::from_le_bytes([b[0], b[1], b[2], b[3]])).collect(),
             Dtype::BF16 => bytes.chunks_exact(2).map(|b| Element::to_f32(bf16::from_le_bytes([b[0], b[1]]))).collect(),
             Dtype::F16 => bytes.chunks_exact(2).map(|b| half_to_f32([b[0], b[1]])).collect(),

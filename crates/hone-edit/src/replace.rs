@@ -8,7 +8,7 @@ use std::sync::Arc;
 use hone_engine::{DType, Tensor, Var, WeightRef, ops};
 use hone_model::Linear;
 
-use crate::base::{BaseWeight, WeightKind};
+use crate::base::{Base, BaseValue, BaseWeight, WeightKind};
 use crate::method::{At, Init, LinearEffect, Merge, ParamPlan, Part, Place, Placed, Plan};
 
 /// The part; its one parameter is the weight.
@@ -41,6 +41,23 @@ impl Part for Replace {
     }
 }
 
+/// The base weight, whatever an edit below it put there.
+struct Pin(WeightRef);
+
+impl Part for Pin {
+    fn on_matrix(&self, _at: &At, _weight: WeightRef) -> WeightRef {
+        self.0.clone()
+    }
+
+    fn replaces(&self) -> bool {
+        true
+    }
+
+    fn merge(&self, merge: &Merge) -> Result<Tensor, String> {
+        Ok(merge.base.clone())
+    }
+}
+
 fn replaced(at: &At, weight: &WeightRef) -> WeightRef {
     at.once(|| {
         blend(at, || match weight {
@@ -61,27 +78,45 @@ fn blend(at: &At, base: impl FnOnce() -> Tensor) -> Var {
     ops::add_scaled(&at.cx.tape, &kept, value, at.strength)
 }
 
-/// Plans `weights` to be trained whole. With `tie`, a head that is the embedding table shares its parameter.
-pub fn plan_replacements(plan: &mut Plan, weights: &[&BaseWeight], tie: bool) {
-    let mut table: Option<usize> = None;
+/// Plans `weights` to be trained whole, each on its own.
+///
+/// Where the LM head is the embedding table, the forward pass hands the head whatever stands at the table. Training the
+/// table alone (`modules_to_save: [embed_tokens]`) leaves PEFT's head as it was, so the head is pinned to the base then.
+pub fn plan_replacements(plan: &mut Plan, weights: &[&BaseWeight], base: &Base) {
     for weight in weights {
-        let is_table = matches!(weight.kind, WeightKind::Embedding | WeightKind::Head);
-        let param = match table.filter(|_| tie && is_table) {
-            Some(shared) => shared,
-            None => {
-                plan.params.push(param(weight));
-                plan.params.len() - 1
-            }
-        };
-        if is_table {
-            table = Some(param);
-        }
-        let place = match weight.kind {
-            WeightKind::Linear => Place::Linear(weight.module().to_string()),
-            _ => Place::Weight(weight.name.clone()),
-        };
-        plan.placed.push(Placed { place, part: Arc::new(Replace), params: vec![param] });
+        plan.params.push(param(weight));
+        place(plan, weight, Arc::new(Replace), vec![plan.params.len() - 1]);
     }
+    let chosen = |kind: WeightKind| weights.iter().any(|w| w.kind == kind);
+    if base.tied_head && chosen(WeightKind::Embedding) && !chosen(WeightKind::Head) {
+        for head in base.weights.iter().filter(|w| w.kind == WeightKind::Head) {
+            if let BaseValue::Matrix(value) = &head.value {
+                place(plan, head, Arc::new(Pin(value.clone())), Vec::new());
+            }
+        }
+    }
+}
+
+/// Plans `weights` to be trained whole, a tied head and embedding table as one parameter at the table (which the forward
+/// pass hands to the head).
+pub fn plan_tied_replacements(plan: &mut Plan, weights: &[&BaseWeight], base: &Base) {
+    let is_head = |w: &&BaseWeight| base.tied_head && w.kind == WeightKind::Head;
+    let head = weights.iter().any(|w| is_head(w));
+    let chosen = |w: &&BaseWeight| {
+        !is_head(w) && (weights.iter().any(|c| c.name == w.name) || (head && w.kind == WeightKind::Embedding))
+    };
+    for weight in base.weights.iter().filter(chosen) {
+        plan.params.push(param(weight));
+        place(plan, weight, Arc::new(Replace), vec![plan.params.len() - 1]);
+    }
+}
+
+fn place(plan: &mut Plan, weight: &BaseWeight, part: Arc<dyn Part>, params: Vec<usize>) {
+    let place = match weight.kind {
+        WeightKind::Linear => Place::Linear(weight.module().to_string()),
+        _ => Place::Weight(weight.name.clone()),
+    };
+    plan.placed.push(Placed { place, part, params });
 }
 
 fn param(weight: &BaseWeight) -> ParamPlan {

@@ -10,11 +10,11 @@ use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 use serde_json::{Map, Value};
 
-use crate::base::{Base, BaseWeight, WeightKind};
+use crate::base::{Base, WeightKind};
 use crate::config::{self, Inert};
 use crate::error::EditError;
 use crate::method::{Method, MethodInfo, Origin, Plan};
-use crate::replace::plan_replacements;
+use crate::replace::plan_tied_replacements;
 use crate::target::{OneOrMany, Targets};
 
 /// The registry's entry.
@@ -74,19 +74,11 @@ impl Method for FullConfig {
         let mut config = self.fields();
         config.insert("target_modules".into(), selection.resolved.clone());
         let mut plan = Plan { config, params: Vec::new(), placed: Vec::new() };
-        plan_replacements(&mut plan, &with_tied_twin(&selection.weights, base), base.tied_head);
+        plan_tied_replacements(&mut plan, &selection.weights, base);
         Ok(plan)
     }
 
     fn fields(&self) -> Map<String, Value> {
         config::to_map(self)
     }
-}
-
-/// A tied head and table are one tensor: selecting either selects both.
-fn with_tied_twin<'a>(weights: &[&'a BaseWeight], base: &'a Base) -> Vec<&'a BaseWeight> {
-    let is_table = |w: &BaseWeight| matches!(w.kind, WeightKind::Embedding | WeightKind::Head);
-    let some_table = base.tied_head && weights.iter().any(|w| is_table(w));
-    let chosen = |w: &&BaseWeight| weights.iter().any(|c| c.name == w.name) || (some_table && is_table(w));
-    base.weights.iter().filter(chosen).collect()
 }

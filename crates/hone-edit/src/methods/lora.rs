@@ -44,7 +44,7 @@ pub struct LoraConfig {
     #[serde(serialize_with = "config::number")]
     pub lora_alpha: f64,
     /// Dropout on the input of `A`.
-    pub lora_dropout: f32,
+    pub lora_dropout: f64,
     /// Scale by `alpha / √r`.
     pub use_rslora: bool,
     /// Names (matched at the end of module paths), a regular expression over whole paths, or `all-linear` (a recipe's default).
@@ -253,7 +253,7 @@ impl LoraConfig {
             plan.params.len() - 1
         };
         let params = vec![param("lora_A", [rank, inputs], init_a), param("lora_B", [out, rank], init_b)];
-        let part = Arc::new(Pair { scale, dropout: self.lora_dropout });
+        let part = Arc::new(Pair { scale, dropout: self.lora_dropout as f32 });
         plan.placed.push(Placed { place: Place::Linear(module.to_string()), part, params });
         Ok(())
     }
@@ -269,7 +269,7 @@ impl LoraConfig {
         let biases: Vec<&BaseWeight> =
             base.weights.iter().filter(|w| w.kind == WeightKind::Bias).filter(wanted).collect();
         let first = plan.params.len();
-        plan_replacements(plan, &biases, false);
+        plan_replacements(plan, &biases, base);
         for (param, bias) in plan.params[first..].iter_mut().zip(&biases) {
             if is_target(bias) {
                 let wrapped = format!("base_model.model.{}.base_layer.bias", bias.module());
@@ -297,7 +297,7 @@ impl Method for LoraConfig {
             self.plan_pair(&mut plan, weight)?;
         }
         let saved = saved_modules(self.modules_to_save.as_deref().unwrap_or_default(), base)?;
-        plan_replacements(&mut plan, &saved, false);
+        plan_replacements(&mut plan, &saved, base);
         self.plan_biases(&mut plan, base, &selection.weights);
         Ok(plan)
     }
