@@ -47,7 +47,8 @@ fn targets_are_selected_by_pefts_rules() {
     let stories = base(&STORIES, false);
     let json = r#"{"type": "lora", "target_modules": ["q_proj", "down_proj"], "exclude_modules": ["layers.2.mlp.down_proj"],
         "layers_to_transform": [0, 2], "layers_pattern": "layers"}"#;
-    let expected = ["model.layers.0.self_attn.q_proj", "model.layers.0.mlp.down_proj", "model.layers.2.self_attn.q_proj"];
+    let expected =
+        ["model.layers.0.self_attn.q_proj", "model.layers.0.mlp.down_proj", "model.layers.2.self_attn.q_proj"];
     assert_eq!(targets(json, &stories), expected);
 
     let pattern = r#"{"type": "lora", "target_modules": ".*\\.[13]\\.self_attn\\.(q|o)_proj"}"#;
@@ -77,7 +78,8 @@ fn patterns_change_rank_and_scale_of_the_maps_they_match() {
 fn biases_take_pefts_keys() {
     let qwen = base(&Shape { biases: true, ..STORIES }, false);
     let keys = |bias: &str| -> Vec<String> {
-        let json = format!(r#"{{"type": "lora", "target_modules": ["q_proj"], "layers_to_transform": 0, "bias": "{bias}"}}"#);
+        let json =
+            format!(r#"{{"type": "lora", "target_modules": ["q_proj"], "layers_to_transform": 0, "bias": "{bias}"}}"#);
         let plan = registry::from_recipe(&fields(&json), &mut Vec::new()).unwrap().plan(&qwen).unwrap();
         plan.params.into_iter().map(|p| p.key).filter(|k| k.ends_with(".bias")).collect()
     };
@@ -113,7 +115,10 @@ fn what_is_not_honoured_is_refused_by_name() {
         (r#"{"type": "lora", "lora_dropout": 1.0}"#, "`lora_dropout`: found 1"),
         (r#"{"type": "lora", "rank_pattern": {"q_proj": 0}}"#, "`rank_pattern`: found 0"),
         (r#"{"type": "lora", "target_modules": "(("}"#, "a regular expression"),
-        (r#"{"type": "lora", "target_modules": ["q_porj"]}"#, "`q_porj` matches no linear map of this model; did you mean `q_proj`"),
+        (
+            r#"{"type": "lora", "target_modules": ["q_porj"]}"#,
+            "`q_porj` matches no linear map of this model; did you mean `q_proj`",
+        ),
         (r#"{"type": "lora", "modules_to_save": ["lm_haed"]}"#, "did you mean `lm_head`"),
         (r#"{"type": "lora", "target_modules": ".*q_proj", "layers_to_transform": [0]}"#, "only with a list"),
         (r#"{"type": "lora", "layers_to_transform": [9]}"#, "nothing is left"),

@@ -101,10 +101,16 @@ fn an_adapter_of_another_base_is_refused() {
 fn a_missing_an_extra_and_a_misshapen_tensor_are_named() {
     let (_directory, path, base, _) = saved();
     change_config(&path, |c| c["target_modules"] = json!(["q_proj", "v_proj", "k_proj"]));
-    assert!(message(&path, &base).contains("`base_model.model.model.layers.0.self_attn.k_proj.lora_A.weight`: found no such tensor"));
+    assert!(
+        message(&path, &base)
+            .contains("`base_model.model.model.layers.0.self_attn.k_proj.lora_A.weight`: found no such tensor")
+    );
     change_config(&path, |c| c["target_modules"] = json!(["q_proj"]));
     let extra = message(&path, &base);
-    assert!(extra.contains("10 tensors that have no place in this model") && extra.contains("v_proj.lora_A"), "{extra}");
+    assert!(
+        extra.contains("10 tensors that have no place in this model") && extra.contains("v_proj.lora_A"),
+        "{extra}"
+    );
     change_config(&path, |c| (c["target_modules"], c["r"]) = (json!(["q_proj", "v_proj"]), json!(3)));
     assert!(message(&path, &base).contains("found shape [2, 64], expected [3, 64]"));
     change_config(&path, |c| c["target_modules"] = json!(["q_prj"]));
