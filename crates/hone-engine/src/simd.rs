@@ -170,6 +170,29 @@ pub fn dot<A: Element, B: Element>(a: &[A], b: &[B]) -> f32 {
     fold(lanes, |x, y| x + y)
 }
 
+/// `Σ f(a[i], b[i], c[i])`, in [`LANES`] partial sums. Panics if the lengths differ.
+#[inline(always)]
+pub fn sum_of3<A: Element, B: Element, C: Element>(
+    a: &[A],
+    b: &[B],
+    c: &[C],
+    f: impl Fn(f32, f32, f32) -> f32,
+) -> f32 {
+    assert!(a.len() == b.len() && b.len() == c.len());
+    let mut lanes = [0f32; LANES];
+    let (a_chunks, b_chunks, c_chunks) = (a.chunks_exact(LANES), b.chunks_exact(LANES), c.chunks_exact(LANES));
+    let rest = a_chunks.remainder().iter().zip(b_chunks.remainder()).zip(c_chunks.remainder());
+    for ((a, b), c) in a_chunks.zip(b_chunks).zip(c_chunks) {
+        for l in 0..LANES {
+            lanes[l] += f(a[l].to_f32(), b[l].to_f32(), c[l].to_f32());
+        }
+    }
+    for (lane, ((a, b), c)) in lanes.iter_mut().zip(rest) {
+        *lane += f(a.to_f32(), b.to_f32(), c.to_f32());
+    }
+    fold(lanes, |x, y| x + y)
+}
+
 /// The highest element; negative infinity of an empty row. NaN is passed over.
 #[inline(always)]
 pub fn max<A: Element>(a: &[A]) -> f32 {
@@ -308,6 +331,7 @@ mod tests {
             close(sum(&a), a.iter().map(|v| *v as f64).sum());
             close(sum(&b), b.iter().map(|v| v.to_f64()).sum());
             close(dot(&a, &b), a.iter().zip(&b).map(|(a, b)| *a as f64 * b.to_f64()).sum());
+            close(sum_of3(&a, &b, &a, |a, b, c| a * b * c), a.iter().zip(&b).map(|(a, b)| (*a as f64).powi(2) * b.to_f64()).sum());
             close(sum_of_squares(&a), a.iter().map(|v| (*v as f64).powi(2)).sum());
             assert_eq!(max(&a), a.iter().copied().fold(f32::NEG_INFINITY, f32::max));
             let mut e = a.clone();

@@ -14,6 +14,7 @@ use std::cell::RefCell;
 use std::rc::Rc;
 
 use crate::dtype::{DType, Element};
+use crate::matmul::{matmul_tn, matmul_tn_add};
 use crate::parallel::for_pieces;
 use crate::simd;
 use crate::tensor::Tensor;
@@ -195,10 +196,42 @@ impl Gradients {
             }
             Origin::Slot(slot) => {
                 assert_eq!(grad.elements(), to.value.elements(), "gradient shape of slot {slot}");
+                let grad = grad.to_dtype(to.value.dtype());
                 match &mut self.slots[slot as usize] {
                     Some(sum) => add_into(sum, grad),
                     empty => *empty = Some(grad),
                 }
+            }
+        }
+    }
+
+    /// Adds `aᵀ b` to the gradient of `to`, in place where there is one already: the gradient of a trained matrix, for
+    /// which a product and an addition apart would be two passes over its whole size.
+    pub(crate) fn add_product_tn(&mut self, to: &Var, a: &Tensor, b: &Tensor) {
+        match to.origin {
+            Origin::Constant => {}
+            Origin::Param(id) if self.param(id).is_some() => {
+                if let Some(sum) = self.param_mut(id) {
+                    matmul_tn_add(sum, 1.0, a, b);
+                }
+            }
+            _ => self.add(to, matmul_tn(a, b, DType::F32).reshape(to.value.shape())),
+        }
+    }
+
+    /// Lets `write` add to the `f32` gradient of `to`, which is zero if nothing has reached it.
+    pub(crate) fn add_in_place(&mut self, to: &Var, write: impl FnOnce(&mut Tensor)) {
+        match to.origin {
+            Origin::Constant => {}
+            Origin::Param(id) if self.param(id).is_some() => {
+                if let Some(sum) = self.param_mut(id) {
+                    write(sum);
+                }
+            }
+            _ => {
+                let mut grad = Tensor::zeros(to.value.shape(), DType::F32);
+                write(&mut grad);
+                self.add(to, grad);
             }
         }
     }

@@ -242,12 +242,6 @@ impl Tensor {
         matches!(Arc::get_mut(&mut self.storage), Some(Storage::Pool(_)))
     }
 
-    /// `self` if its memory is nobody else's, else fresh memory of the same shape and type: for an output that may
-    /// take its input's place. The contents are unspecified.
-    pub(crate) fn reuse_or_uninit(mut self) -> Tensor {
-        if self.is_unique() { self } else { Tensor::uninit(self.shape, self.dtype) }
-    }
-
     /// All elements as `f32`, copied.
     pub fn to_vec_f32(&self) -> Vec<f32> {
         crate::dispatch_dtype!(self.dtype, T => self.as_slice::<T>().iter().map(|v| Element::to_f32(*v)).collect())

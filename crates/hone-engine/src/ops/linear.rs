@@ -1,8 +1,18 @@
 //! A linear map with the low-rank edits on it: `y = x Wᵀ + bias + Σ scale · drop(x) Aᵀ Bᵀ` (LoRA, arXiv 2106.09685), as one
 //! operation, so that neither the low-rank products' intermediates nor the sums make passes of their own.
+//!
+//! Kept for backward: `x` and the narrow `t = scale · drop(x) Aᵀ` `[tokens, rank]`; a dropped `x` is drawn again. With the
+//! output's gradient `g` and `u = scale · g B` `[tokens, rank]`:
+//! `dB = gᵀ t`, `dA = uᵀ drop(x)`, `dx = g W + drop(u A)`, and for a trained `W`, `dW = gᵀ x`. Nothing is computed for what is
+//! frozen.
 
 use super::dropout::Dropout;
-use crate::tape::{Tape, Var};
+use super::elementwise::scaled;
+use crate::dtype::{DType, Element};
+use crate::matmul::{matmul_nn, matmul_nn_add, matmul_nt, matmul_nt_add};
+use crate::parallel::{Rows, column_sums, for_blocks};
+use crate::tape::{Gradients, Tape, Var};
+use crate::tensor::Tensor;
 use crate::weight::WeightRef;
 
 /// One low-rank term.
@@ -20,8 +30,8 @@ pub struct LowRank {
 
 /// `x` `[tokens, in]`, `bias` `[out]`; result `[tokens, out]` in `x`'s type. Frozen weights take no gradient work; the
 /// input's gradient is computed only if `x` needs it.
-pub fn linear(_tape: &Tape, _x: &Var, _weight: &WeightRef, _bias: Option<&Var>, _terms: &[LowRank]) -> Var {
-    todo!()
+pub fn linear(tape: &Tape, x: &Var, weight: &WeightRef, bias: Option<&Var>, terms: &[LowRank]) -> Var {
+    linears(tape, x, &[LinearPart { weight, bias, terms }]).swap_remove(0)
 }
 
 /// One map of a group that reads the same input (`q`, `k`, `v`; `gate`, `up`).
@@ -35,6 +45,238 @@ pub struct LinearPart<'a> {
 }
 
 /// Several maps of one input: the same numbers as [`linear`] for each, `x` read once and its gradient summed once.
-pub fn linears(_tape: &Tape, _x: &Var, _parts: &[LinearPart<'_>]) -> Vec<Var> {
-    todo!()
+pub fn linears(tape: &Tape, x: &Var, parts: &[LinearPart<'_>]) -> Vec<Var> {
+    let mut values = Vec::with_capacity(parts.len());
+    let mut kept = Vec::with_capacity(parts.len());
+    for part in parts {
+        let (value, low) = forward(&x.value, part);
+        values.push(value);
+        kept.push(Part {
+            weight: part.weight.clone(),
+            bias: part.bias.cloned(),
+            terms: part.terms.iter().cloned().zip(low).collect(),
+        });
+    }
+    if !tape.is_recording() || !(x.needs_grad() || kept.iter().any(Part::is_trained)) {
+        return values.into_iter().map(Var::constant).collect();
+    }
+    let x = x.clone();
+    tape.record_many(values, move |grads, into| {
+        let mut dx = None;
+        for (part, grad) in kept.iter().zip(grads) {
+            if let Some(grad) = grad {
+                part.backward(&x, &grad, &mut dx, into);
+            }
+        }
+        if let Some(dx) = dx {
+            into.add(&x, dx);
+        }
+    })
+}
+
+/// The output of one map and `t` of each of its terms.
+fn forward(x: &Tensor, part: &LinearPart) -> (Tensor, Vec<Tensor>) {
+    let mut y = match part.weight {
+        WeightRef::Frozen(weight) => weight.forward(x),
+        WeightRef::Trained(weight) => matmul_nt(x, &weight.value, x.dtype()),
+    };
+    if let Some(bias) = part.bias {
+        add_bias(&mut y, &bias.value);
+    }
+    let mut low = Vec::with_capacity(part.terms.len());
+    for term in part.terms {
+        let t = match active(term.dropout) {
+            Some(dropout) => matmul_nt(&dropout.apply(x), &term.a.value, x.dtype()),
+            None => matmul_nt(x, &term.a.value, x.dtype()),
+        };
+        let t = if term.scale == 1.0 { t } else { scaled(t, term.scale) };
+        matmul_nt_add(&mut y, 1.0, &t, &term.b.value);
+        low.push(t);
+    }
+    (y, low)
+}
+
+/// Dropout that drops something.
+fn active(dropout: Option<Dropout>) -> Option<Dropout> {
+    dropout.filter(|d| d.p > 0.0)
+}
+
+/// What a map keeps for its backward pass.
+struct Part {
+    weight: WeightRef,
+    bias: Option<Var>,
+    /// Each term with its `t`.
+    terms: Vec<(LowRank, Tensor)>,
+}
+
+impl Part {
+    fn is_trained(&self) -> bool {
+        matches!(&self.weight, WeightRef::Trained(w) if w.needs_grad())
+            || self.bias.as_ref().is_some_and(Var::needs_grad)
+            || self.terms.iter().any(|(term, _)| term.a.needs_grad() || term.b.needs_grad())
+    }
+
+    /// Adds this map's part to `dx`, if `x` needs it, and the gradients of what is trained to `into`.
+    fn backward(&self, x: &Var, grad: &Tensor, dx: &mut Option<Tensor>, into: &mut Gradients) {
+        if let Some(bias) = self.bias.as_ref().filter(|b| b.needs_grad()) {
+            let (_, out) = grad.rows_cols();
+            let sums = crate::dispatch_dtype!(grad.dtype(), T => column_sums(grad.as_slice::<T>(), out));
+            into.add(bias, Tensor::from_slice(bias.value.shape(), &sums));
+        }
+        if let WeightRef::Trained(weight) = &self.weight {
+            into.add_product_tn(weight, grad, &x.value);
+        }
+        if x.needs_grad() {
+            match (&self.weight, dx.as_mut()) {
+                (WeightRef::Frozen(weight), Some(dx)) => weight.backward_add(grad, dx),
+                (WeightRef::Frozen(weight), None) => *dx = Some(weight.backward(grad)),
+                (WeightRef::Trained(weight), Some(dx)) => matmul_nn_add(dx, 1.0, grad, &weight.value),
+                (WeightRef::Trained(weight), None) => *dx = Some(matmul_nn(grad, &weight.value, grad.dtype())),
+            }
+        }
+        for (term, t) in &self.terms {
+            into.add_product_tn(&term.b, grad, t);
+            if !term.a.needs_grad() && !x.needs_grad() {
+                continue;
+            }
+            let u = matmul_nn(grad, &term.b.value, grad.dtype());
+            let u = if term.scale == 1.0 { u } else { scaled(u, term.scale) };
+            let dropout = active(term.dropout);
+            if term.a.needs_grad() {
+                match dropout {
+                    Some(dropout) => into.add_product_tn(&term.a, &u, &dropout.apply(&x.value)),
+                    None => into.add_product_tn(&term.a, &u, &x.value),
+                }
+            }
+            if let Some(dx) = dx {
+                match dropout {
+                    Some(dropout) => dropout.apply_add(dx, &matmul_nn(&u, &term.a.value, u.dtype())),
+                    None => matmul_nn_add(dx, 1.0, &u, &term.a.value),
+                }
+            }
+        }
+    }
+}
+
+/// Adds `bias` to every row of `y`.
+fn add_bias(y: &mut Tensor, bias: &Tensor) {
+    let (rows, cols) = y.rows_cols();
+    assert_eq!(bias.elements(), cols, "bias {:?} for rows of {:?}", bias.shape(), y.shape());
+    let bias = bias.to_dtype(DType::F32);
+    let bias = bias.as_slice::<f32>();
+    crate::dispatch_dtype!(y.dtype(), T => for_blocks(
+        rows,
+        cols,
+        Rows::new(y.as_mut_slice::<T>(), cols),
+        #[inline(always)]
+        |_, y: Rows<T>| {
+            for row in y.data.chunks_exact_mut(cols) {
+                row.iter_mut().zip(bias).for_each(|(y, b)| *y = T::from_f32(Element::to_f32(*y) + b));
+            }
+        },
+    ))
+}
+
+#[cfg(test)]
+mod tests {
+    use std::sync::Arc;
+
+    use super::*;
+    use crate::reference::gradient_check::{check, random, tolerance, wide};
+    use crate::reference::linear as reference;
+    use crate::{ParamId, RandomKey, Weight};
+
+    const TOKENS: usize = 7;
+    const IN: usize = 24;
+    const OUT: usize = 20;
+    const RANK: usize = 3;
+
+    fn frozen(seed: u64, dtype: DType) -> (WeightRef, Vec<f64>) {
+        let w = random([OUT, IN], dtype, seed);
+        (WeightRef::Frozen(Arc::new(Weight::dense(w.clone()))), wide(&w))
+    }
+
+    fn term(a: &Var, b: &Var, scale: f32, dropout: Option<Dropout>) -> LowRank {
+        LowRank { a: a.clone(), b: b.clone(), scale, dropout }
+    }
+
+    /// `x`, `a`, `b`, `bias`.
+    fn inputs(dtype: DType) -> [Tensor; 4] {
+        [random([TOKENS, IN], dtype, 1), random([RANK, IN], dtype, 2), random([OUT, RANK], dtype, 3), random([OUT], dtype, 4)]
+    }
+
+    #[test]
+    fn a_frozen_map_with_terms_matches_the_reference() {
+        let dropped = Dropout { p: 0.4, key: RandomKey::new(8) };
+        let mask: Vec<f64> = (0..TOKENS * IN).map(|i| dropped.factor(i as u64) as f64).collect();
+        for dtype in [DType::F32, DType::BF16] {
+            let (weight, w) = frozen(9, dtype);
+            for dropout in [None, Some(dropped)] {
+                // The same matrices stand in two terms, so that their gradients sum.
+                let op = |tape: &Tape, v: &[Var]| {
+                    let terms = [term(&v[1], &v[2], 0.5, dropout), term(&v[1], &v[2], 1.0, None)];
+                    vec![linear(tape, &v[0], &weight, Some(&v[3]), &terms)]
+                };
+                let oracle = |v: &[Vec<f64>]| {
+                    let low = |scale, mask| reference::LowRank { a: &v[1], b: &v[2], rank: RANK, scale, mask };
+                    let terms = [low(0.5, dropout.map(|_| &mask[..])), low(1.0, None)];
+                    vec![reference::linear(&v[0], IN, &w, Some(&v[3]), &terms)]
+                };
+                check(&inputs(dtype), tolerance(dtype), op, oracle);
+            }
+        }
+    }
+
+    #[test]
+    fn a_trained_map_matches_the_reference() {
+        for dtype in [DType::F32, DType::BF16] {
+            let inputs = [random([TOKENS, IN], dtype, 1), random([OUT, IN], dtype, 2)];
+            let op =
+                |tape: &Tape, v: &[Var]| vec![linear(tape, &v[0], &WeightRef::Trained(v[1].clone()), None, &[])];
+            check(&inputs, tolerance(dtype), op, |v| vec![reference::linear(&v[0], IN, &v[1], None, &[])]);
+        }
+    }
+
+    #[test]
+    fn maps_of_one_input_match_the_reference() {
+        for dtype in [DType::F32, DType::BF16] {
+            let (first, w) = frozen(9, dtype);
+            let op = |tape: &Tape, v: &[Var]| {
+                let second = WeightRef::Trained(v[4].clone());
+                let terms = [term(&v[1], &v[2], 2.0, None)];
+                let parts = [
+                    LinearPart { weight: &first, bias: None, terms: &terms },
+                    LinearPart { weight: &second, bias: Some(&v[3]), terms: &[] },
+                    LinearPart { weight: &first, bias: Some(&v[3]), terms: &terms },
+                ];
+                linears(tape, &v[0], &parts)
+            };
+            let oracle = |v: &[Vec<f64>]| {
+                let term = || [reference::LowRank { a: &v[1], b: &v[2], rank: RANK, scale: 2.0, mask: None }];
+                vec![
+                    reference::linear(&v[0], IN, &w, None, &term()),
+                    reference::linear(&v[0], IN, &v[4], Some(&v[3]), &[]),
+                    reference::linear(&v[0], IN, &w, Some(&v[3]), &term()),
+                ]
+            };
+            let inputs: Vec<Tensor> = inputs(dtype).into_iter().chain([random([OUT, IN], dtype, 5)]).collect();
+            check(&inputs, tolerance(dtype), op, oracle);
+        }
+    }
+
+    #[test]
+    fn frozen_inputs_and_terms_take_no_gradient() {
+        let (weight, _) = frozen(9, DType::F32);
+        let [x, a, b, _] = inputs(DType::F32);
+        let constant = |t: &Tensor| Var::constant(t.clone());
+        let all_frozen = term(&constant(&a), &constant(&b), 1.0, None);
+        let tape = Tape::recording();
+        assert!(!linear(&tape, &constant(&x), &weight, None, &[all_frozen]).needs_grad());
+
+        let only_b = term(&constant(&a), &Var::param(ParamId(1), b), 1.0, None);
+        let y = linear(&tape, &constant(&x), &weight, None, &[only_b]);
+        let mut grads = Gradients::new();
+        tape.backward(&y, Tensor::full([TOKENS, OUT], DType::F32, 1.0), &mut grads);
+        assert!(grads.param(ParamId(0)).is_none() && grads.param(ParamId(1)).is_some());
+    }
 }

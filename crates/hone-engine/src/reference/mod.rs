@@ -1,4 +1,13 @@
 //! Naive `f64` versions of every operation: the oracle of the kernels' tests. Written for being obviously right.
+//!
+//! Everything is a flat row-major slice in, a fresh `Vec` out. Gradients have no loops of their own here: they are
+//! differences of these functions (`gradient_check`, for tests).
+
+#[cfg(test)]
+pub(crate) mod gradient_check;
+pub mod linear;
+pub mod norms;
+pub mod pointwise;
 
 /// Error function by its Maclaurin series, and by the continued fraction of its complement from 3 on; 1e-14 accurate.
 pub fn erf(x: f64) -> f64 {
