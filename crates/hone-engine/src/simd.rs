@@ -172,12 +172,7 @@ pub fn dot<A: Element, B: Element>(a: &[A], b: &[B]) -> f32 {
 
 /// `Σ f(a[i], b[i], c[i])`, in [`LANES`] partial sums. Panics if the lengths differ.
 #[inline(always)]
-pub fn sum_of3<A: Element, B: Element, C: Element>(
-    a: &[A],
-    b: &[B],
-    c: &[C],
-    f: impl Fn(f32, f32, f32) -> f32,
-) -> f32 {
+pub fn sum_of3<A: Element, B: Element, C: Element>(a: &[A], b: &[B], c: &[C], f: impl Fn(f32, f32, f32) -> f32) -> f32 {
     assert!(a.len() == b.len() && b.len() == c.len());
     let mut lanes = [0f32; LANES];
     let (a_chunks, b_chunks, c_chunks) = (a.chunks_exact(LANES), b.chunks_exact(LANES), c.chunks_exact(LANES));
@@ -331,7 +326,10 @@ mod tests {
             close(sum(&a), a.iter().map(|v| *v as f64).sum());
             close(sum(&b), b.iter().map(|v| v.to_f64()).sum());
             close(dot(&a, &b), a.iter().zip(&b).map(|(a, b)| *a as f64 * b.to_f64()).sum());
-            close(sum_of3(&a, &b, &a, |a, b, c| a * b * c), a.iter().zip(&b).map(|(a, b)| (*a as f64).powi(2) * b.to_f64()).sum());
+            close(
+                sum_of3(&a, &b, &a, |a, b, c| a * b * c),
+                a.iter().zip(&b).map(|(a, b)| (*a as f64).powi(2) * b.to_f64()).sum(),
+            );
             close(sum_of_squares(&a), a.iter().map(|v| (*v as f64).powi(2)).sum());
             assert_eq!(max(&a), a.iter().copied().fold(f32::NEG_INFINITY, f32::max));
             let mut e = a.clone();

@@ -104,8 +104,7 @@ mod tests {
         let mask = Dropout { p: 0.3, key: RandomKey::new(5).named("site").index(2) };
         for dtype in [DType::F32, DType::BF16] {
             let x = [random([3, 71], dtype, 1)];
-            let oracle =
-                |v: &[Vec<f64>]| vec![v[0].iter().zip(0..).map(|(x, i)| x * mask.factor(i) as f64).collect()];
+            let oracle = |v: &[Vec<f64>]| vec![v[0].iter().zip(0..).map(|(x, i)| x * mask.factor(i) as f64).collect()];
             check(&x, tolerance(dtype), |tape, v| vec![dropout(tape, &v[0], mask)], oracle);
         }
     }

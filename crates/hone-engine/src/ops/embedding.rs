@@ -70,9 +70,8 @@ mod tests {
         let ids = [3u32, 0, 3, 6, 3];
         for dtype in [DType::F32, DType::BF16] {
             let table = [random([7, 5], dtype, 1)];
-            let op = |tape: &Tape, v: &[Var]| {
-                vec![embedding(tape, &WeightRef::Trained(v[0].clone()), &ids, 2.5, dtype)]
-            };
+            let op =
+                |tape: &Tape, v: &[Var]| vec![embedding(tape, &WeightRef::Trained(v[0].clone()), &ids, 2.5, dtype)];
             let row = |v: &[f64], id: u32| v[id as usize * 5..][..5].iter().map(|x| 2.5 * x).collect::<Vec<_>>();
             let oracle = |v: &[Vec<f64>]| vec![ids.iter().flat_map(|id| row(&v[0], *id)).collect()];
             check(&table, tolerance(dtype), op, oracle);
@@ -86,8 +85,8 @@ mod tests {
         let frozen = WeightRef::Frozen(Arc::new(Weight::dense(table)));
         for dtype in [DType::F32, DType::BF16] {
             // The square root of 640 does not fit bf16: the factor's own rounding shows.
-            let [a, b] =
-                [&trained, &frozen].map(|t| embedding(&Tape::off(), t, &[6, 1], 640f32.sqrt(), dtype).value.to_vec_f32());
+            let [a, b] = [&trained, &frozen]
+                .map(|t| embedding(&Tape::off(), t, &[6, 1], 640f32.sqrt(), dtype).value.to_vec_f32());
             assert_eq!(a, b);
         }
     }

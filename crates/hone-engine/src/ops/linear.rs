@@ -202,7 +202,12 @@ mod tests {
 
     /// `x`, `a`, `b`, `bias`.
     fn inputs(dtype: DType) -> [Tensor; 4] {
-        [random([TOKENS, IN], dtype, 1), random([RANK, IN], dtype, 2), random([OUT, RANK], dtype, 3), random([OUT], dtype, 4)]
+        [
+            random([TOKENS, IN], dtype, 1),
+            random([RANK, IN], dtype, 2),
+            random([OUT, RANK], dtype, 3),
+            random([OUT], dtype, 4),
+        ]
     }
 
     #[test]
@@ -231,8 +236,7 @@ mod tests {
     fn a_trained_map_matches_the_reference() {
         for dtype in [DType::F32, DType::BF16] {
             let inputs = [random([TOKENS, IN], dtype, 1), random([OUT, IN], dtype, 2)];
-            let op =
-                |tape: &Tape, v: &[Var]| vec![linear(tape, &v[0], &WeightRef::Trained(v[1].clone()), None, &[])];
+            let op = |tape: &Tape, v: &[Var]| vec![linear(tape, &v[0], &WeightRef::Trained(v[1].clone()), None, &[])];
             check(&inputs, tolerance(dtype), op, |v| vec![reference::linear(&v[0], IN, &v[1], None, &[])]);
         }
     }

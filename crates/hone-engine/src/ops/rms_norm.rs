@@ -311,7 +311,8 @@ mod tests {
                 let r = 1.0 / (mean(x) + EPS).sqrt();
                 for ((x, y), w) in x.iter().zip(y).zip(w.as_slice::<bf16>()) {
                     let normal = x.to_f32() * r;
-                    let (llama, gemma) = (round(round(normal) * (w.to_f32() + offset)), round(normal * (w.to_f32() + offset)));
+                    let (llama, gemma) =
+                        (round(round(normal) * (w.to_f32() + offset)), round(normal * (w.to_f32() + offset)));
                     orders_differ |= llama != gemma;
                     let want = if offset == 0.0 { llama } else { gemma };
                     assert!((y.to_f32() - want).abs() <= want.abs() * 1e-6, "{y} {want}");
