@@ -7,7 +7,8 @@
 Needs `torch`, `transformers`, `gguf`. Weights come out as f32 safetensors. Every tensor is compared with a second
 reading (dequantised by the `gguf` package, names and layout by the rules of this file), so that neither this script nor
 the loader of `transformers` is believed alone. What that loader is known to get wrong is mended here: rope settings that
-are only written as `rope_parameters`, and SmolLM2's splitting of digits.
+are only written as `rope_parameters`, SmolLM2's splitting of digits, and Qwen2's composing of characters (NFC), which
+the tokenizer.json that comes with each of these models has.
 """
 
 import json
@@ -117,4 +118,6 @@ if field("tokenizer.ggml.pre") == "smollm":
         }
 
     mend("tokenizer.json", digits)
+if field("tokenizer.ggml.pre") == "qwen2":
+    mend("tokenizer.json", lambda value: value.update(normalizer={"type": "NFC"}))
 print("written", target)
