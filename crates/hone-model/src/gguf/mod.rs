@@ -8,7 +8,6 @@
 //! - [`names`]: `blk.3.attn_q.weight` and `model.layers.3.self_attn.q_proj.weight`, and the two differences in layout.
 //! - [`config`]: metadata to a `config.json`, and back.
 //! - [`source`]: the tensors as a [`crate::weights::WeightFiles`].
-//! - [`write`]: a model as a GGUF file.
 //!
 //! It knows nothing of tokenizers beyond handing out their metadata; see [`crate::tokenizer`].
 
@@ -26,7 +25,9 @@ pub mod names;
 mod read;
 pub(crate) mod source;
 mod value;
-pub mod write;
+
+#[cfg(test)]
+mod tests;
 
 pub use value::{Value, ValueType};
 

@@ -33,6 +33,11 @@ impl MappedFile {
         &self.map
     }
 
+    /// The map, to be shared by blocks that stay where they are.
+    pub fn shared(&self) -> Arc<memmap2::Mmap> {
+        self.map.clone()
+    }
+
     /// The numbers at `range` as a tensor of type `dtype`: borrowed where type and alignment fit, converted otherwise.
     /// `range` must lie in the file and hold exactly `shape`.
     pub fn tensor(&self, range: Range<usize>, shape: &[usize], stored: DenseType, dtype: DType) -> Tensor {

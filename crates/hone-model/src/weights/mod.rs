@@ -8,23 +8,25 @@
 
 use std::collections::BTreeSet;
 use std::path::{Path, PathBuf};
-use std::sync::Mutex;
+use std::sync::{Arc, Mutex};
 
 use hone_engine::quant::QuantTensor;
 use hone_engine::weight::WeightData;
 use hone_engine::{DType, Tensor, Weight};
 
 use crate::error::ModelError;
+use crate::gguf::Gguf;
+use crate::gguf::source::GgufWeights;
 
-mod mapped;
+pub(crate) mod mapped;
 mod safetensors;
+#[cfg(test)]
+mod tests;
 
 /// What a file says of a tensor.
 pub(crate) struct TensorInfo<'a> {
     /// As Hugging Face has it: `[out, in]` for a matrix.
     pub shape: &'a [usize],
-    /// Stored type's name.
-    pub stored: &'a str,
     /// The file it is in.
     pub file: &'a Path,
 }
@@ -54,10 +56,13 @@ pub struct WeightFiles {
 }
 
 impl WeightFiles {
-    /// Opens a Hugging Face directory (`model.safetensors.index.json` or `model.safetensors`) or a `.safetensors` file.
+    /// Opens a Hugging Face directory (`model.safetensors.index.json` or `model.safetensors`), a `.safetensors` file or a
+    /// GGUF file (which is known by its first four bytes).
     pub fn open(path: &Path) -> Result<WeightFiles, ModelError> {
         let index = path.join("model.safetensors.index.json");
-        let source: Box<dyn WeightSource> = if !path.is_dir() {
+        let source: Box<dyn WeightSource> = if crate::files::is_gguf(path) {
+            return WeightFiles::from_gguf(Arc::new(Gguf::open(path)?));
+        } else if !path.is_dir() {
             Box::new(safetensors::SafetensorsFiles::open_file(path)?)
         } else if index.is_file() {
             Box::new(safetensors::SafetensorsFiles::open_index(&index)?)
@@ -65,6 +70,12 @@ impl WeightFiles {
             Box::new(safetensors::SafetensorsFiles::open_file(&path.join("model.safetensors"))?)
         };
         Ok(WeightFiles { path: path.to_owned(), source, asked: Mutex::default() })
+    }
+
+    /// The tensors of an opened GGUF file.
+    pub fn from_gguf(gguf: Arc<Gguf>) -> Result<WeightFiles, ModelError> {
+        let path = gguf.path().to_owned();
+        Ok(WeightFiles { path, source: Box::new(GgufWeights::new(gguf)?), asked: Mutex::default() })
     }
 
     /// Every tensor's name, sorted.

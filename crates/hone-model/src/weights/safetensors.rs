@@ -105,7 +105,7 @@ impl WeightSource for SafetensorsFiles {
 
     fn info(&self, name: &str) -> Option<TensorInfo<'_>> {
         let entry = self.entries.get(name)?;
-        Some(TensorInfo { shape: &entry.shape, stored: &entry.stored, file: &self.files[entry.file].path })
+        Some(TensorInfo { shape: &entry.shape, file: &self.files[entry.file].path })
     }
 
     fn load(&self, name: &str, dtype: DType) -> Result<Option<Tensor>, ModelError> {
