@@ -137,7 +137,12 @@ impl Gguf {
         let layers = self.size("block_count")?;
         if layers > MAX_LAYERS {
             let expected = format!("at most {MAX_LAYERS}; fetch the file again");
-            return Err(ModelError::malformed(self.path(), "metadata `gemma3.block_count`", layers.to_string(), expected));
+            return Err(ModelError::malformed(
+                self.path(),
+                "metadata `gemma3.block_count`",
+                layers.to_string(),
+                expected,
+            ));
         }
         let pattern = match self.get(&self.key("attention.sliding_window_pattern")?) {
             Some(Value::Array(_, sliding)) => sliding.iter().map(|v| v.as_flag().unwrap_or(false)).collect(),
@@ -169,7 +174,8 @@ impl Gguf {
             (Some("linear"), Some(factor)) => Ok(Some(json!({"rope_type": "linear", "factor": factor}))),
             (Some("yarn"), Some(factor)) => {
                 let original = self.size("rope.scaling.original_context_length")?;
-                let scaling = json!({"rope_type": "yarn", "factor": factor, "original_max_position_embeddings": original});
+                let scaling =
+                    json!({"rope_type": "yarn", "factor": factor, "original_max_position_embeddings": original});
                 Ok(Some(scaling))
             }
             (Some(other), _) => {
@@ -352,7 +358,8 @@ pub(super) fn to_metadata(path: &std::path::Path, config: &Json) -> Result<Metad
     }
     if architecture == "gemma3" {
         set("attention.sliding_window", Value::U32(size("sliding_window")?));
-        let every = optional("sliding_window_pattern").or(optional("_sliding_window_pattern")).unwrap_or(GEMMA3_PATTERN);
+        let every =
+            optional("sliding_window_pattern").or(optional("_sliding_window_pattern")).unwrap_or(GEMMA3_PATTERN);
         let sliding: Vec<bool> = match config["layer_types"].as_array() {
             Some(kinds) => kinds.iter().map(|k| k == "sliding_attention").collect(),
             None => every_so_many(layers.into(), every),

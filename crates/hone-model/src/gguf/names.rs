@@ -18,11 +18,8 @@ pub enum Layout {
     OneAdded,
 }
 
-const OUTER: [(&str, &str); 3] = [
-    ("token_embd", "model.embed_tokens"),
-    ("output_norm", "model.norm"),
-    ("output", "lm_head"),
-];
+const OUTER: [(&str, &str); 3] =
+    [("token_embd", "model.embed_tokens"), ("output_norm", "model.norm"), ("output", "lm_head")];
 
 const INNER: [(&str, &str); 10] = [
     ("attn_norm", "input_layernorm"),

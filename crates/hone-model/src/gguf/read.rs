@@ -85,7 +85,12 @@ struct TensorRow {
 }
 
 /// Where a tensor lies in the file.
-fn place_tensor(file: &MappedFile, row: TensorRow, data_start: usize, alignment: u64) -> Result<TensorEntry, ModelError> {
+fn place_tensor(
+    file: &MappedFile,
+    row: TensorRow,
+    data_start: usize,
+    alignment: u64,
+) -> Result<TensorEntry, ModelError> {
     let place = format!("tensor `{}`", row.name);
     let bad = |found: String, expected: String| ModelError::malformed(&file.path, &place, found, expected);
     let kind = BlockType::from_ggml(row.kind).map_err(|_| ModelError::TensorType {
@@ -95,7 +100,8 @@ fn place_tensor(file: &MappedFile, row: TensorRow, data_start: usize, alignment:
         known: BlockType::ALL.map(BlockType::name).join(", "),
     })?;
     let columns = row.shape.last().copied().unwrap_or(1);
-    let row_bytes = kind.row_bytes(columns).map_err(|e| bad(e.to_string(), "whole blocks; convert it again".to_owned()))?;
+    let row_bytes =
+        kind.row_bytes(columns).map_err(|e| bad(e.to_string(), "whole blocks; convert it again".to_owned()))?;
     let rows = row.shape.iter().rev().skip(1).product::<usize>();
     let size = row_bytes
         .checked_mul(rows)
@@ -215,7 +221,9 @@ impl<'a> Cursor<'a> {
             ValueType::Bool => match self.array(here)? {
                 [0u8] => Value::Bool(false),
                 [1] => Value::Bool(true),
-                [other] => return Err(self.bad(place, format!("{other} as true or false"), &format!("0 or 1; {AGAIN}"))),
+                [other] => {
+                    return Err(self.bad(place, format!("{other} as true or false"), &format!("0 or 1; {AGAIN}")));
+                }
             },
             ValueType::Text => Value::Text(self.text(here, MAX_TEXT)?),
             ValueType::Array => self.array_value(place)?,

@@ -61,7 +61,8 @@ impl GgufWeights {
             }
             let rows = tensor.shape[0];
             if rows % (2 * heads) != 0 || (head_dim != 0 && rows != head_dim * heads) {
-                let expected = format!("the same multiple of 2 × {heads} heads in every layer; convert the model again");
+                let expected =
+                    format!("the same multiple of 2 × {heads} heads in every layer; convert the model again");
                 let place = format!("tensor `{}`", tensor.name);
                 return Err(ModelError::malformed(self.gguf.path(), place, format!("{rows} rows"), expected));
             }

@@ -44,7 +44,8 @@ fn row(name: &str, axes: &[u64], offset: u64) -> Row {
 fn sound() -> Parts {
     let pair = |key: &str, value: Vec<u8>| (key.to_owned(), value);
     let number = |n: u32| typed(ValueType::U32, &n.to_le_bytes());
-    let floats = |from: u32, count: u32| (from..from + count).flat_map(|v| (v as f32).to_le_bytes()).collect::<Vec<u8>>();
+    let floats =
+        |from: u32, count: u32| (from..from + count).flat_map(|v| (v as f32).to_le_bytes()).collect::<Vec<u8>>();
     Parts {
         version: 3,
         tensor_count: None,
@@ -166,8 +167,14 @@ fn damaged_headers_are_named() {
     refused_with(|p| p.key_count = Some(60_000), &["key 1", "found"]);
     let twice = ("llama.block_count".to_owned(), typed(ValueType::U32, &[0; 4]));
     refused_with(|p| p.pairs.push(twice), &["`llama.block_count`", "twice"]);
-    refused_with(|p| p.pairs[0].1 = typed(ValueType::Text, &u64::MAX.to_le_bytes()), &["general.architecture", "at most"]);
-    refused_with(|p| p.pairs[0].1 = typed(ValueType::Text, &[&2u64.to_le_bytes()[..], &[0xc3, 0x28]].concat()), &["UTF-8"]);
+    refused_with(
+        |p| p.pairs[0].1 = typed(ValueType::Text, &u64::MAX.to_le_bytes()),
+        &["general.architecture", "at most"],
+    );
+    refused_with(
+        |p| p.pairs[0].1 = typed(ValueType::Text, &[&2u64.to_le_bytes()[..], &[0xc3, 0x28]].concat()),
+        &["UTF-8"],
+    );
     refused_with(|p| p.pairs[1].1 = 77u32.to_le_bytes().to_vec(), &["head_count", "value type 77"]);
     refused_with(|p| p.pairs[1].1 = typed(ValueType::Bool, &[3]), &["head_count", "0 or 1"]);
     let alignment = |n: u32| ("general.alignment".to_owned(), typed(ValueType::U32, &n.to_le_bytes()));

@@ -99,7 +99,10 @@ fn header_bombs_and_garbage_are_refused() {
     refused(&file_of("[]", &[]), &["header", "an object of tensors"]);
     refused(&file_of(&"[".repeat(100_000), &[]), &["header"]);
     refused(&file_of(r#"{"a": 3}"#, &[]), &["tensor `a`", "dtype"]);
-    refused(&file_of(r#"{"a": {"dtype": "F32", "shape": [-1], "data_offsets": [0, 4]}}"#, &[0; 4]), &["tensor `a`", "-1"]);
+    refused(
+        &file_of(r#"{"a": {"dtype": "F32", "shape": [-1], "data_offsets": [0, 4]}}"#, &[0; 4]),
+        &["tensor `a`", "-1"],
+    );
 }
 
 #[test]
@@ -109,7 +112,10 @@ fn bad_ranges_are_named() {
     refused_with(|h| h["b"]["data_offsets"] = json!([20, 28]), &["tensor `b`", "overlaps a", "24"]);
     refused_with(|h| h["a"]["shape"] = json!([2, 4]), &["tensor `a`", "24 bytes", "32 for F32 [2, 4]"]);
     refused_with(|h| h["a"]["shape"] = json!([1u64 << 40, 1u64 << 40]), &["tensor `a`", "addressed"]);
-    refused_with(|h| h["a"] = json!({"dtype": "F32", "shape": [5], "data_offsets": [4, 24]}), &["tensor `a`", "gap after the header"]);
+    refused_with(
+        |h| h["a"] = json!({"dtype": "F32", "shape": [5], "data_offsets": [4, 24]}),
+        &["tensor `a`", "gap after the header"],
+    );
     refused(&file_of(&header().to_string(), &numbers(9)), &["end of file", "4 bytes after"]);
     let twice = r#"{"a": {"dtype": "F32", "shape": [1], "data_offsets": [0, 4]}, "a": {"dtype": "F32", "shape": [1], "data_offsets": [4, 8]}}"#;
     refused(&file_of(twice, &numbers(2)), &["tensor `a`", "twice"]);
