@@ -10,6 +10,7 @@ pub mod gated;
 pub mod layer_norm;
 pub mod linear;
 pub mod lm_head;
+mod head;
 mod map;
 pub mod recompute;
 pub mod rms_norm;
