@@ -253,7 +253,8 @@ mod tests {
 
     #[test]
     fn a_trained_head_matches_the_reference() {
-        for (dtype, cap) in [(DType::F32, None), (DType::F32, Some(5.0)), (DType::BF16, None), (DType::BF16, Some(5.0))] {
+        for (dtype, cap) in [(DType::F32, None), (DType::F32, Some(5.0)), (DType::BF16, None), (DType::BF16, Some(5.0))]
+        {
             let inputs = [random([6, WIDTH], dtype, 1), random([VOCABULARY, WIDTH], dtype, 2)];
             let op = |tape: &Tape, v: &[Var]| {
                 let head = WeightRef::Trained(v[1].clone());

@@ -109,7 +109,12 @@ mod tests {
             for (i, (row, target)) in rows.iter().zip(targets).enumerate() {
                 let raw = &raw[*row as usize * VOCABULARY..][..VOCABULARY];
                 let want = log_softmax(raw, cap.map(f64::from));
-                assert_close("log-probability", &[scores[i].log_prob as f64], &[want[target as usize]], tolerance(dtype));
+                assert_close(
+                    "log-probability",
+                    &[scores[i].log_prob as f64],
+                    &[want[target as usize]],
+                    tolerance(dtype),
+                );
                 let got = &logits[i * VOCABULARY..][..VOCABULARY];
                 assert_close("logits", &log_softmax(got, None), &want, tolerance(dtype));
                 let best = want.iter().copied().fold(f64::NEG_INFINITY, f64::max);
