@@ -153,8 +153,7 @@ impl Tensor {
 
     /// Rows and columns with every axis but the last folded into rows.
     pub fn rows_cols(&self) -> (usize, usize) {
-        let cols = self.dims().last().copied().unwrap_or(1);
-        (if cols == 0 { 0 } else { self.elements() / cols }, cols)
+        self.dims().split_last().map_or((1, 1), |(cols, rows)| (rows.iter().product(), *cols))
     }
 
     /// Element type.

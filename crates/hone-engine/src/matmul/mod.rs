@@ -1,67 +1,65 @@
-//! Matrix products. All row-major; `f32` or `bf16` in, accumulated in `f32`, fixed order of summation at any thread
-//! count. `f32` goes through the `gemm` crate, `bf16` through our own packed micro-kernels chosen at run time
-//! (AMX → AVX-512 BF16 → AVX-512 → AVX2+FMA → NEON → portable).
+//! Matrix products, row-major, `f32` or bf16 in, accumulated in `f32`.
+//!
+//! - [`kernel`]: what a micro-kernel is; [`lanes`] (AVX-512 with and without bf16 dot products, AVX2, NEON, plain loops) and
+//!   [`amx`] have them. [`crate::cpu`] says which is used.
+//! - [`panels`]: the layout they read the right-hand side in, one for all; [`Packed`]: a weight kept in it.
+//! - [`operand`]: how either side comes to lie as they read it. [`tile`]: the moves that takes.
+//! - [`blocked`]: the loops over cache blocks and threads.
+//!
+//! **What a result depends on.** Every element is one chain of additions over `k` in an order that the kernel fixes. Not
+//! the number of rows, nor of threads, nor how a product was cut changes a bit; the instruction set does.
+//!
+//! Two bf16 sides are multiplied as bf16; if either is `f32`, as `f32`. Blocks of GGUF take the type of the other side.
 
-use crate::dtype::{DType, Element};
+#[cfg(target_arch = "x86_64")]
+mod amx;
+mod blocked;
+mod kernel;
+mod lanes;
+mod operand;
+mod packed;
+mod panels;
+mod tile;
+
+pub use packed::Packed;
+
+pub(crate) use operand::{Left, Right, Source};
+
+use crate::cpu::{self, Level};
+use crate::dtype::DType;
 use crate::tensor::Tensor;
 
-/// A matrix packed for the micro-kernels of this machine.
-pub struct Packed {}
-
-/// Strides of a row-major matrix, or of its transpose.
-#[derive(Clone, Copy)]
-struct Strides {
-    row: isize,
-    column: isize,
-}
-
-/// `c = beta c + alpha a b` in `f32`.
-#[allow(clippy::too_many_arguments)]
-fn product_f32(
-    c: &mut [f32],
-    read_c: bool,
-    alpha: f32,
-    (m, n, k): (usize, usize, usize),
-    a: &[f32],
-    a_strides: Strides,
-    b: &[f32],
-    b_strides: Strides,
-) {
-    assert!(c.len() == m * n && a.len() == m * k && b.len() == k * n, "operands do not fit m={m} n={n} k={k}");
-    // SAFETY: the lengths were checked just above, and the strides address m x k and k x n elements within them.
-    unsafe {
-        gemm::gemm(
-            m,
-            n,
-            k,
-            c.as_mut_ptr(),
-            1,
-            n as isize,
-            read_c,
-            a.as_ptr(),
-            a_strides.column,
-            a_strides.row,
-            b.as_ptr(),
-            b_strides.column,
-            b_strides.row,
-            1.0,
-            alpha,
-            false,
-            false,
-            false,
-            gemm::Parallelism::Rayon(0),
-        );
+/// `c = alpha * left * right`, or `c += …` with `add`, on the instruction set of `level`.
+pub(crate) fn product(level: Level, c: &mut Tensor, add: bool, alpha: f32, left: Left<'_>, right: Right<'_>, n: usize) {
+    let (rows, columns) = left.source.shape();
+    let (m, k) = if left.turned { (columns, rows) } else { (rows, columns) };
+    assert_eq!(c.elements(), m * n, "a product of {m} x {n} into a tensor of shape {:?}", c.shape());
+    if m == 0 || n == 0 {
+        return;
     }
+    if k == 0 {
+        if !add {
+            *c = Tensor::zeros(c.shape(), c.dtype());
+        }
+        return;
+    }
+    let bf16 = |source: &Source<'_>| source.dtype().is_none_or(|d| d == DType::BF16);
+    let dtype = if bf16(&left.source) && bf16(&right.source) { DType::BF16 } else { DType::F32 };
+    let kernel = kernel::kernel_for(level, dtype);
+    let dtype = c.dtype();
+    let out = crate::dispatch_dtype!(dtype, T => c.as_mut_slice::<T>().as_mut_ptr().cast::<u8>());
+    blocked::run(&blocked::Product { m, n, k, left, right, out, dtype, alpha, add }, &kernel);
 }
 
-#[derive(Clone, Copy)]
+/// Which sides of a product are transposed.
+#[derive(Clone, Copy, Debug)]
 enum Form {
     Nt,
     Nn,
     Tn,
 }
 
-fn sizes(form: Form, a: &Tensor, b: &Tensor) -> (usize, usize, usize) {
+fn sizes(form: Form, a: &Tensor, b: &Tensor) -> (usize, usize) {
     let ((a0, a1), (b0, b1)) = (a.rows_cols(), b.rows_cols());
     let (m, n, k, same) = match form {
         Form::Nt => (a0, b0, a1, b1),
@@ -69,41 +67,20 @@ fn sizes(form: Form, a: &Tensor, b: &Tensor) -> (usize, usize, usize) {
         Form::Tn => (a1, b1, a0, b0),
     };
     assert_eq!(k, same, "inner sizes of a product differ: {:?} and {:?}", a.shape(), b.shape());
-    (m, n, k)
+    (m, n)
 }
 
-fn run(form: Form, c: &mut Tensor, read_c: bool, alpha: f32, a: &Tensor, b: &Tensor) {
-    let (m, n, k) = sizes(form, a, b);
-    assert_eq!(c.elements(), m * n, "a product of {m} x {n} into a tensor of shape {:?}", c.shape());
-    if k == 0 {
-        if !read_c {
-            *c = Tensor::zeros(c.shape(), c.dtype());
-        }
-        return;
-    }
-    let (wide_a, wide_b) = (a.to_dtype(DType::F32), b.to_dtype(DType::F32));
-    let plain = |columns: usize| Strides { row: columns as isize, column: 1 };
-    let turned = |columns: usize| Strides { row: 1, column: columns as isize };
-    let (sa, sb) = match form {
-        Form::Nt => (plain(k), turned(k)),
-        Form::Nn => (plain(k), plain(n)),
-        Form::Tn => (turned(m), plain(n)),
-    };
-    let (left, right) = (wide_a.as_slice::<f32>(), wide_b.as_slice::<f32>());
-    if c.dtype() == DType::F32 {
-        return product_f32(c.as_mut_slice(), read_c, alpha, (m, n, k), left, sa, right, sb);
-    }
-    let mut wide_c = c.to_dtype(DType::F32);
-    product_f32(wide_c.as_mut_slice(), read_c, alpha, (m, n, k), left, sa, right, sb);
-    for (to, from) in c.as_mut_slice::<half::bf16>().iter_mut().zip(wide_c.as_slice::<f32>()) {
-        *to = <half::bf16 as Element>::from_f32(*from);
-    }
+fn into(level: Level, form: Form, c: &mut Tensor, add: bool, alpha: f32, a: &Tensor, b: &Tensor) {
+    let (_, n) = sizes(form, a, b);
+    let left = Left { source: Source::dense(a), turned: matches!(form, Form::Tn) };
+    let right = Right { source: Source::dense(b), first_row: 0, turned: !matches!(form, Form::Nt) };
+    product(level, c, add, alpha, left, right, n);
 }
 
 fn fresh(form: Form, a: &Tensor, b: &Tensor, out: DType) -> Tensor {
-    let (m, n, _) = sizes(form, a, b);
+    let (m, n) = sizes(form, a, b);
     let mut c = Tensor::uninit([m, n], out);
-    run(form, &mut c, false, 1.0, a, b);
+    into(cpu::level(), form, &mut c, false, 1.0, a, b);
     c
 }
 
@@ -121,13 +98,16 @@ pub fn matmul_tn(a: &Tensor, b: &Tensor, out: DType) -> Tensor {
 }
 /// `c += alpha * a bᵀ`, in place (`c` in its own type, accumulated in `f32` before the add).
 pub fn matmul_nt_add(c: &mut Tensor, alpha: f32, a: &Tensor, b: &Tensor) {
-    run(Form::Nt, c, true, alpha, a, b);
+    into(cpu::level(), Form::Nt, c, true, alpha, a, b);
 }
 /// `c += alpha * a b`, in place.
 pub fn matmul_nn_add(c: &mut Tensor, alpha: f32, a: &Tensor, b: &Tensor) {
-    run(Form::Nn, c, true, alpha, a, b);
+    into(cpu::level(), Form::Nn, c, true, alpha, a, b);
 }
 /// `c += alpha * aᵀ b`, in place (weight gradients summed over micro-batches).
 pub fn matmul_tn_add(c: &mut Tensor, alpha: f32, a: &Tensor, b: &Tensor) {
-    run(Form::Tn, c, true, alpha, a, b);
+    into(cpu::level(), Form::Tn, c, true, alpha, a, b);
 }
+
+#[cfg(test)]
+mod tests;
