@@ -59,8 +59,17 @@ fn main() {
         cpu::limit(Some(level));
         println!("{level}: {dtype}");
         for (m, k, n) in [
-            (1024, 576, 1536), (1024, 1536, 576), (1024, 576, 576), (1024, 576, 192), (1024, 576, 49152),
-            (2048, 2048, 2048), (256, 576, 1536), (100, 576, 1536), (1, 576, 1536), (1, 576, 49152), (16, 576, 49152),
+            (1024, 576, 1536),
+            (1024, 1536, 576),
+            (1024, 576, 576),
+            (1024, 576, 192),
+            (1024, 576, 49152),
+            (2048, 2048, 2048),
+            (256, 576, 1536),
+            (100, 576, 1536),
+            (1, 576, 1536),
+            (1, 576, 49152),
+            (16, 576, 49152),
         ] {
             let flops = 2.0 * (m * k * n) as f64;
             let (x, w) = (random(m, k, dtype, "x"), random(n, k, dtype, "w"));
@@ -76,7 +85,9 @@ fn main() {
             if n < 2000 {
                 weight.prepare(true);
                 measure(&format!("dy W, second [{m}, {n}] x [{n}, {k}]"), flops, seconds, || weight.backward(&dy));
-                measure(&format!("dy^T x       [{n}, {m}] x [{m}, {k}]"), flops, seconds, || matmul_tn(&dy, &x, DType::F32));
+                measure(&format!("dy^T x       [{n}, {m}] x [{m}, {k}]"), flops, seconds, || {
+                    matmul_tn(&dy, &x, DType::F32)
+                });
             }
         }
         for (m, k, n) in [(1024, 576, 16), (1024, 1536, 16), (1024, 576, 8)] {

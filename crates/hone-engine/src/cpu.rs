@@ -52,7 +52,10 @@ impl std::str::FromStr for Level {
     type Err = String;
     fn from_str(s: &str) -> Result<Self, String> {
         let names = Level::ALL.map(Level::name).join(", ");
-        Level::ALL.into_iter().find(|l| l.name() == s).ok_or_else(|| format!("unknown level `{s}`, expected one of {names}"))
+        Level::ALL
+            .into_iter()
+            .find(|l| l.name() == s)
+            .ok_or_else(|| format!("unknown level `{s}`, expected one of {names}"))
     }
 }
 

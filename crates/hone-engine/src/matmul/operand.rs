@@ -4,8 +4,8 @@
 use std::ops::Range;
 
 use super::kernel::{DEPTH, Kernel, PANEL};
-use super::panels::{PanelSink, RowMajor, pack_columns, pack_rows, panel_bytes, transpose_columns, turn_packed};
 use super::packed::Packed;
+use super::panels::{PanelSink, RowMajor, pack_columns, pack_rows, panel_bytes, transpose_columns, turn_packed};
 use crate::dtype::{DType, Element};
 use crate::quant::QuantTensor;
 use crate::tensor::Tensor;
@@ -134,7 +134,8 @@ impl Left<'_> {
     ) -> (*const u8, usize) {
         let (dtype, size) = (kernel.dtype, kernel.dtype.size());
         let whole = rows.len().is_multiple_of(kernel.row_multiple) && ks.len().is_multiple_of(kernel.k_multiple);
-        let (needed_rows, needed_columns) = if self.turned { (ks.clone(), rows.clone()) } else { (rows.clone(), ks.clone()) };
+        let (needed_rows, needed_columns) =
+            if self.turned { (ks.clone(), rows.clone()) } else { (rows.clone(), ks.clone()) };
         let part = match self.source {
             Source::Dense(m) if m.dtype == dtype => m.part(needed_rows, needed_columns),
             source => source.stage(needed_rows, needed_columns, dtype, staging),

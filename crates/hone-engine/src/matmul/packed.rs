@@ -179,7 +179,11 @@ mod tests {
                 for row in 0..rows {
                     let mut back = vec![0f32; columns];
                     packed.read_row(row, 0..columns, &mut back);
-                    assert_eq!(back, values[row * columns..(row + 1) * columns], "{dtype} {rows} x {columns} row {row}");
+                    assert_eq!(
+                        back,
+                        values[row * columns..(row + 1) * columns],
+                        "{dtype} {rows} x {columns} row {row}"
+                    );
                 }
             }
         }

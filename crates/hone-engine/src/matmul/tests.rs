@@ -48,8 +48,22 @@ fn assert_close(found: &Tensor, expected: &[(f64, f64)], what: &str) {
 #[test]
 fn every_level_agrees_with_f64_loops_on_odd_shapes() {
     let shapes = [
-        (1, 1, 1), (1, 16, 16), (2, 3, 5), (7, 17, 31), (13, 33, 64), (16, 16, 32), (31, 48, 33), (32, 32, 32),
-        (33, 65, 127), (12, 100, 1), (5, 1, 700), (64, 40, 16), (48, 32, 96), (3, 70, 1600), (2, 20, 5000), (1, 200, 77),
+        (1, 1, 1),
+        (1, 16, 16),
+        (2, 3, 5),
+        (7, 17, 31),
+        (13, 33, 64),
+        (16, 16, 32),
+        (31, 48, 33),
+        (32, 32, 32),
+        (33, 65, 127),
+        (12, 100, 1),
+        (5, 1, 700),
+        (64, 40, 16),
+        (48, 32, 96),
+        (3, 70, 1600),
+        (2, 20, 5000),
+        (1, 200, 77),
     ];
     for &level in cpu::available() {
         for (m, n, k) in shapes {
@@ -224,7 +238,10 @@ fn nothing_times_something_is_nothing() {
     let mut c = Tensor::full([3, 4], DType::F32, 2.0);
     matmul_nt_add(&mut c, 1.0, &a, &b);
     assert_eq!(c.to_vec_f32(), vec![2.0; 12]);
-    assert_eq!(matmul_nn(&Tensor::zeros([0, 5], DType::F32), &Tensor::zeros([5, 2], DType::F32), DType::F32).dims(), [0, 2]);
+    assert_eq!(
+        matmul_nn(&Tensor::zeros([0, 5], DType::F32), &Tensor::zeros([5, 2], DType::F32), DType::F32).dims(),
+        [0, 2]
+    );
 }
 
 #[test]

@@ -193,10 +193,8 @@ mod avx512 {
                 let mut out = t;
                 for i in 0..4 {
                     let (a, b, c, d) = (fours[i], fours[4 + i], fours[8 + i], fours[12 + i]);
-                    let (ab_even, ab_odd) =
-                        (_mm512_shuffle_i32x4::<0x88>(a, b), _mm512_shuffle_i32x4::<0xdd>(a, b));
-                    let (cd_even, cd_odd) =
-                        (_mm512_shuffle_i32x4::<0x88>(c, d), _mm512_shuffle_i32x4::<0xdd>(c, d));
+                    let (ab_even, ab_odd) = (_mm512_shuffle_i32x4::<0x88>(a, b), _mm512_shuffle_i32x4::<0xdd>(a, b));
+                    let (cd_even, cd_odd) = (_mm512_shuffle_i32x4::<0x88>(c, d), _mm512_shuffle_i32x4::<0xdd>(c, d));
                     out[i] = _mm512_shuffle_i32x4::<0x88>(ab_even, cd_even);
                     out[8 + i] = _mm512_shuffle_i32x4::<0xdd>(ab_even, cd_even);
                     out[4 + i] = _mm512_shuffle_i32x4::<0x88>(ab_odd, cd_odd);
@@ -243,10 +241,8 @@ mod avx512 {
                 let swap = _mm512_add_epi8(swap, _mm512_set4_epi32(0x0808_0808, 0x0808_0808, 0, 0));
                 for i in 0..2 {
                     let (a, b, c, d) = (pairs[i], pairs[2 + i], pairs[4 + i], pairs[6 + i]);
-                    let (ab_even, ab_odd) =
-                        (_mm512_shuffle_i32x4::<0x88>(a, b), _mm512_shuffle_i32x4::<0xdd>(a, b));
-                    let (cd_even, cd_odd) =
-                        (_mm512_shuffle_i32x4::<0x88>(c, d), _mm512_shuffle_i32x4::<0xdd>(c, d));
+                    let (ab_even, ab_odd) = (_mm512_shuffle_i32x4::<0x88>(a, b), _mm512_shuffle_i32x4::<0xdd>(a, b));
+                    let (cd_even, cd_odd) = (_mm512_shuffle_i32x4::<0x88>(c, d), _mm512_shuffle_i32x4::<0xdd>(c, d));
                     let rows = [
                         (i, _mm512_shuffle_i32x4::<0x88>(ab_even, cd_even)),
                         (4 + i, _mm512_shuffle_i32x4::<0xdd>(ab_even, cd_even)),
@@ -302,9 +298,13 @@ mod tests {
         }
         let values: Vec<u16> = (0..4096u32).map(|i| (i * 40503 + 7) as u16).collect();
         let from = values.as_ptr().cast::<u8>();
-        for (rows, columns, dtype) in
-            [(16, 16, DType::F32), (5, 3, DType::F32), (16, 32, DType::BF16), (15, 31, DType::BF16), (1, 1, DType::BF16)]
-        {
+        for (rows, columns, dtype) in [
+            (16, 16, DType::F32),
+            (5, 3, DType::F32),
+            (16, 32, DType::BF16),
+            (15, 31, DType::BF16),
+            (1, 1, DType::BF16),
+        ] {
             let patch = Patch { from, stride: 100, rows, columns, dtype };
             let tall = Patch { columns: columns.min(16), rows: 2 * rows - 1, ..patch };
             for (pairs, turn) in [(false, false), (false, true), (true, false), (true, true)] {
