@@ -7,5 +7,6 @@ pub mod ledger;
 pub mod metrics;
 pub mod python;
 pub mod scorecard;
+pub mod statistics;
 
 pub use error::EvalError;
