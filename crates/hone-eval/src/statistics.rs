@@ -39,7 +39,12 @@ pub type Statistic<'a> = &'a (dyn Fn(&[usize]) -> f64 + Sync);
 
 /// The statistic on `resamples` resamples of `n` examples, drawn with replacement. Chunk `i` of a thousand is drawn by
 /// `random.Random(chunk_seed(i)).choices(range(n), k=n)`.
-fn replicates(n: usize, resamples: usize, chunk_seed: impl Fn(u64) -> u64 + Sync, statistic: Statistic<'_>) -> Vec<f64> {
+fn replicates(
+    n: usize,
+    resamples: usize,
+    chunk_seed: impl Fn(u64) -> u64 + Sync,
+    statistic: Statistic<'_>,
+) -> Vec<f64> {
     let chunks: Vec<usize> = (0..resamples.div_ceil(CHUNK)).collect();
     let of_chunk = |&chunk: &usize| {
         let mut random = PythonRandom::new(chunk_seed(chunk as u64));
@@ -262,9 +267,8 @@ mod tests {
     fn bca_tails_are_scipys() {
         // scipy.stats._resampling._bca_interval for the mean of `data`, with these replicates.
         let data = [1.0, 2.0, 4.0, 8.0, 16.0, 3.0, 5.0, -2.0, 7.0, 0.5];
-        let replicates = [
-            0.3, 2.35, 2.5, 2.9, 3.2, 3.4, 3.8, 3.8, 3.9, 4.2, 4.3, 4.3, 4.6, 4.85, 5.35, 5.8, 6.55, 7.3, 7.5,
-        ];
+        let replicates =
+            [0.3, 2.35, 2.5, 2.9, 3.2, 3.4, 3.8, 3.8, 3.9, 4.2, 4.3, 4.3, 4.6, 4.85, 5.35, 5.8, 6.55, 7.3, 7.5];
         let total: f64 = data.iter().sum();
         let jackknife: Vec<f64> = data.iter().map(|v| (total - v) / 9.0).collect();
         let (low, high) = bca_tails(&replicates, total / 10.0, &jackknife, 0.025);
