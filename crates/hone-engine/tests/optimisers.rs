@@ -64,7 +64,10 @@ fn five_clipped_steps_equal_those_of_torch() {
                 let want = numbers(&case["params"][step][i]);
                 for (got, want) in param.iter().zip(want) {
                     // A few roundings of f32 a step.
-                    assert!((got - want).abs() <= 4e-7 * (1.0 + want.abs()), "{name}, step {step}: {got}, torch {want}");
+                    assert!(
+                        (got - want).abs() <= 4e-7 * (1.0 + want.abs()),
+                        "{name}, step {step}: {got}, torch {want}"
+                    );
                 }
             }
         }
