@@ -15,10 +15,10 @@ pub const EOS: u32 = 2;
 
 /// Tokens are special markers (`<…>`, `[/INST]`), words with the space before them, and single characters.
 pub struct TestCodec {
-    template: Option<String>,
+    pub template: Option<String>,
     pub max_length: usize,
     pub add_bos: bool,
-    vocabulary: Mutex<HashMap<u32, String>>,
+    pub vocabulary: Mutex<HashMap<u32, String>>,
 }
 
 impl TestCodec {
@@ -41,7 +41,8 @@ impl TestCodec {
 /// End of the token that starts at the front of `text`.
 fn token_end(text: &str) -> usize {
     let marker = |open: char, close: char| {
-        text.strip_prefix(open).and_then(|r| r.find(close)).filter(|e| *e > 0 && !text[..*e].contains(' ')).map(|e| e + 2)
+        let (inside, _) = text.strip_prefix(open)?.split_once(close)?;
+        (!inside.is_empty() && !inside.contains(' ')).then_some(inside.len() + 2)
     };
     if let Some(end) = marker('<', '>').or_else(|| marker('[', ']')) {
         return end;
