@@ -169,6 +169,7 @@ fn a_preview_shows_the_text_with_what_is_trained() {
 }
 
 proptest! {
+    #![proptest_config(ProptestConfig { failure_persistence: None, ..ProptestConfig::default() })]
     /// The mask border of any prompt and completion: trained text is the completion from its first own token on.
     #[test]
     fn trained_text_is_a_suffix_that_starts_at_or_behind_the_border(

@@ -77,6 +77,7 @@ fn first_fit_plainly(lengths: &[usize], room: usize) -> Vec<Vec<usize>> {
 }
 
 proptest! {
+    #![proptest_config(ProptestConfig { failure_persistence: None, ..ProptestConfig::default() })]
     #[test]
     fn every_token_is_packed_once_and_no_row_overflows(
         lengths in prop::collection::vec((1usize..40, 0usize..3), 0..80),
