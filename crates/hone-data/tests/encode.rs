@@ -5,7 +5,9 @@ mod common;
 use common::{BOS, EOS, TestCodec, example, turns};
 use hone_data::config::TooLong;
 use hone_data::encode::{Outcome, encode};
-use hone_data::{Body, Codec, DropReason, Drops, EncodeOptions, Example, TokenisedExample, TrainOn, encode_all, preview};
+use hone_data::{
+    Body, Codec, DropReason, Drops, EncodeOptions, Example, TokenisedExample, TrainOn, encode_all, preview,
+};
 use proptest::prelude::*;
 
 fn options(max_length: usize) -> EncodeOptions {
@@ -33,7 +35,12 @@ fn split(example: &Example, codec: &TestCodec, options: EncodeOptions) -> (Strin
 }
 
 fn conversation() -> Example {
-    example(Body::conversation(turns(&[("user", "One?"), ("assistant", "First."), ("user", "Two?"), ("assistant", "Second.")])))
+    example(Body::conversation(turns(&[
+        ("user", "One?"),
+        ("assistant", "First."),
+        ("user", "Two?"),
+        ("assistant", "Second."),
+    ])))
 }
 
 #[test]
@@ -57,7 +64,10 @@ fn white_space_before_the_completion_is_trained_with_it() {
 fn a_token_across_the_border_is_trained_only_if_it_starts_inside() {
     let codec = TestCodec::plain();
     // `fourteen` is one token of the whole text, and starts in the prompt.
-    assert_eq!(split(&pair("2+2=four", "teen and"), &codec, options(100)), ("<s>2+2=fourteen".into(), " and</s>".into()));
+    assert_eq!(
+        split(&pair("2+2=four", "teen and"), &codec, options(100)),
+        ("<s>2+2=fourteen".into(), " and</s>".into())
+    );
 }
 
 #[test]
@@ -138,10 +148,15 @@ fn examples_without_trained_tokens_are_dropped_and_counted() {
 #[test]
 fn errors_name_the_row_and_the_next_step() {
     let plain = TestCodec::plain();
-    let said = |example: &Example, codec: &TestCodec, options| encode(example, codec, &options).unwrap_err().to_string();
+    let said =
+        |example: &Example, codec: &TestCodec, options| encode(example, codec, &options).unwrap_err().to_string();
     let error = said(&conversation(), &plain, options(100));
     assert!(error.starts_with("rows.jsonl: row 1 (line 1): the chat template failed: the model has no chat template"));
-    let error = said(&example(Body::Text("x".into())), &plain, EncodeOptions { train_on: Some(TrainOn::Assistant), ..options(9) });
+    let error = said(
+        &example(Body::Text("x".into())),
+        &plain,
+        EncodeOptions { train_on: Some(TrainOn::Assistant), ..options(9) },
+    );
     assert!(error.contains("recipe, `data.train_on`") && error.contains("remove `train_on`"), "{error}");
     let prompt = hone_data::Prompt::Text("Q".into());
     let pair = example(Body::Preference { prompt, chosen: "a".into(), rejected: "b".into() });

@@ -53,8 +53,14 @@ fn alpaca_becomes_a_conversation_or_the_alpaca_prompt() {
     let with_input = json!({"instruction": "Add.", "input": "1 and 2", "output": "3"});
     let expected = chat(&[("user", "Add.\n\n1 and 2"), ("assistant", "3")]);
     assert_eq!(read(with_input.clone()), expected);
-    assert_eq!(read(json!({"instruction": "Hi.", "input": "", "output": "Ho."})), chat(&[("user", "Hi."), ("assistant", "Ho.")]));
-    assert_eq!(read(json!({"instruction": "Hi.", "input": null, "output": "Ho."})), chat(&[("user", "Hi."), ("assistant", "Ho.")]));
+    assert_eq!(
+        read(json!({"instruction": "Hi.", "input": "", "output": "Ho."})),
+        chat(&[("user", "Hi."), ("assistant", "Ho.")])
+    );
+    assert_eq!(
+        read(json!({"instruction": "Hi.", "input": null, "output": "Ho."})),
+        chat(&[("user", "Hi."), ("assistant", "Ho.")])
+    );
     let raw = |v| read_as("{}", NO_CHAT, v).unwrap();
     let Body::PromptCompletion { prompt, completion } = raw(with_input.clone()) else { panic!() };
     assert!(prompt.starts_with("Below is an instruction that describes a task, paired with an input"));
@@ -72,8 +78,13 @@ fn alpaca_with_system_and_history_keeps_the_order() {
         "history": [["First?", "1"], ["Second?", "2"]],
     }));
     let expected = [
-        ("system", "Count."), ("user", "First?"), ("assistant", "1"), ("user", "Second?"), ("assistant", "2"),
-        ("user", "Third?"), ("assistant", "3"),
+        ("system", "Count."),
+        ("user", "First?"),
+        ("assistant", "1"),
+        ("user", "Second?"),
+        ("assistant", "2"),
+        ("user", "Third?"),
+        ("assistant", "3"),
     ];
     assert_eq!(body, chat(&expected));
 }
@@ -107,7 +118,8 @@ fn sharegpt_speakers_become_roles_and_calls_become_tool_calls_where_the_template
     });
     let plain = read_as("{}", CHAT, value.clone()).unwrap();
     let call = "{\"name\": \"weather\", \"arguments\": {}}";
-    let expected = [("system", "Help."), ("user", "Weather?"), ("assistant", call), ("tool", "sunny"), ("assistant", "Sunny.")];
+    let expected =
+        [("system", "Help."), ("user", "Weather?"), ("assistant", call), ("tool", "sunny"), ("assistant", "Sunny.")];
     assert_eq!(plain, chat(&expected));
     let Body::Conversation { messages, variables } = read_as("{}", TOOLS, value).unwrap() else { panic!() };
     assert!(variables.is_empty());
@@ -155,7 +167,8 @@ fn preference_pairs_are_read_in_every_layout() {
     assert_eq!(read(json!({"prompt": "Q", "chosen": full_good, "rejected": full_bad})), turns);
     // LLaMA-Factory.
     let said = |from: &str, value: &str| json!({"from": from, "value": value});
-    let layout = json!({"conversations": [said("human", "Q")], "chosen": said("gpt", "good"), "rejected": said("gpt", "bad")});
+    let layout =
+        json!({"conversations": [said("human", "Q")], "chosen": said("gpt", "good"), "rejected": said("gpt", "bad")});
     assert_eq!(read(layout), turns);
     // HH-RLHF.
     let transcript = |answer: &str| format!("\n\nHuman: Q\n\nAssistant: {answer}");
@@ -230,24 +243,68 @@ fn rows_of_no_known_layout_list_the_columns_and_the_formats() {
 #[test]
 fn a_missing_or_mistyped_field_names_file_row_field_found_and_expected() {
     let cases = [
-        ("alpaca", json!({"instruction": "x"}), "field `output`: found no such field; the row has `instruction`, expected text"),
+        (
+            "alpaca",
+            json!({"instruction": "x"}),
+            "field `output`: found no such field; the row has `instruction`, expected text",
+        ),
         ("alpaca", json!({"instruction": "x", "output": 4}), "field `output`: found the number 4, expected text"),
         ("alpaca", json!({"instruction": null, "output": "x"}), "field `instruction`: found null, expected text"),
-        ("alpaca", json!({"instruction": "x", "input": ["y"], "output": "z"}), "field `input`: found a list of 1 items, expected text or nothing"),
-        ("alpaca", json!({"instruction": "x", "output": "z", "history": [["a"]]}), "field `history[0]`: found a list of 1 items, expected a pair"),
+        (
+            "alpaca",
+            json!({"instruction": "x", "input": ["y"], "output": "z"}),
+            "field `input`: found a list of 1 items, expected text or nothing",
+        ),
+        (
+            "alpaca",
+            json!({"instruction": "x", "output": "z", "history": [["a"]]}),
+            "field `history[0]`: found a list of 1 items, expected a pair",
+        ),
         ("messages", json!({"messages": "hi"}), "field `messages`: found the text \"hi\", expected a list"),
         ("messages", json!({"messages": ["hi"]}), "field `messages[0]`: found the text \"hi\", expected an object"),
-        ("messages", json!({"messages": [{"role": "user", "content": "a"}, {"role": "bot", "content": "b"}]}), "field `messages[1].role`: found the text \"bot\", expected one of system"),
+        (
+            "messages",
+            json!({"messages": [{"role": "user", "content": "a"}, {"role": "bot", "content": "b"}]}),
+            "field `messages[1].role`: found the text \"bot\", expected one of system",
+        ),
         ("messages", json!({"messages": [{"content": "a"}]}), "field `messages[0].role`: found no such field"),
-        ("messages", json!({"messages": [{"role": "user", "content": 5}]}), "field `messages[0].content`: found the number 5, expected text"),
-        ("messages", json!({"messages": [{"role": "assistant", "content": null}]}), "field `messages[0].content`: found null"),
-        ("messages", json!({"messages": [{"role": "user", "content": [{"type": "image_url"}]}]}), "field `messages[0].content[0]`: found an object with `type`, expected a part of type `text`"),
+        (
+            "messages",
+            json!({"messages": [{"role": "user", "content": 5}]}),
+            "field `messages[0].content`: found the number 5, expected text",
+        ),
+        (
+            "messages",
+            json!({"messages": [{"role": "assistant", "content": null}]}),
+            "field `messages[0].content`: found null",
+        ),
+        (
+            "messages",
+            json!({"messages": [{"role": "user", "content": [{"type": "image_url"}]}]}),
+            "field `messages[0].content[0]`: found an object with `type`, expected a part of type `text`",
+        ),
         ("messages", json!({"messages": [], "tools": "{oops"}), "field `tools`: found text that is no JSON"),
-        ("sharegpt", json!({"conversations": [{"from": "alien", "value": "x"}]}), "field `conversations[0].from`: found the text \"alien\", expected one of human"),
-        ("sharegpt", json!({"conversations": [{"from": "human"}]}), "field `conversations[0].value`: found no such field, expected text"),
+        (
+            "sharegpt",
+            json!({"conversations": [{"from": "alien", "value": "x"}]}),
+            "field `conversations[0].from`: found the text \"alien\", expected one of human",
+        ),
+        (
+            "sharegpt",
+            json!({"conversations": [{"from": "human"}]}),
+            "field `conversations[0].value`: found no such field, expected text",
+        ),
         ("sharegpt", json!({"conversations": [7]}), "field `conversations[0]`: found the number 7"),
-        ("prompt_completion", json!({"prompt": "x", "completion": false}), "field `completion`: found the truth value false, expected text; next step: turn the value into text"),
-        ("question_answer", json!({"question": "x", "answer": ["a", "b"]}), "field `answer`: found a list of 2 items, expected text"),
+        (
+            "prompt_completion",
+            json!({"prompt": "x", "completion": false}),
+            "field `completion`: found the truth value false, expected text; next step: turn the value into text",
+        ),
+        (
+            "question_answer",
+            json!({"question": "x", "answer": ["a", "b"]}),
+            "field `answer`: found a list of 2 items, expected text",
+        ),
         ("preference", json!({"prompt": "x", "chosen": "y"}), "field `rejected`: found no such field"),
         ("text", json!({"text": {"a": 1}}), "field `text`: found an object with `a`, expected text"),
     ];
@@ -268,7 +325,10 @@ fn settings_that_cannot_be_followed_name_their_key() {
         let source = source(yaml);
         Interpreter::new(&source, abilities, "mix[1].").err().unwrap().to_string()
     };
-    assert!(refused("format: alpacca", CHAT).starts_with("recipe, `data.mix[1].format`: found `alpacca`, expected `auto`, "));
+    assert!(
+        refused("format: alpacca", CHAT)
+            .starts_with("recipe, `data.mix[1].format`: found `alpacca`, expected `auto`, ")
+    );
     assert!(refused("columns: {promt: question}", CHAT).contains("`data.mix[1].columns`: found the field `promt`"));
     assert!(refused("chat_template: always", NO_CHAT).contains("the model has no chat template"));
     assert!(refused("completion_template: x", CHAT).contains("without a `prompt_template`"));

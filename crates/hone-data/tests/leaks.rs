@@ -82,7 +82,9 @@ fn planted_leaks_are_found_among_real_questions() {
     let Some(root) = real_data("leaks in GSM8K") else { return };
     let read = |name: &str| -> Vec<String> {
         let text = std::fs::read_to_string(root.join(name)).unwrap();
-        let question = |line: &str| serde_json::from_str::<serde_json::Value>(line).unwrap()["question"].as_str().unwrap().to_string();
+        let question = |line: &str| {
+            serde_json::from_str::<serde_json::Value>(line).unwrap()["question"].as_str().unwrap().to_string()
+        };
         text.lines().map(question).collect()
     };
     let (train, test) = (read("gsm8k/train.jsonl"), read("gsm8k/test.jsonl"));

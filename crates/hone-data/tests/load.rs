@@ -41,7 +41,12 @@ fn the_samples_load_with_their_formats_said_aloud() {
     let cases = [
         ("gsm8k.jsonl", 4, "question_answer", "4 of the first 4 rows have `question` and `answer` (texts)"),
         ("instructions.jsonl", 5, "alpaca", "5 of the first 5 rows have `instruction` and `output`"),
-        ("tool_calls.jsonl", 3, "sharegpt", "3 of the first 3 rows have `conversations` (a list of `from` and `value`)"),
+        (
+            "tool_calls.jsonl",
+            3,
+            "sharegpt",
+            "3 of the first 3 rows have `conversations` (a list of `from` and `value`)",
+        ),
         ("preferences.jsonl", 2, "preference", "2 of the first 2 rows have `chosen` and `rejected`"),
         ("shakespeare.txt", 4, "text", "4 of the first 4 rows have `text`"),
     ];
@@ -50,7 +55,10 @@ fn the_samples_load_with_their_formats_said_aloud() {
         let file = &loaded.report.files[0];
         let detection = file.detection.as_ref().unwrap();
         assert_eq!((detection.format.as_str(), detection.why.as_str()), (format, why));
-        assert_eq!((loaded.train.len(), file.rows, file.examples, loaded.report.rows_read), (examples, examples, examples, examples));
+        assert_eq!(
+            (loaded.train.len(), file.rows, file.examples, loaded.report.rows_read),
+            (examples, examples, examples, examples)
+        );
         assert_eq!(loaded.train[1].source.row, 2);
     }
     let text = load_in(&fixture(""), "path: shakespeare.txt").unwrap();
@@ -77,7 +85,10 @@ fn a_data_set_is_encoded_with_every_row_accounted_for() {
     assert_eq!(report.train.tokens, data.train.iter().map(|e| e.ids.len()).sum::<usize>());
     assert_eq!(report.train.lengths.histogram.iter().map(|b| b.count).sum::<usize>(), data.train.len());
     assert!(report.train.trained_share.min > 0.0 && report.train.trained_share.max < 1.0);
-    assert!(report.train.truncated_tokens > 0 && report.train.truncated_sequences > 0, "two sample rows are longer than 300");
+    assert!(
+        report.train.truncated_tokens > 0 && report.train.truncated_sequences > 0,
+        "two sample rows are longer than 300"
+    );
     assert!(data.train.iter().all(|e| e.ids.len() <= 300 && e.trained.contains(&true)));
     let json = serde_json::to_value(report).unwrap();
     assert_eq!(json["files"][0]["detection"]["format"], "question_answer");
@@ -87,7 +98,10 @@ fn a_data_set_is_encoded_with_every_row_accounted_for() {
 fn bad_rows_stop_or_are_counted() {
     let file = "{\"text\": \"a\"}\n{\"text\": 5}\n{oops\n{\"text\": \" \"}\n{\"text\": \"b\"}\n";
     let error = load_files(&[("a.jsonl", file)], "path: a.jsonl").unwrap_err();
-    assert!(error.starts_with("DIR/a.jsonl: row 2 (line 2), field `text`: found the number 5, expected text"), "{error}");
+    assert!(
+        error.starts_with("DIR/a.jsonl: row 2 (line 2), field `text`: found the number 5, expected text"),
+        "{error}"
+    );
     let loaded = load_files(&[("a.jsonl", file)], "{path: a.jsonl, on_bad_row: skip}").unwrap();
     assert_eq!(texts(&loaded.train), ["a", "b"]);
     let drops = &loaded.report.drops;
@@ -101,7 +115,10 @@ fn a_file_that_is_bad_from_the_first_row_on_names_that_row() {
     let error = load_files(&[("a.jsonl", "{oops\n")], "path: a.jsonl").unwrap_err();
     assert!(error.starts_with("DIR/a.jsonl: row 1 (line 1): found key must be a string"), "{error}");
     let error = load_files(&[("a.jsonl", "{oops\n")], "{path: a.jsonl, on_bad_row: skip}").unwrap_err();
-    assert!(error.starts_with("no training examples: 1 rows read; dropped: 1 malformed (first: DIR/a.jsonl: row 1"), "{error}");
+    assert!(
+        error.starts_with("no training examples: 1 rows read; dropped: 1 malformed (first: DIR/a.jsonl: row 1"),
+        "{error}"
+    );
 }
 
 #[test]
@@ -110,7 +127,8 @@ fn empty_data_is_an_error_with_the_reasons() {
     assert!(error.starts_with("no training examples: 1 files without a row"), "{error}");
     let error = load_files(&[("a.jsonl", &rows(["", " "]))], "path: a.jsonl").unwrap_err();
     assert!(error.contains("2 rows read; dropped: 2 empty (first: DIR/a.jsonl: row 1 (line 1): no text)"), "{error}");
-    let error = load_files(&[("a.jsonl", &rows(["a"])), ("v.jsonl", "")], "{path: a.jsonl, validation_files: [v.jsonl]}");
+    let error =
+        load_files(&[("a.jsonl", &rows(["a"])), ("v.jsonl", "")], "{path: a.jsonl, validation_files: [v.jsonl]}");
     assert!(error.unwrap_err().starts_with("no validation examples"));
 }
 
@@ -122,7 +140,8 @@ fn data_whose_tokens_are_all_masked_is_an_error_with_the_reasons() {
     assert!(error.contains("1 rows read; dropped: 1 no trained tokens (first: "), "{error}");
     let long = r#"{"prompt": "one two three four", "completion": " five"}"#;
     let loaded = load_files(&[("a.jsonl", long)], "path: a.jsonl").unwrap();
-    let error = tokenise(&loaded, &config("{path: a.jsonl, max_length: 4}"), &TestCodec::plain()).unwrap_err().to_string();
+    let error =
+        tokenise(&loaded, &config("{path: a.jsonl, max_length: 4}"), &TestCodec::plain()).unwrap_err().to_string();
     assert!(error.contains("1 all trained tokens cut off (first: ") && error.contains("`max_length`"), "{error}");
 }
 
@@ -144,12 +163,15 @@ fn recipes_that_contradict_themselves_name_the_key() {
     assert!(said("{path: a.jsonl, mix: [{path: a.jsonl}]}").contains("`data.mix`: found both"));
     assert!(said("{path: a.jsonl, validation_fraction: 1.5}").contains("found 1.5, expected a share"));
     assert!(said("{path: a.jsonl, validation_fraction: .nan}").contains("found NaN"));
-    assert!(said("{path: a.jsonl, validation_fraction: 0.1, validation_files: [a.jsonl]}").contains("expected one of them"));
+    assert!(
+        said("{path: a.jsonl, validation_fraction: 0.1, validation_files: [a.jsonl]}").contains("expected one of them")
+    );
     assert!(said("{mix: [{path: a.jsonl, weight: 1}, {path: a.jsonl}]}").contains("1 of 2 sources with a `weight`"));
     assert!(said("{mix: [{path: a.jsonl, weight: -1}]}").contains("`data.mix[0].weight`: found -1"));
     assert!(said("{mix: [{weight: 1}]}").contains("`data.mix[0].path`: found no file"));
     assert!(said("{path: b.jsonl}").starts_with("DIR/b.jsonl: no such file"));
-    let unknown = serde_yaml_ng::from_str::<DataConfig>("{path: a.jsonl, validaton_fraction: 0.1}").unwrap_err().to_string();
+    let unknown =
+        serde_yaml_ng::from_str::<DataConfig>("{path: a.jsonl, validaton_fraction: 0.1}").unwrap_err().to_string();
     assert!(unknown.contains("unknown field `validaton_fraction`"), "{unknown}");
 }
 
@@ -190,9 +212,14 @@ fn validation_files_are_held_out_and_what_they_share_is_counted() {
     let files = [("a.jsonl", rows(["a", "b", "c"])), ("v.jsonl", rows(["b", "d"]))];
     let files: Vec<(&str, &str)> = files.iter().map(|(n, t)| (*n, t.as_str())).collect();
     let loaded = load_files(&files, "{path: a.jsonl, validation_files: [v.jsonl], limit: 2}").unwrap();
-    assert_eq!((texts(&loaded.train), texts(&loaded.validation)), (vec!["a".into(), "b".into()], vec!["b".into(), "d".into()]));
+    assert_eq!(
+        (texts(&loaded.train), texts(&loaded.validation)),
+        (vec!["a".into(), "b".into()], vec!["b".into(), "d".into()])
+    );
     assert_eq!(loaded.report.validation_in_training, 1);
-    assert!(loaded.report.notes.iter().any(|n| n.starts_with("1 of 2 validation examples are also in the training data")));
+    assert!(
+        loaded.report.notes.iter().any(|n| n.starts_with("1 of 2 validation examples are also in the training data"))
+    );
     assert!(loaded.report.files[0].limited && !loaded.report.files[1].limited);
 }
 
@@ -214,7 +241,13 @@ fn a_mix_reads_each_source_in_its_own_way() {
 fn tools_a_template_does_not_show_are_said_aloud() {
     let no_tools = Abilities { tool_calls: false, ..CHAT };
     let loaded = load(&config("path: tool_calls.jsonl"), &fixture(""), no_tools).unwrap();
-    assert!(loaded.report.notes.iter().any(|n| n.contains("come with `tools`, which the model's chat template does not show")));
+    assert!(
+        loaded
+            .report
+            .notes
+            .iter()
+            .any(|n| n.contains("come with `tools`, which the model's chat template does not show"))
+    );
     assert!(load_in(&fixture(""), "path: tool_calls.jsonl").unwrap().report.notes.is_empty());
 }
 
@@ -279,8 +312,18 @@ fn real_data_sets_load_and_every_row_is_accounted_for() {
         ("safety/hh_rlhf_harmless_test.jsonl", "", 400, "preference"),
         ("text/lambada_test.jsonl", "", 1000, "text"),
         ("commonsense/boolq_train.jsonl", "columns: {output: answer}", 600, "alpaca"),
-        ("bbh/word_sorting.json", "field: examples, columns: {prompt: input, completion: target}", 100, "prompt_completion"),
-        ("classification/sst2_dev.jsonl", "prompt_template: '{{ text }} It was', completion_template: ' {{ label }}'", 0, "template"),
+        (
+            "bbh/word_sorting.json",
+            "field: examples, columns: {prompt: input, completion: target}",
+            100,
+            "prompt_completion",
+        ),
+        (
+            "classification/sst2_dev.jsonl",
+            "prompt_template: '{{ text }} It was', completion_template: ' {{ label }}'",
+            0,
+            "template",
+        ),
     ];
     let codec = TestCodec::chat("qwen2.5");
     for (name, settings, rows, format) in cases {
@@ -290,7 +333,12 @@ fn real_data_sets_load_and_every_row_is_accounted_for() {
         assert_eq!(report.files[0].detection.as_ref().unwrap().format, format, "{name}");
         assert!(rows == 0 || report.rows_read == rows, "{name}: {} rows", report.rows_read);
         assert_eq!(report.rows_read, loaded.train.len() + report.drops.total(), "{name}");
-        eprintln!("{name}: {} rows, {format}, {}, {} duplicates", report.rows_read, report.drops.summary(), report.duplicates);
+        eprintln!(
+            "{name}: {} rows, {format}, {}, {} duplicates",
+            report.rows_read,
+            report.drops.summary(),
+            report.duplicates
+        );
         if format == "preference" {
             continue;
         }

@@ -222,7 +222,8 @@ fn a_mix_meets_its_weights_and_goes_through_each_source_evenly() {
 
 #[test]
 fn plans_that_cannot_be_made_say_why() {
-    let options = |batch_size, weights: &[f64]| PlanOptions { batch_size, shuffle: true, seed: 0, weights: weights.to_vec() };
+    let options =
+        |batch_size, weights: &[f64]| PlanOptions { batch_size, shuffle: true, seed: 0, weights: weights.to_vec() };
     let row = |part| TrainRow { documents: vec![0], part };
     let said = |rows, options| BatchPlan::new(rows, options).unwrap_err().to_string();
     assert!(said(vec![row(0)], options(0, &[])).contains("`data.batch_size`"));
@@ -240,7 +241,8 @@ fn a_tiny_weight_still_gives_a_row_an_epoch() {
 
 #[test]
 fn a_recipe_packs_and_plans_in_one_go() {
-    let config: DataConfig = serde_yaml_ng::from_str("{path: x.jsonl, packing: true, sequence_length: 10, shuffle: false}").unwrap();
+    let config: DataConfig =
+        serde_yaml_ng::from_str("{path: x.jsonl, packing: true, sequence_length: 10, shuffle: false}").unwrap();
     let examples = of_lengths(&[6, 5, 4, 3, 2]);
     let plan = BatchPlan::for_examples(&examples, &config, 512, 1).unwrap();
     assert_eq!((plan.step(0), plan.step(1)), (vec![0, 2], vec![1, 3, 4]));

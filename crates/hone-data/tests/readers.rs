@@ -56,7 +56,9 @@ fn a_broken_json_line_is_an_error_of_that_line_only() {
         "data.file: row 2 (line 2): found EOF while parsing a value at character 0 of the row, expected one JSON object; \
          next step: correct the row, or set `on_bad_row: skip` to leave such rows out"
     );
-    assert!(message(&rows, 2).contains("row 3 (line 3): found a list of 1 items, expected an object with named fields"));
+    assert!(
+        message(&rows, 2).contains("row 3 (line 3): found a list of 1 items, expected an object with named fields")
+    );
     assert!(message(&rows, 3).contains("row 4 (line 4): found invalid unicode code point"), "{}", message(&rows, 3));
 }
 
@@ -137,7 +139,8 @@ fn a_json_object_gives_the_rows_under_its_field() {
     assert!(error.contains("found the text \"x\", expected a list"), "{error}");
     let error = under("name.more", text).unwrap_err().to_string();
     assert!(error.contains("where `more` was looked for"), "{error}");
-    let error = read_with(FileKind::Json, br#"{"rows": [1], "n": 2}"#, &ReaderOptions::default()).unwrap_err().to_string();
+    let error =
+        read_with(FileKind::Json, br#"{"rows": [1], "n": 2}"#, &ReaderOptions::default()).unwrap_err().to_string();
     assert!(error.contains("one object with lists under `rows`") && error.contains("`field`"), "{error}");
 }
 
@@ -178,7 +181,10 @@ fn a_quote_that_is_never_closed_does_not_read_the_rest_into_memory() {
     text.push_str(&"4,5\n".repeat(200_000));
     let rows = read_with(FileKind::Csv, text.as_bytes(), &small(10_000)).unwrap();
     let error = rows.last().unwrap().as_ref().unwrap_err().to_string();
-    assert!(error.contains("a row of more than 10000 bytes") && error.contains("a quote that is never closed"), "{error}");
+    assert!(
+        error.contains("a row of more than 10000 bytes") && error.contains("a quote that is never closed"),
+        "{error}"
+    );
 }
 
 #[test]
@@ -187,7 +193,10 @@ fn plain_text_by_line_paragraph_and_document() {
     let rows = |sample_by| {
         let options = ReaderOptions { sample_by, ..ReaderOptions::default() };
         let rows = read_with(FileKind::Text, text, &options).unwrap();
-        rows.into_iter().map(|r| r.unwrap()).map(|r| (r.source.line.unwrap(), r.columns["text"].clone())).collect::<Vec<_>>()
+        rows.into_iter()
+            .map(|r| r.unwrap())
+            .map(|r| (r.source.line.unwrap(), r.columns["text"].clone()))
+            .collect::<Vec<_>>()
     };
     assert_eq!(rows(SampleBy::Line), [(2, json!(" one")), (3, json!("two")), (7, json!("three"))]);
     assert_eq!(rows(SampleBy::Paragraph), [(2, json!(" one\ntwo")), (7, json!("three"))]);
@@ -234,7 +243,11 @@ fn parquet_bytes() -> Vec<u8> {
             2 => out.typed::<Int64Type>().write_batch(&[7], Some(&[1, 0]), None),
             3 => out.typed::<BoolType>().write_batch(&[true, false], None, None),
             4 => out.typed::<DoubleType>().write_batch(&[0.5, f64::NAN], None, None),
-            5 => out.typed::<ByteArrayType>().write_batch(&text(&["user", "assistant"]), Some(&[4, 4, 0]), Some(&[0, 1, 0])),
+            5 => out.typed::<ByteArrayType>().write_batch(
+                &text(&["user", "assistant"]),
+                Some(&[4, 4, 0]),
+                Some(&[0, 1, 0]),
+            ),
             _ => out.typed::<ByteArrayType>().write_batch(&text(&["hi", "ho"]), Some(&[4, 4, 0]), Some(&[0, 1, 0])),
         }
         .unwrap();
@@ -285,7 +298,8 @@ fn write(path: PathBuf, text: &str) {
 #[test]
 fn paths_globs_and_directories_are_resolved_in_a_fixed_order() {
     let dir = tempfile::tempdir().unwrap();
-    for name in ["b.jsonl", "a.jsonl", "sub/c.csv", "sub/deep/d.parquet", "notes.xyz", ".hidden.jsonl", "odd[1].jsonl"] {
+    for name in ["b.jsonl", "a.jsonl", "sub/c.csv", "sub/deep/d.parquet", "notes.xyz", ".hidden.jsonl", "odd[1].jsonl"]
+    {
         write(dir.path().join(name), "{}\n");
     }
     let names = |patterns: &[&str], kind| -> Result<Vec<String>, DataError> {

@@ -50,7 +50,8 @@ fn a_template_whose_beginning_changes_with_its_end_is_followed_by_content() {
     // The generation prompt opens a thought the history does not hold.
     let expected = ["First answer.<|end_of_sentence|>", "Second\n\nanswer.<|end_of_sentence|>"];
     assert_eq!(spans("deepseek-r1", &two_turns()), expected);
-    let thoughtful = turns(&[("user", "One?"), ("assistant", "<think>\nhm\n</think>Yes."), ("user", "Two?"), ("assistant", "No.")]);
+    let thoughtful =
+        turns(&[("user", "One?"), ("assistant", "<think>\nhm\n</think>Yes."), ("user", "Two?"), ("assistant", "No.")]);
     assert!(spans("deepseek-r1", &thoughtful).last().is_some_and(|s| s == "No.<|end_of_sentence|>"));
 }
 
@@ -81,7 +82,8 @@ fn white_space_around_an_answer_belongs_to_it_only_where_the_template_keeps_it()
 
 #[test]
 fn turns_that_look_alike_are_told_apart() {
-    let messages = turns(&[("user", "yes"), ("assistant", "yes"), ("user", "yes"), ("assistant", "yes"), ("assistant", "yes")]);
+    let messages =
+        turns(&[("user", "yes"), ("assistant", "yes"), ("user", "yes"), ("assistant", "yes"), ("assistant", "yes")]);
     let (text, spans) = TestCodec::chat("smollm2").render_chat_spans(&messages, &Map::new()).unwrap();
     assert_eq!(spans.len(), 3);
     assert!(spans.windows(2).all(|w| w[0].end <= w[1].start));
