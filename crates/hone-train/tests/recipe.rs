@@ -60,7 +60,8 @@ fn overrides_are_typed_by_their_key() {
 
 #[test]
 fn the_resolved_recipe_reads_back_as_itself() {
-    for set in [&[][..], &["method={type: full}"], &["train.dtype=f32", "method.use_rslora=true", "data.packing=true"]] {
+    for set in [&[][..], &["method={type: full}"], &["train.dtype=f32", "method.use_rslora=true", "data.packing=true"]]
+    {
         let mut recipe = read(RECIPE, set).unwrap();
         recipe.directory = "/somewhere".into();
         let resolved = recipe.resolved().unwrap();
@@ -79,7 +80,10 @@ fn what_is_wrong_is_named_with_its_line() {
     let line = |from: &str, to: &str| refusal(&RECIPE.replace(from, to), &[]);
     for (message, expected) in [
         (line("  epochs", "  epohcs"), "recipe.yaml, line 8: unknown key `epohcs` in `train`; did you mean `epochs`?"),
-        (line("eval:", "evals:"), "recipe.yaml, line 10: unknown key `evals` at the top of a recipe; did you mean `eval`?"),
+        (
+            line("eval:", "evals:"),
+            "recipe.yaml, line 10: unknown key `evals` at the top of a recipe; did you mean `eval`?",
+        ),
         (line("  epochs: 2", "  epochs: two"), "line 8: `train.epochs`: found \"two\""),
         (line("  epochs: 2", "  epochs: -1"), "line 8: `train.epochs`: found -1, expected a number above 0"),
         (line("  epochs: 2", "  num_train_epochs: 2"), "here it is called `train.epochs`"),
@@ -92,7 +96,10 @@ fn what_is_wrong_is_named_with_its_line() {
         (line("type: lora", "type: lorra"), "method `lorra` is not known; did you mean `lora`?"),
         (line("model: SmolLM2-135M-Instruct", "model: 3"), "line 1: `model`: found 3"),
         (line("model: SmolLM2-135M-Instruct\n", ""), "no `model`"),
-        (line("  path: train.jsonl", "  pth: train.jsonl"), "line 3: unknown key `pth` in `data`; did you mean `path`?"),
+        (
+            line("  path: train.jsonl", "  pth: train.jsonl"),
+            "line 3: unknown key `pth` in `data`; did you mean `path`?",
+        ),
         (line("drop_over: 3", "drop_over: -3"), "`eval.fail_if.arc_easy.drop_over`: found -3"),
         (line("drop_over: 3", "drop: 3"), "unknown key `drop` in `eval.fail_if.arc_easy`; did you mean `drop_over`?"),
         (line("data:", "data: ["), "recipe.yaml, line"),

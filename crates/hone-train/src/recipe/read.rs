@@ -32,7 +32,8 @@ pub fn read(path: &Path, overrides: Overrides) -> Result<Recipe, TrainError> {
 /// Reads a recipe's text; `name` is what errors call it.
 pub fn parse(text: &str, name: &str, overrides: Overrides) -> Result<Recipe, TrainError> {
     let source = Source { text, name };
-    let value: Value = serde_yaml_ng::from_str(text).map_err(|e| source.error_at_line(yaml_line(&e), &e.to_string()))?;
+    let value: Value =
+        serde_yaml_ng::from_str(text).map_err(|e| source.error_at_line(yaml_line(&e), &e.to_string()))?;
     let Value::Object(mut root) = value else {
         return Err(source.error_at_line(None, "expected keys (`model`, `data`, …) at the top of the recipe"));
     };
@@ -41,8 +42,7 @@ pub fn parse(text: &str, name: &str, overrides: Overrides) -> Result<Recipe, Tra
     for setting in overrides {
         apply(&mut root, setting, &schema)?;
     }
-    verify::unknown_keys(&Value::Object(root.clone()), &schema)
-        .map_err(|(path, what)| source.error(&path, &what))?;
+    verify::unknown_keys(&Value::Object(root.clone()), &schema).map_err(|(path, what)| source.error(&path, &what))?;
     let recipe = Recipe {
         model: source.model(&root)?,
         data: source.section(&root, "data", true)?,
@@ -85,12 +85,19 @@ impl Source<'_> {
         match root.get("model") {
             Some(Value::String(model)) if !model.is_empty() => Ok(model.clone()),
             None => Err(self.error_at_line(None, "no `model`; name a model directory, a GGUF file or a known model")),
-            Some(other) => Err(self.error(&["model".into()], &format!("`model`: found {other}, expected a path or name"))),
+            Some(other) => {
+                Err(self.error(&["model".into()], &format!("`model`: found {other}, expected a path or name")))
+            }
         }
     }
 
     /// A part whose fields all have defaults: read one by one first, so that an error names its field.
-    fn section<T: DeserializeOwned>(&self, root: &Map<String, Value>, key: &str, needed: bool) -> Result<T, TrainError> {
+    fn section<T: DeserializeOwned>(
+        &self,
+        root: &Map<String, Value>,
+        key: &str,
+        needed: bool,
+    ) -> Result<T, TrainError> {
         let fields = match root.get(key) {
             Some(Value::Object(fields)) => fields.clone(),
             None | Some(Value::Null) if !needed => Map::new(),
@@ -107,7 +114,8 @@ impl Source<'_> {
                 return Err(self.error(&path, &format!("`{key}.{field}`: found {}: {e}", shown(value))));
             }
         }
-        serde_json::from_value(Value::Object(fields)).map_err(|e| self.error(&[key.to_string()], &format!("`{key}`: {e}")))
+        serde_json::from_value(Value::Object(fields))
+            .map_err(|e| self.error(&[key.to_string()], &format!("`{key}`: {e}")))
     }
 
     fn method(&self, root: &Map<String, Value>) -> Result<MethodConfig, TrainError> {

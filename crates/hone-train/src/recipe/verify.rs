@@ -54,7 +54,8 @@ fn walk(value: &Value, node: &Value, root: &Value, path: &mut Vec<String>) -> Re
         }
         Value::Array(list) => match node.get("items") {
             Some(items) => {
-                let numbered: Vec<(String, &Value)> = list.iter().enumerate().map(|(i, v)| (i.to_string(), v)).collect();
+                let numbered: Vec<(String, &Value)> =
+                    list.iter().enumerate().map(|(i, v)| (i.to_string(), v)).collect();
                 each(numbered.iter().map(|(i, v)| (i, *v)), items, root, path)
             }
             None => Ok(()),
@@ -125,7 +126,9 @@ pub fn holds_text(path: &[String], schema: &Value) -> bool {
     }
     match node.get("type") {
         Some(Value::String(kind)) => kind == "string",
-        Some(Value::Array(kinds)) => kinds.iter().any(|k| k == "string") && kinds.iter().all(|k| k == "string" || k == "null"),
+        Some(Value::Array(kinds)) => {
+            kinds.iter().any(|k| k == "string") && kinds.iter().all(|k| k == "string" || k == "null")
+        }
         _ => false,
     }
 }
@@ -183,7 +186,10 @@ pub fn values(recipe: &Recipe) -> Result<(), Fault> {
     for (task, rule) in &recipe.eval.fail_if {
         if !rule.drop_over.is_finite() || rule.drop_over < 0.0 {
             let path = vec!["eval".into(), "fail_if".into(), task.clone(), "drop_over".into()];
-            return Err((path, format!("`eval.fail_if.{task}.drop_over`: found {}, expected 0 or more", rule.drop_over)));
+            return Err((
+                path,
+                format!("`eval.fail_if.{task}.drop_over`: found {}, expected 0 or more", rule.drop_over),
+            ));
         }
     }
     Ok(())
