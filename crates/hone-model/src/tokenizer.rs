@@ -48,8 +48,7 @@ pub struct Encoding {
 }
 
 /// The special tokens a `tokenizer_config.json` names, with the names templates know them by.
-const SPECIAL: [&str; 7] =
-    ["bos_token", "eos_token", "unk_token", "sep_token", "pad_token", "cls_token", "mask_token"];
+const SPECIAL: [&str; 7] = ["bos_token", "eos_token", "unk_token", "sep_token", "pad_token", "cls_token", "mask_token"];
 
 impl Tokenizer {
     /// The tokenizer of a model.
@@ -85,15 +84,8 @@ impl Tokenizer {
     /// and so is the trimming of offsets: a token's offsets are those of all the text it stands for, white space
     /// included, so that neighbouring tokens leave no byte to nobody.
     fn new(inner: tokenizers::Tokenizer, ids: [Option<u32>; 3], config: Value, path: PathBuf) -> Tokenizer {
-        let mut this = Tokenizer {
-            inner,
-            bos_id: ids[0],
-            eos_id: ids[1],
-            pad_id: ids[2],
-            config,
-            path,
-            trims_offsets: false,
-        };
+        let mut this =
+            Tokenizer { inner, bos_id: ids[0], eos_id: ids[1], pad_id: ids[2], config, path, trims_offsets: false };
         this.inner.with_padding(None);
         // Only a stride longer than the limit can be refused, and there is no limit.
         let _ = this.inner.with_truncation(None);
@@ -146,7 +138,8 @@ impl Tokenizer {
 
     /// The special tokens' texts by the names templates know them by (`bos_token`, `eos_token` …).
     pub fn special_tokens(&self) -> Map<String, Value> {
-        let named = SPECIAL.iter().filter_map(|name| Some(((*name).to_owned(), json!(token_text(&self.config[*name])?))));
+        let named =
+            SPECIAL.iter().filter_map(|name| Some(((*name).to_owned(), json!(token_text(&self.config[*name])?))));
         named.collect()
     }
 

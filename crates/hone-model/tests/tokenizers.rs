@@ -92,7 +92,11 @@ fn a_tokenizer_written_as_json_reads_back_the_same() {
         let again = Tokenizer::from_directory(directory.path()).expect("reads");
         assert_eq!((again.bos_id, again.eos_id, again.pad_id), (tokenizer.bos_id, tokenizer.eos_id, tokenizer.pad_id));
         for text in lines().iter().step_by(7) {
-            assert_eq!(again.encode(text, true).expect("encodes"), tokenizer.encode(text, true).expect("encodes"), "{model}");
+            assert_eq!(
+                again.encode(text, true).expect("encodes"),
+                tokenizer.encode(text, true).expect("encodes"),
+                "{model}"
+            );
         }
     }
 }

@@ -26,7 +26,8 @@ enum Cut {
 }
 
 const LLAMA3: &str = r"(?i:'s|'t|'re|'ve|'m|'ll|'d)|[^\r\n\p{L}\p{N}]?\p{L}+|\p{N}{1,3}| ?[^\s\p{L}\p{N}]+[\r\n]*|\s*[\r\n]+|\s+(?!\S)|\s+";
-const QWEN2: &str = r"(?i:'s|'t|'re|'ve|'m|'ll|'d)|[^\r\n\p{L}\p{N}]?\p{L}+|\p{N}| ?[^\s\p{L}\p{N}]+[\r\n]*|\s*[\r\n]+|\s+(?!\S)|\s+";
+const QWEN2: &str =
+    r"(?i:'s|'t|'re|'ve|'m|'ll|'d)|[^\r\n\p{L}\p{N}]?\p{L}+|\p{N}| ?[^\s\p{L}\p{N}]+[\r\n]*|\s*[\r\n]+|\s+(?!\S)|\s+";
 const TEKKEN: &str = r"[^\r\n\p{L}\p{N}]?[\p{Lu}\p{Lt}\p{Lm}\p{Lo}\p{M}]*[\p{Ll}\p{Lm}\p{Lo}\p{M}]+|[^\r\n\p{L}\p{N}]?[\p{Lu}\p{Lt}\p{Lm}\p{Lo}\p{M}]+[\p{Ll}\p{Lm}\p{Lo}\p{M}]*|\p{N}| ?[^\s\p{L}\p{N}]+[\r\n/]*|\s*[\r\n]+|\s+(?!\S)|\s+";
 
 /// Every kind that is known.
@@ -75,9 +76,7 @@ impl Kind {
 
     /// The pre-tokenizer as `tokenizer.json` has it.
     pub fn pre_tokenizer(&self) -> Value {
-        let byte_level = |use_regex: bool| {
-            json!({"type": "ByteLevel", "add_prefix_space": false, "trim_offsets": true, "use_regex": use_regex})
-        };
+        let byte_level = |use_regex: bool| json!({"type": "ByteLevel", "add_prefix_space": false, "trim_offsets": true, "use_regex": use_regex});
         let sequence = |first: Value, second: Value| json!({"type": "Sequence", "pretokenizers": [first, second]});
         match self.cut {
             Cut::Gpt2 => byte_level(true),
@@ -115,7 +114,8 @@ mod tests {
     fn every_kind_is_known_by_its_names_and_by_its_pre_tokenizer() {
         for kind in &KINDS {
             let json = kind.pre_tokenizer();
-            let parsed: tokenizers::PreTokenizerWrapper = serde_json::from_value(json.clone()).expect("the library reads it");
+            let parsed: tokenizers::PreTokenizerWrapper =
+                serde_json::from_value(json.clone()).expect("the library reads it");
             assert_eq!(serde_json::to_value(parsed).expect("and writes it"), json);
             assert!(std::ptr::eq(Kind::of_pre_tokenizer(&json).expect("known"), kind));
             assert!(kind.names.iter().all(|name| std::ptr::eq(Kind::named(name).expect("known"), kind)));
