@@ -12,8 +12,6 @@ use crate::spec::DecoderSpec;
 pub struct KvCache {
     /// By layer: keys (after norm and rotation), values.
     pub layers: Vec<(Tensor, Tensor)>,
-    /// Tokens held by each slot.
-    pub lengths: Vec<usize>,
     /// Tokens a slot can hold.
     pub capacity: usize,
 }
@@ -31,7 +29,7 @@ impl KvCache {
     pub fn new(spec: &DecoderSpec, slots: usize, capacity: usize, dtype: DType) -> KvCache {
         let tensor = || Tensor::uninit([slots, capacity, spec.key_value_width()], dtype);
         let layers = spec.layers.iter().map(|_| (tensor(), tensor())).collect();
-        KvCache { layers, lengths: vec![0; slots], capacity }
+        KvCache { layers, capacity }
     }
 
     /// Bytes a sequence of `tokens` takes.
@@ -48,13 +46,6 @@ impl CacheStep {
         write(keys, k, &self.lanes);
         write(values, v, &self.lanes);
         cached_attention(q, keys, values, &self.lanes, spec)
-    }
-
-    /// Counts the lanes' tokens as held: call it after the forward pass.
-    pub fn advance(&mut self) {
-        for lane in &self.lanes {
-            self.cache.lengths[lane.slot] = lane.past + lane.len;
-        }
     }
 }
 

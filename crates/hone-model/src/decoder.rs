@@ -11,9 +11,10 @@
 //! Every weight is asked of the [`Context`] and every activation announced to it. The sum that closes a half block and the
 //! norm that opens the next are one operation; a hook that changes the sum gets the norm of what it returned.
 //!
-//! It knows nothing of files, of text, or of what the hidden states are used for: the LM head's products
+//! It knows nothing of files (its part [`load`] does), of text, or of what the hidden states are used for: the LM head's products
 //! belong to whoever knows which rows it needs.
 
+mod load;
 mod replace;
 
 use std::sync::Arc;
@@ -25,6 +26,7 @@ use crate::context::{Context, Linear, TokenBatch};
 use crate::site::{LayerPart, Site};
 use crate::spec::DecoderSpec;
 
+pub use load::expected_tensors;
 pub use replace::NamedWeight;
 
 /// Name of the embedding table.

@@ -66,6 +66,60 @@ pub enum ModelError {
         /// The types that are read.
         known: String,
     },
+    /// Tensors that do not fit the config: missing, mis-shaped, or there in vain.
+    #[error(
+        "{path}: the tensors are not those that config.json asks for: {problems}. Weights and config belong to different models, or the model is a variant that is not supported"
+    )]
+    Tensors {
+        /// The directory or file.
+        path: PathBuf,
+        /// Every kind of problem with its first few tensors and their shapes.
+        problems: String,
+    },
+    /// A sequence that the model cannot read.
+    #[error(
+        "sequence {sequence}: {tokens} tokens, but the model reads from 1 to {limit} (max_position_embeddings): cut the text or lower `max_length`"
+    )]
+    SequenceLength {
+        /// Which of the batch.
+        sequence: usize,
+        /// Its length, with what it continues.
+        tokens: usize,
+        /// The model's limit.
+        limit: usize,
+    },
+    /// A token that the model does not have.
+    #[error(
+        "token {position} of the batch is {id}, but the model has ids below {vocabulary}: the tokenizer belongs to another model"
+    )]
+    UnknownToken {
+        /// Where in the flat batch.
+        position: usize,
+        /// The id.
+        id: u32,
+        /// The vocabulary's size.
+        vocabulary: usize,
+    },
+    /// A setting out of range.
+    #[error("`{field}`: found {found}, expected {expected}")]
+    Setting {
+        /// The setting.
+        field: String,
+        /// Its value.
+        found: String,
+        /// Values that make sense.
+        expected: String,
+    },
+    /// A model whose numbers overflowed.
+    #[error(
+        "prompt {prompt}, token {position}: every logit is infinite or not a number; the weights are damaged or were tuned until they overflowed"
+    )]
+    NoFiniteLogits {
+        /// Which of the prompts.
+        prompt: usize,
+        /// Tokens read before.
+        position: usize,
+    },
     /// An architecture without code.
     #[error("{path}: architecture `{found}` is not known; known architectures: {known}")]
     UnknownArchitecture {

@@ -1,12 +1,35 @@
 //! Generation: prompts in, tokens out, over the key–value cache.
+//!
+//! Every prompt is a lane with its own length and its own slot of the cache. A step feeds each lane what the cache does not
+//! hold yet: one token of a running continuation, a piece of a prompt that is still being read. A lane that ends
+//! leaves at once and the next prompt takes its slot, so memory is bounded by the slots whatever the number of prompts,
+//! and no lane ever computes padding. What a lane gets depends on its own prompt, index and settings only.
 
-use std::sync::Arc;
+mod sampler;
+mod text_stream;
+
+use std::collections::VecDeque;
+use std::sync::{Arc, Mutex};
 
 use hone_engine::DType;
+use hone_engine::ops::{CacheLane, Segment, head_logits};
+use rayon::prelude::*;
 
-use crate::context::Hooks;
+use crate::cache::{CacheStep, KvCache};
+use crate::context::{Context, Hooks, TokenBatch};
 use crate::error::ModelError;
 use crate::model::Model;
+use sampler::Sampler;
+use text_stream::TextStream;
+
+/// Tokens of a prompt that are read at a time: bounds the activations of a long prompt.
+const PROMPT_PIECE: usize = 256;
+/// Tokens of a forward pass, as far as prompts being read can choose.
+const STEP_TOKENS: usize = 512;
+/// Continuations that run at once.
+const MAX_LANES: usize = 64;
+/// Bytes of keys and values that several lanes may take together; one lane may take what it needs.
+const CACHE_BYTES: usize = 1 << 30;
 
 /// How to pick the next token.
 #[derive(Clone, Debug, PartialEq, serde::Serialize, serde::Deserialize)]
@@ -55,12 +78,14 @@ pub enum FinishReason {
     Stop,
     /// `max_new_tokens` or the model's limit.
     Length,
+    /// The caller's stream function said so.
+    Cancelled,
 }
 
 /// One generated continuation.
 #[derive(Clone, Debug, PartialEq, serde::Serialize, serde::Deserialize)]
 pub struct Generation {
-    /// The new tokens, the end-of-turn token not among them.
+    /// The new tokens, the end-of-turn token not among them, those of a stop text among them.
     pub ids: Vec<u32>,
     /// Their text, special tokens skipped, cut at the stop text.
     pub text: String,
@@ -68,15 +93,222 @@ pub struct Generation {
     pub finish_reason: FinishReason,
 }
 
+impl GenerationConfig {
+    /// Whether every setting makes sense.
+    pub fn check(&self) -> Result<(), ModelError> {
+        let wrong = |field: &str, found: f32, expected: &str| ModelError::Setting {
+            field: field.to_owned(),
+            found: found.to_string(),
+            expected: expected.to_owned(),
+        };
+        if !(self.temperature >= 0.0 && self.temperature.is_finite()) {
+            return Err(wrong("temperature", self.temperature, "0 (greedy) or a positive number"));
+        }
+        if !(self.top_p > 0.0 && self.top_p <= 1.0) {
+            return Err(wrong("top_p", self.top_p, "above 0, up to 1 (off)"));
+        }
+        if !(self.min_p >= 0.0 && self.min_p <= 1.0) {
+            return Err(wrong("min_p", self.min_p, "0 (off) to 1"));
+        }
+        if !(self.repetition_penalty > 0.0 && self.repetition_penalty.is_finite()) {
+            return Err(wrong("repetition_penalty", self.repetition_penalty, "a positive number, 1 is off"));
+        }
+        Ok(())
+    }
+}
+
 /// Continues every prompt (token ids, any lengths) as one batch. `stream` is called with the prompt's index and each new
 /// piece of text as it is decoded; returning `false` stops that prompt.
+///
+/// An empty prompt, one longer than the model's limit, or a setting out of range is an error before anything runs.
 pub fn generate(
-    _model: &Model,
-    _hooks: Arc<dyn Hooks>,
-    _dtype: DType,
-    _prompts: &[Vec<u32>],
-    _config: &GenerationConfig,
-    _stream: &mut dyn FnMut(usize, &str) -> bool,
+    model: &Model,
+    hooks: Arc<dyn Hooks>,
+    dtype: DType,
+    prompts: &[Vec<u32>],
+    config: &GenerationConfig,
+    stream: &mut dyn FnMut(usize, &str) -> bool,
 ) -> Result<Vec<Generation>, ModelError> {
-    todo!()
+    config.check()?;
+    model.check_batch(&TokenBatch::from_sequences(prompts))?;
+    let longest = prompts.iter().map(|prompt| limit(model, prompt, config)).max().unwrap_or(0);
+    let affordable = CACHE_BYTES / KvCache::bytes(&model.spec, longest.max(1), dtype).max(1);
+    let slots = prompts.len().min(MAX_LANES).min(affordable.max(1));
+    let step = CacheStep { cache: KvCache::new(&model.spec, slots, longest, dtype), lanes: Vec::new() };
+    let mut cx = Context::inference(hooks, dtype);
+    cx.cache = Some(Arc::new(Mutex::new(step)));
+
+    let mut waiting: VecDeque<usize> = (0..prompts.len()).collect();
+    let mut free: Vec<usize> = (0..slots).rev().collect();
+    let mut lanes: Vec<Lane> = Vec::new();
+    let mut done: Vec<Option<Generation>> = vec![None; prompts.len()];
+    loop {
+        while let (false, Some(&slot)) = (waiting.is_empty(), free.last()) {
+            let Some(index) = waiting.pop_front() else { break };
+            let lane = Lane::new(model, config, index, slot, &prompts[index]);
+            if lane.tokens.len() >= lane.limit {
+                done[index] = Some(lane.into_generation(FinishReason::Length, stream)?);
+                continue;
+            }
+            free.pop();
+            lanes.push(lane);
+        }
+        if lanes.is_empty() {
+            break;
+        }
+        let mut finished = step_lanes(model, &cx, &mut lanes, stream)?;
+        finished.sort_unstable_by_key(|(at, _)| std::cmp::Reverse(*at));
+        for (at, reason) in finished {
+            let lane = lanes.remove(at);
+            free.push(lane.slot);
+            let index = lane.index;
+            done[index] = Some(lane.into_generation(reason, stream)?);
+        }
+    }
+    Ok(done.into_iter().flatten().collect())
+}
+
+/// Tokens that prompt and continuation may have together.
+fn limit(model: &Model, prompt: &[u32], config: &GenerationConfig) -> usize {
+    prompt.len().saturating_add(config.max_new_tokens).min(model.spec.max_position_embeddings)
+}
+
+/// A continuation under way.
+struct Lane<'a> {
+    /// Of the prompt, among those given.
+    index: usize,
+    slot: usize,
+    /// The prompt and what came after it.
+    tokens: Vec<u32>,
+    prompt: usize,
+    /// How many of `tokens` the cache holds.
+    cached: usize,
+    /// Most tokens.
+    limit: usize,
+    sampler: Sampler<'a>,
+    text: TextStream<'a>,
+}
+
+impl<'a> Lane<'a> {
+    fn new(model: &'a Model, config: &'a GenerationConfig, index: usize, slot: usize, prompt: &[u32]) -> Self {
+        Lane {
+            index,
+            slot,
+            tokens: prompt.to_vec(),
+            prompt: prompt.len(),
+            cached: 0,
+            limit: limit(model, prompt, config),
+            sampler: Sampler::new(config, index, prompt),
+            text: TextStream::new(&model.tokenizer, &config.stop),
+        }
+    }
+
+    /// Takes the next token in; a reason if it ends the lane.
+    fn take(
+        &mut self,
+        token: u32,
+        model: &Model,
+        stream: &mut dyn FnMut(usize, &str) -> bool,
+    ) -> Result<Option<FinishReason>, ModelError> {
+        if model.end_ids.contains(&token) {
+            return Ok(Some(FinishReason::EndOfTurn));
+        }
+        self.tokens.push(token);
+        if self.text.push(token)? {
+            return Ok(Some(FinishReason::Stop));
+        }
+        let piece = self.text.take();
+        if !piece.is_empty() && !stream(self.index, piece) {
+            return Ok(Some(FinishReason::Cancelled));
+        }
+        Ok((self.tokens.len() >= self.limit).then_some(FinishReason::Length))
+    }
+
+    fn into_generation(
+        mut self,
+        mut finish_reason: FinishReason,
+        stream: &mut dyn FnMut(usize, &str) -> bool,
+    ) -> Result<Generation, ModelError> {
+        let (last, stopped) = self.text.finish()?;
+        if !last.is_empty() && finish_reason != FinishReason::Cancelled {
+            stream(self.index, last);
+        }
+        if stopped {
+            finish_reason = FinishReason::Stop;
+        }
+        let ids = self.tokens.split_off(self.prompt);
+        Ok(Generation { ids, text: self.text.text().to_owned(), finish_reason })
+    }
+}
+
+/// One forward pass over what the lanes' caches lack, and a token more for each lane whose prompt is read. Returns the
+/// lanes that ended (by place in `lanes`) and why.
+fn step_lanes(
+    model: &Model,
+    cx: &Context,
+    lanes: &mut [Lane],
+    stream: &mut dyn FnMut(usize, &str) -> bool,
+) -> Result<Vec<(usize, FinishReason)>, ModelError> {
+    let mut batch = TokenBatch::default();
+    let mut cache_lanes = Vec::new();
+    let mut ready = Vec::new();
+    let mut rows = Vec::new();
+    for (at, lane) in lanes.iter_mut().enumerate() {
+        let missing = lane.tokens.len() - lane.cached;
+        // Pieces of a prompt are cut at places of its own, never to fill up a step.
+        let len = missing.min(PROMPT_PIECE);
+        if missing > 1 && !batch.is_empty() && batch.len() + len > STEP_TOKENS {
+            continue;
+        }
+        let (start, past) = (batch.len(), lane.cached);
+        batch.ids.extend_from_slice(&lane.tokens[past..past + len]);
+        batch.positions.extend(past as u32..(past + len) as u32);
+        batch.segments.push(Segment { start, len, parent: None });
+        cache_lanes.push(CacheLane { start, len, slot: lane.slot, past });
+        lane.cached += len;
+        if len == missing {
+            ready.push(at);
+            rows.push((start + len - 1) as u32);
+        }
+    }
+    set_lanes(cx, cache_lanes);
+    let hidden = model.decoder.hidden(cx, &batch).value;
+    if ready.is_empty() {
+        return Ok(Vec::new());
+    }
+    let mut logits = head_logits(&hidden, &model.decoder.head(cx), &rows, model.spec.logit_soft_cap);
+    let mut readers: Vec<&mut Lane> = Vec::with_capacity(ready.len());
+    let mut next_ready = ready.iter().copied().peekable();
+    for (at, lane) in lanes.iter_mut().enumerate() {
+        if next_ready.next_if_eq(&at).is_some() {
+            readers.push(lane);
+        }
+    }
+    let vocabulary = model.spec.vocab_size;
+    let next: Vec<Option<u32>> = logits
+        .as_mut_slice::<f32>()
+        .par_chunks_mut(vocabulary)
+        .zip(readers.par_iter_mut())
+        .map(|(row, lane)| {
+            let step = lane.tokens.len() - lane.prompt;
+            lane.sampler.next(row, step)
+        })
+        .collect();
+    let mut finished = Vec::new();
+    for ((at, lane), token) in ready.into_iter().zip(readers).zip(next) {
+        let Some(token) = token else {
+            return Err(ModelError::NoFiniteLogits { prompt: lane.index, position: lane.tokens.len() });
+        };
+        if let Some(reason) = lane.take(token, model, stream)? {
+            finished.push((at, reason));
+        }
+    }
+    Ok(finished)
+}
+
+fn set_lanes(cx: &Context, lanes: Vec<CacheLane>) {
+    if let Some(step) = &cx.cache {
+        let mut step = step.lock().unwrap_or_else(|poisoned| poisoned.into_inner());
+        step.lanes = lanes;
+    }
 }

@@ -5,6 +5,7 @@ use std::sync::Arc;
 
 use hone_engine::DType;
 
+use crate::context::TokenBatch;
 use crate::decoder::Decoder;
 use crate::error::ModelError;
 use crate::spec::DecoderSpec;
@@ -51,5 +52,25 @@ impl Model {
     /// Loads a Hugging Face directory, a GGUF file, or a name that [`crate::pull`] knows and has in the cache.
     pub fn load(_reference: &str, _options: LoadOptions) -> Result<Model, ModelError> {
         todo!()
+    }
+
+    /// Whether every sequence of a batch is one the model can read: known tokens, at least one, and no more (with the
+    /// parents it continues) than the model has positions for.
+    pub fn check_batch(&self, batch: &TokenBatch) -> Result<(), ModelError> {
+        let limit = self.spec.max_position_embeddings;
+        let mut lengths: Vec<usize> = Vec::with_capacity(batch.segments.len());
+        for (sequence, segment) in batch.segments.iter().enumerate() {
+            let before = segment.parent.map_or(0, |parent| lengths[parent]);
+            let tokens = before + segment.len;
+            lengths.push(tokens);
+            if segment.len == 0 || tokens > limit {
+                return Err(ModelError::SequenceLength { sequence, tokens, limit });
+            }
+        }
+        let vocabulary = self.spec.vocab_size;
+        match batch.ids.iter().position(|&id| id as usize >= vocabulary) {
+            Some(position) => Err(ModelError::UnknownToken { position, id: batch.ids[position], vocabulary }),
+            None => Ok(()),
+        }
     }
 }

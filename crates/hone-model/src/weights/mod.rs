@@ -78,6 +78,11 @@ impl WeightFiles {
         Ok(WeightFiles { path, source: Box::new(GgufWeights::new(gguf)?), asked: Mutex::default() })
     }
 
+    /// The directory or file.
+    pub fn path(&self) -> &Path {
+        &self.path
+    }
+
     /// Every tensor's name, sorted.
     pub fn tensor_names(&self) -> Vec<String> {
         self.source.names()
