@@ -131,7 +131,11 @@ fn check_real(name: &str, path: &Path, golden: &Golden) {
             }
         }
         if dtype == DType::BF16 {
-            eprintln!("{name}: bf16 at {:.4} from f32, transformers at {:.4}", ours_to_exact / 3.0, theirs_to_exact / 3.0);
+            eprintln!(
+                "{name}: bf16 at {:.4} from f32, transformers at {:.4}",
+                ours_to_exact / 3.0,
+                theirs_to_exact / 3.0
+            );
             assert!(ours_to_exact <= 1.5 * theirs_to_exact, "{name}: {ours_to_exact} against {theirs_to_exact}");
         }
     }
