@@ -213,10 +213,13 @@ fn fit(ids: Vec<u32>, trained: Vec<bool>, example: &Example, bos: Option<u32>, o
             .map(|(ids, trained)| one(ids.to_vec(), trained.to_vec(), 0))
             .collect(),
     };
-    let kept: Vec<_> = pieces.into_iter().filter(|p| p.trained.contains(&true)).collect();
-    if kept.is_empty() {
-        let detail = format!("{length} tokens, the trained ones all behind `max_length` {limit}");
-        return Outcome::Dropped(DropReason::AllTruncated, detail);
+    let (mut kept, lost): (Vec<_>, Vec<_>) = pieces.into_iter().partition(|p| p.trained.contains(&true));
+    match kept.last_mut() {
+        Some(last) => last.truncated += lost.iter().map(|p| p.ids.len()).sum::<usize>(),
+        None => {
+            let detail = format!("{length} tokens, the trained ones all behind `max_length` {limit}");
+            return Outcome::Dropped(DropReason::AllTruncated, detail);
+        }
     }
     Outcome::Kept(kept)
 }

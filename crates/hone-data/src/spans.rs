@@ -62,7 +62,7 @@ fn turn_end(messages: &[Message], index: usize, text: &str, render: Render) -> O
     Some(in_text + marker.trim_end().len())
 }
 
-#[derive(Clone, Copy, PartialEq)]
+#[derive(Clone, Copy)]
 enum Edge {
     Start,
     End,
@@ -74,19 +74,33 @@ fn content_edge(messages: &[Message], index: usize, text: &str, edge: Edge, rend
     while text.contains(&mark) {
         mark.push('x');
     }
-    let mut marked = messages.to_vec();
-    let content = &mut marked[index].content;
+    let content = &messages[index].content;
     // Inside the white space around the content, which many templates trim away.
     let at = match edge {
         Edge::Start => content.len() - content.trim_start().len(),
         Edge::End => content.trim_end().len(),
     };
-    content.insert_str(at, &mark);
-    let rendered = render(&marked, false).ok()?;
-    let found = rendered.find(&mark)?;
-    let unmarked_tail = &rendered[found + mark.len()..];
-    let same = text.get(..found) == rendered.get(..found) && text.get(found..) == Some(unmarked_tail);
-    same.then_some(found)
+    let mut added = content.clone();
+    added.insert_str(at, &mark);
+    let around = |content: String| {
+        let mut marked = messages.to_vec();
+        marked[index].content = content;
+        let rendered = render(&marked, false).ok()?;
+        let (before, after) = rendered.split_once(&mark)?;
+        Some((before.to_string(), after.to_string()))
+    };
+    if let Some((before, after)) = around(added)
+        && text.strip_prefix(&before) == Some(&after)
+    {
+        return Some(before.len());
+    }
+    // The template drops the part the mark stood in (a thought of an earlier turn): the mark takes the whole content's place.
+    let (before, after) = around(mark.clone())?;
+    let fits = text.len() >= before.len() + after.len() && text.starts_with(&before) && text.ends_with(&after);
+    fits.then_some(match edge {
+        Edge::Start => before.len(),
+        Edge::End => text.len() - after.len(),
+    })
 }
 
 fn common_prefix<'a>(a: &'a str, b: &str) -> &'a str {

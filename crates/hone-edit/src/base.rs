@@ -4,7 +4,7 @@
 
 use hone_engine::{DType, Tensor, WeightRef};
 use hone_model::Model;
-use hone_model::decoder::Norm;
+use hone_model::decoder::{EMBED_TOKENS, LM_HEAD, NamedWeight};
 
 /// What kind of weight stands at a name: what hooks can do with it differs.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -85,24 +85,23 @@ impl Base {
             tied_head: decoder.lm_head.is_none(),
             weights: Vec::new(),
         };
-        base.matrix("model.embed_tokens", WeightKind::Embedding, &decoder.embed_tokens);
-        for layer in &decoder.layers {
-            base.norm(Some(&layer.input_norm));
-            for linear in [&layer.q, &layer.k, &layer.v] {
-                base.linear(linear);
-            }
-            base.norm(layer.q_norm.as_ref());
-            base.norm(layer.k_norm.as_ref());
-            base.linear(&layer.o);
-            base.norm(layer.post_attention_norm.as_ref());
-            base.norm(Some(&layer.mlp_norm));
-            for linear in [&layer.gate, &layer.up, &layer.down] {
-                base.linear(linear);
-            }
-            base.norm(layer.post_mlp_norm.as_ref());
+        for (name, weight) in decoder.tensors() {
+            let kind = match weight {
+                NamedWeight::Matrix(_) if name == EMBED_TOKENS => WeightKind::Embedding,
+                NamedWeight::Matrix(_) if name == LM_HEAD => WeightKind::Head,
+                NamedWeight::Matrix(_) => WeightKind::Linear,
+                NamedWeight::Vector(_) if name.ends_with(".bias") => WeightKind::Bias,
+                NamedWeight::Vector(_) => WeightKind::Norm,
+            };
+            let value = match weight {
+                NamedWeight::Matrix(matrix) => BaseValue::Matrix(matrix.clone()),
+                NamedWeight::Vector(vector) => BaseValue::Vector(vector.clone()),
+            };
+            base.push(name, kind, value);
         }
-        base.norm(Some(&decoder.norm));
-        base.matrix("lm_head", WeightKind::Head, decoder.lm_head.as_ref().unwrap_or(&decoder.embed_tokens));
+        if base.tied_head {
+            base.push(LM_HEAD.into(), WeightKind::Head, BaseValue::Matrix(decoder.embed_tokens.clone()));
+        }
         base
     }
 
@@ -114,27 +113,6 @@ impl Base {
     /// The linear maps inside the layers, in order of the forward pass.
     pub fn linears(&self) -> impl Iterator<Item = &BaseWeight> {
         self.weights.iter().filter(|w| w.kind == WeightKind::Linear)
-    }
-
-    fn linear(&mut self, linear: &hone_model::Linear) {
-        self.matrix(&linear.name, WeightKind::Linear, &linear.weight);
-        if let Some(bias) = &linear.bias {
-            self.vector(format!("{}.bias", linear.name), WeightKind::Bias, bias);
-        }
-    }
-
-    fn norm(&mut self, norm: Option<&Norm>) {
-        if let Some(norm) = norm {
-            self.vector(norm.name.clone(), WeightKind::Norm, &norm.weight);
-        }
-    }
-
-    fn vector(&mut self, name: String, kind: WeightKind, value: &Tensor) {
-        self.push(name, kind, BaseValue::Vector(value.clone()));
-    }
-
-    fn matrix(&mut self, module: &str, kind: WeightKind, value: &WeightRef) {
-        self.push(format!("{module}.weight"), kind, BaseValue::Matrix(value.clone()));
     }
 
     /// Adds a weight; its shape is read from the value.

@@ -17,6 +17,9 @@ pub struct Ledger {
     pub outcome: Outcome,
     /// User-set rules that were broken, in words; not empty means exit code 3.
     pub broken_rules: Vec<String>,
+    /// What the reader should know besides: tasks and examples left out.
+    #[serde(default)]
+    pub notes: Vec<String>,
     /// Task by task.
     pub tasks: Vec<TaskComparison>,
     /// Paired examples behind `tasks`, for the report: the flips, and some unchanged ones.

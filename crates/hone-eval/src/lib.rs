@@ -2,10 +2,16 @@
 //!
 //! Floor 3. It knows nothing of HTML.
 
+pub mod compare;
 pub mod error;
+pub mod files;
 pub mod ledger;
 pub mod metrics;
 pub mod python;
+pub mod rules;
 pub mod scorecard;
+pub mod statistics;
+pub mod verdict;
 
+pub use compare::{CompareOptions, compare};
 pub use error::EvalError;

@@ -48,13 +48,11 @@ impl<R: BufRead> Iterator for Texts<R> {
             }
             self.number += 1;
             let blank = matches!(read, Line::Read) && self.line.iter().all(u8::is_ascii_whitespace);
-            let ends = match self.sample_by {
-                SampleBy::Line => true,
-                SampleBy::Paragraph => blank,
-                SampleBy::Document => false,
-            };
             if blank && first_line.is_none() {
                 continue;
+            }
+            if blank && self.sample_by == SampleBy::Paragraph {
+                break;
             }
             first_line.get_or_insert(self.number);
             long |= matches!(read, Line::TooLong) || text.len() + self.line.len() > self.limits.row_bytes;
@@ -63,7 +61,7 @@ impl<R: BufRead> Iterator for Texts<R> {
                 text.extend_from_slice(content.strip_suffix(b"\r").unwrap_or(content));
                 text.push(b'\n');
             }
-            if ends {
+            if self.sample_by == SampleBy::Line {
                 break;
             }
         }

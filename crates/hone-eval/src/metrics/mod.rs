@@ -14,6 +14,8 @@ pub mod porter;
 pub mod rouge;
 pub mod squad;
 
+use std::f64::consts::LN_2;
+
 use serde::{Deserialize, Serialize};
 use serde_json::{Map, Value};
 
@@ -162,7 +164,8 @@ impl Aggregation {
             }
             Aggregation::WeightedPerplexity | Aggregation::BitsPerByte => {
                 let (a, b) = examples.fold((0.0, 0.0), |(a, b), e| (a + part(e, 0), b + part(e, 1)));
-                if self == Aggregation::BitsPerByte { -(a / b) / std::f64::consts::LN_2 } else { (-a / b).exp() }
+                // A perplexity beyond every number stays one: JSON has no infinity.
+                if self == Aggregation::BitsPerByte { -(a / b) / LN_2 } else { (-a / b).exp().min(f64::MAX) }
             }
             Aggregation::Bleu | Aggregation::BleuNone | Aggregation::BleuFloor | Aggregation::BleuAddK => {
                 let mut sum = BleuCounts::default();
@@ -340,7 +343,9 @@ impl Metric {
     /// A target's score: `acc` is whether greedy decoding writes it; perplexity is by document, not by token.
     pub fn of_target(&self, log_likelihood: f64, is_greedy: bool) -> ExampleScore {
         match self.measure {
-            Measure::Perplexity => ExampleScore { score: (-log_likelihood).exp(), parts: vec![log_likelihood, 1.0] },
+            Measure::Perplexity => {
+                ExampleScore { score: (-log_likelihood).exp().min(f64::MAX), parts: vec![log_likelihood, 1.0] }
+            }
             _ => ExampleScore::plain(f64::from(is_greedy)),
         }
     }

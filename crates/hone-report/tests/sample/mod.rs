@@ -85,6 +85,7 @@ pub fn report() -> Report {
             verdict: "Better on telecom by 12.4 ± 2.1 points; lost 3.0 ± 1.2 on boolq; no measurable change on arc_easy, piqa. Do not ship if you need boolq.".into(),
             outcome: Outcome::Mixed,
             broken_rules: vec!["boolq may lose at most 2 points, lost 3.0".into()],
+            notes: Vec::new(),
             tasks,
             examples,
         },

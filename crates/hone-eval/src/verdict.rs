@@ -1,0 +1,78 @@
+//! The verdict in words: what got better, what got worse, what did not measurably change, and who should not ship.
+
+use crate::compare::SIGNIFICANCE;
+use crate::ledger::TaskComparison;
+
+/// One sentence over all tasks, targets first.
+pub fn in_words(tasks: &[TaskComparison]) -> String {
+    let of = |verdict: &str| {
+        let mut some: Vec<&TaskComparison> = tasks.iter().filter(|t| t.verdict == verdict).collect();
+        some.sort_by_key(|t| !t.is_target);
+        some
+    };
+    let (better, worse, unchanged) = (of("better"), of("worse"), of("unchanged"));
+    let mut parts = Vec::new();
+    if !better.is_empty() {
+        let gain = |t: &&TaskComparison| match t.is_share {
+            true => format!("{} by {}{}", t.name, points(t), doubt(t)),
+            false => format!("{}{}", from_to(t), doubt(t)),
+        };
+        parts.push(format!("better on {}", list(&better.iter().map(gain).collect::<Vec<_>>(), "and")));
+    }
+    let (lost_shares, other_losses): (Vec<&TaskComparison>, Vec<_>) = worse.iter().partition(|t| t.is_share);
+    if !lost_shares.is_empty() {
+        let losses: Vec<String> =
+            lost_shares.iter().map(|t| format!("{} on {}{}", points(t), t.name, doubt(t))).collect();
+        parts.push(format!("lost {}", list(&losses, "and")));
+    }
+    if !other_losses.is_empty() {
+        let losses: Vec<String> = other_losses.iter().map(|t| format!("{}{}", from_to(t), doubt(t))).collect();
+        parts.push(format!("worse on {}", list(&losses, "and")));
+    }
+    if !unchanged.is_empty() {
+        let (missed, others): (Vec<&TaskComparison>, Vec<_>) = unchanged.iter().partition(|t| t.is_target);
+        if !missed.is_empty() {
+            parts.push(format!("no measurable change on {}, which the tuning was for", names(&missed, "and")));
+        }
+        if !others.is_empty() {
+            parts.push(format!("no measurable change on {}", names(&others, "and")));
+        }
+    }
+    if !worse.is_empty() {
+        parts.push(format!("do not ship if you need {}", names(&worse, "or")));
+    }
+    parts.join("; ")
+}
+
+/// `3.0 ± 1.2 points`: the size of a change in a share, with half its interval.
+fn points(task: &TaskComparison) -> String {
+    let half = (task.ci_high - task.ci_low) / 2.0;
+    format!("{:.1} ± {:.1} points", task.difference.abs() * 100.0, half * 100.0)
+}
+
+/// `wikitext (word perplexity 31.2 to 33.9)`: a change in a metric that is no share.
+fn from_to(task: &TaskComparison) -> String {
+    let digits = if task.base.abs().max(task.tuned.abs()) >= 10.0 { 1 } else { 3 };
+    format!("{} ({} {:.digits$} to {:.digits$})", task.name, task.metric.replace('_', " "), task.base, task.tuned)
+}
+
+/// A remark where the change alone is measurable but might be chance among so many tasks.
+fn doubt(task: &TaskComparison) -> String {
+    match task.p_holm {
+        Some(p) if p >= SIGNIFICANCE => format!(" (may be chance among so many tasks: Holm's p = {p:.2})"),
+        _ => String::new(),
+    }
+}
+
+fn names(tasks: &[&TaskComparison], word: &str) -> String {
+    list(&tasks.iter().map(|t| t.name.clone()).collect::<Vec<_>>(), word)
+}
+
+/// `a`, `a and b`, `a, b and c`.
+fn list(items: &[String], word: &str) -> String {
+    match items {
+        [] => String::new(),
+        [one] => one.clone(),
+        [most @ .., last] => format!("{} {word} {last}", most.join(", ")),
+    }
+}

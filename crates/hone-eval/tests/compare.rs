@@ -1,0 +1,200 @@
+//! Scorecards paired, compared, judged, written and read.
+
+use hone_eval::compare::{CompareOptions, compare};
+use hone_eval::ledger::Outcome;
+use hone_eval::metrics::Aggregation;
+use hone_eval::rules::Rule;
+use hone_eval::scorecard::{MetricValue, Scorecard, ScorecardHeader, ScorecardRow};
+use hone_eval::{EvalError, files};
+
+fn card(task: &str, metric: MetricValue, rows: Vec<(f64, Vec<f64>)>) -> Scorecard {
+    let row = |(i, (score, parts)): (usize, (f64, Vec<f64>))| ScorecardRow {
+        id: i.to_string(),
+        prompt_sha256: format!("hash {i}"),
+        prompt: format!("Question {i}"),
+        target: "yes".into(),
+        choices: Vec::new(),
+        answer: if score > 0.0 { "yes" } else { "no" }.into(),
+        target_score: None,
+        scores: [(metric.name.clone(), score)].into(),
+        parts: if parts.is_empty() { Default::default() } else { [(metric.name.clone(), parts)].into() },
+        score,
+    };
+    let n = rows.len();
+    let rows = rows.into_iter().enumerate().map(row).collect();
+    let header = ScorecardHeader {
+        task: task.into(),
+        version: "1.0".into(),
+        task_sha256: "abc".into(),
+        model: "base".into(),
+        model_sha256: "123".into(),
+        edit: None,
+        dtype: "f32".into(),
+        kind: "multiple_choice".into(),
+        num_fewshot: 0,
+        fewshot_seed: 1234,
+        chat_template: false,
+        main_metric: metric.name.clone(),
+        truncated: 0,
+        n,
+        metrics: vec![metric],
+        seconds: 0.5,
+    };
+    Scorecard { header, rows }
+}
+
+fn accuracy(task: &str, right: impl Fn(usize) -> bool, n: usize) -> Scorecard {
+    let metric = MetricValue {
+        name: "acc".into(),
+        value: 0.0,
+        stderr: None,
+        higher_is_better: true,
+        aggregation: Aggregation::Mean,
+        is_share: true,
+    };
+    card(task, metric, (0..n).map(|i| (f64::from(right(i)), Vec::new())).collect())
+}
+
+fn perplexity(task: &str, per_word: impl Fn(usize) -> f64, n: usize) -> Scorecard {
+    let metric = MetricValue {
+        name: "word_perplexity".into(),
+        value: 0.0,
+        stderr: None,
+        higher_is_better: false,
+        aggregation: Aggregation::WeightedPerplexity,
+        is_share: false,
+    };
+    let row = |i: usize| {
+        let words = (50 + 13 * (i % 7)) as f64;
+        (per_word(i).exp(), vec![-per_word(i) * words, words])
+    };
+    card(task, metric, (0..n).map(row).collect())
+}
+
+#[test]
+fn gains_losses_and_no_change_are_told_apart() {
+    let base = [
+        accuracy("telecom", |i| i % 3 == 0, 300),
+        accuracy("boolq", |i| i % 10 < 6, 300),
+        accuracy("arc_easy", |i| i % 2 == 0, 300),
+        perplexity("wikitext", |i| 3.0 + (i % 5) as f64 / 10.0, 60),
+    ];
+    let tuned = [
+        accuracy("arc_easy", |i| i % 2 == 0 || i % 60 == 1, 300),
+        accuracy("telecom", |i| i % 3 == 0 || i % 7 == 0, 300),
+        accuracy("boolq", |i| i % 10 < 6 && i % 12 != 0, 300),
+        perplexity("wikitext", |i| 3.1 + (i % 5) as f64 / 10.0 + (i % 3) as f64 / 100.0, 60),
+    ];
+    let options = CompareOptions { targets: vec!["telecom".into()], ..CompareOptions::default() };
+    let ledger = compare(&base, &tuned, &options).unwrap();
+    assert_eq!(ledger.outcome, Outcome::Mixed);
+    let words = "better on telecom by 9.3 ± 3.2 points; lost 5.0 ± 2.5 points on boolq; worse on wikitext (word perplexity \
+                 24.5 to 27.4); no measurable change on arc_easy; do not ship if you need boolq or wikitext";
+    assert_eq!(ledger.verdict, words);
+    let telecom = &ledger.tasks[0];
+    // Of 300: multiples of 7 that are not multiples of 3.
+    assert_eq!((telecom.gained, telecom.lost, telecom.both_right, telecom.both_wrong), (28, 0, 100, 172));
+    assert!((telecom.difference - 28.0 / 300.0).abs() < 1e-12);
+    assert_eq!(telecom.mcnemar_p, Some(2.0 * 0.5f64.powi(28)));
+    assert!(telecom.is_target && telecom.ci_low > 0.0 && telecom.ci_low < telecom.difference);
+    let verdicts: Vec<&str> = ledger.tasks.iter().map(|t| t.verdict.as_str()).collect();
+    assert_eq!(verdicts, ["better", "worse", "unchanged", "worse"]);
+    let wikitext = &ledger.tasks[3];
+    assert_eq!(wikitext.mcnemar_p, None);
+    // The same documents resampled on both sides: the interval is that of the difference, not of two perplexities.
+    assert!(wikitext.ci_low > 0.0 && wikitext.ci_high - wikitext.ci_low < 1.0, "{wikitext:?}");
+    let lost = ledger.examples.iter().filter(|e| e.task == "boolq" && e.change == "lost").count();
+    assert_eq!(lost, 20);
+    assert_eq!(ledger.examples.iter().filter(|e| e.task == "boolq" && e.change == "both_right").count(), 5);
+}
+
+#[test]
+fn chance_is_not_called_a_change() {
+    // Six of eight flips one way: 25 points, but McNemar's p is 0.29.
+    let base = [accuracy("small", |i| i >= 6 && i < 8, 24)];
+    let tuned = [accuracy("small", |i| i < 6, 24)];
+    let ledger = compare(&base, &tuned, &CompareOptions::default()).unwrap();
+    assert_eq!(ledger.tasks[0].verdict, "unchanged");
+    assert_eq!(ledger.outcome, Outcome::Unchanged);
+    // One example, however clear, is none.
+    let one = compare(&[accuracy("one", |_| false, 1)], &[accuracy("one", |_| true, 1)], &CompareOptions::default());
+    assert_eq!(one.unwrap().tasks[0].verdict, "unchanged");
+}
+
+#[test]
+fn cards_of_different_questions_are_not_paired() {
+    let base = accuracy("boolq", |_| true, 10);
+    let refused = |change: &dyn Fn(&mut Scorecard)| {
+        let mut tuned = base.clone();
+        change(&mut tuned);
+        compare(std::slice::from_ref(&base), &[tuned], &CompareOptions::default()).unwrap_err().to_string()
+    };
+    let message = refused(&|c| c.header.version = "2.0".into());
+    assert!(message.contains("task version 1.0 against 2.0"), "{message}");
+    let message = refused(&|c| c.header.chat_template = true);
+    assert!(message.contains("chat template off against on"), "{message}");
+    let message = refused(&|c| {
+        c.rows[3].prompt = "Question 3, please".into();
+        c.rows[3].prompt_sha256 = "other".into();
+    });
+    assert!(message.contains("1 of 10 prompts differ; example 3") && message.contains("please"), "{message}");
+    let message = refused(&|c| c.header.task = "piqa".into());
+    assert!(message.contains("no task in common: boolq against piqa"), "{message}");
+    let message = refused(&|c| c.rows.iter_mut().for_each(|r| r.id += "x"));
+    assert!(message.contains("no example in common"), "{message}");
+}
+
+#[test]
+fn what_one_side_lacks_is_left_out_and_said() {
+    let base = [accuracy("boolq", |i| i % 2 == 0, 40), accuracy("piqa", |_| true, 5)];
+    let tuned = [accuracy("boolq", |i| i % 2 == 0, 30), accuracy("arc", |_| true, 5)];
+    let ledger = compare(&base, &tuned, &CompareOptions::default()).unwrap();
+    assert_eq!((ledger.tasks.len(), ledger.tasks[0].n, ledger.tasks[0].unpaired), (1, 30, 10));
+    assert_eq!(ledger.notes.len(), 3, "{:?}", ledger.notes);
+}
+
+#[test]
+fn rules_break_on_the_side_that_harms() {
+    let base = [accuracy("boolq", |i| i % 10 < 6, 300), perplexity("wikitext", |_| 3.0, 20)];
+    let tuned = [accuracy("boolq", |i| i % 10 < 5, 300), perplexity("wikitext", |_| 3.2, 20)];
+    let broken = |rules: &str| {
+        let fail_if = serde_json::from_str(rules).unwrap();
+        compare(&base, &tuned, &CompareOptions { fail_if, ..CompareOptions::default() }).map(|l| l.broken_rules)
+    };
+    assert_eq!(
+        broken(r#"{"boolq": {"drop_over": 3}}"#).unwrap(),
+        ["boolq: acc worse by 10.0 points, over the limit of 3"]
+    );
+    assert_eq!(broken(r#"{"boolq": {"drop_over": 12}, "wikitext": {"drop_over": 5}}"#).unwrap(), [""; 0]);
+    assert_eq!(
+        broken(r#"{"wikitext": {"drop_over": 2, "worse_than": 24}, "boolq": {"worse_than": 55}}"#).unwrap().len(),
+        3
+    );
+    let message = broken(r#"{"bolq": {"drop_over": 3}}"#).unwrap_err().to_string();
+    assert!(message.contains("did you mean `boolq`?"), "{message}");
+    assert!(broken(r#"{"boolq": {}}"#).is_err());
+    assert!(serde_json::from_str::<Rule>(r#"{"drop": 3}"#).is_err());
+}
+
+#[test]
+fn cards_read_back_and_bad_lines_are_named() {
+    let directory = tempfile::tempdir().unwrap();
+    let path = directory.path().join("scorecards/wikitext.jsonl");
+    let card = perplexity("wikitext", |i| 2.0 + i as f64 / 3.0, 4);
+    files::write_scorecard(&path, &card).unwrap();
+    assert_eq!(files::read_scorecard(&path).unwrap(), card);
+    assert_eq!(files::read_scorecards(directory.path()).unwrap(), [card]);
+    assert_eq!(std::fs::read_dir(path.parent().unwrap()).unwrap().count(), 1, "no temporary file stays behind");
+
+    let text = std::fs::read_to_string(&path).unwrap();
+    let with = |text: String| {
+        std::fs::write(&path, text).unwrap();
+        files::read_scorecard(&path).unwrap_err()
+    };
+    let cut: String = text.lines().take(4).map(|l| format!("{l}\n")).collect();
+    assert!(matches!(with(cut), EvalError::Scorecard { line: 4, .. }));
+    let broken = with(text.replace(r#""id":"2","#, ""));
+    assert!(matches!(&broken, EvalError::Scorecard { line: 4, problem, .. } if problem.contains("`id`")), "{broken}");
+    assert!(matches!(with(String::new()), EvalError::Scorecard { line: 1, .. }));
+    assert!(matches!(files::read_scorecards(&directory.path().join("none")), Err(EvalError::Io { .. })));
+}

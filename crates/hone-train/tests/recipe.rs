@@ -1,0 +1,134 @@
+//! Recipes: what is read, what is refused and how it is said, what is written back.
+
+use std::path::Path;
+
+use hone_train::recipe::{Precision, Schedule, parse};
+use hone_train::{Recipe, TrainError};
+
+const RECIPE: &str = "\
+model: SmolLM2-135M-Instruct
+data:
+  path: train.jsonl
+  validation_fraction: 0.05
+method: {type: lora, r: 8}
+train:
+  lr: 1e-4
+  epochs: 2
+  schedule: linear
+eval:
+  before_after: [telecom, arc_easy]
+  fail_if: {arc_easy: {drop_over: 3}}
+";
+
+fn read(text: &str, set: &[&str]) -> Result<Recipe, TrainError> {
+    let overrides: Vec<String> = set.iter().map(|s| s.to_string()).collect();
+    parse(text, "recipe.yaml", &overrides)
+}
+
+fn refusal(text: &str, set: &[&str]) -> String {
+    read(text, set).expect_err("should have been refused").to_string()
+}
+
+#[test]
+fn a_recipe_is_read_with_its_defaults() {
+    let recipe = read(RECIPE, &[]).unwrap();
+    assert_eq!(recipe.model, "SmolLM2-135M-Instruct");
+    assert_eq!(recipe.train.learning_rate, Some(1e-4));
+    assert_eq!((recipe.train.schedule, recipe.train.dtype), (Schedule::Linear, Precision::Bf16));
+    assert_eq!(recipe.eval.fail_if["arc_easy"].drop_over, 3.0);
+    let shortest = read("{model: m, data: {path: d.jsonl}}", &[]).unwrap();
+    assert_eq!(shortest.method.word(), "lora");
+    let word = read("{model: m, data: {path: d.jsonl}, method: full}", &["method.target_modules=[norm]"]).unwrap();
+    assert_eq!((word.method.word(), word.method.0["target_modules"][0].as_str()), ("full", Some("norm")));
+}
+
+#[test]
+fn overrides_are_typed_by_their_key() {
+    let set = ["train.learning_rate=3e-5", "model=123", "train.dtype=f32", "data.path=a: b", "eval.before_after=[x]"];
+    let recipe = read(RECIPE, &set).unwrap();
+    assert_eq!(recipe.train.learning_rate, Some(3e-5));
+    assert_eq!((recipe.model.as_str(), recipe.data.path.as_deref()), ("123", Some("a: b")));
+    assert_eq!(recipe.train.dtype, Precision::F32);
+    assert_eq!(recipe.eval.before_after, ["x"]);
+    let mixed = "{model: m, data: {mix: [{path: a, weight: 1}, {path: b, weight: 1}]}}";
+    assert_eq!(read(mixed, &["data.mix.1.weight=2"]).unwrap().data.mix[1].weight, Some(2.0));
+    for key in ["lr", "learning_rate"] {
+        let rate = read(RECIPE, &[&format!("train.{key}=5e-4")]).unwrap().train.learning_rate;
+        assert_eq!(rate, Some(5e-4), "{key}");
+    }
+}
+
+#[test]
+fn the_resolved_recipe_reads_back_as_itself() {
+    for set in [&[][..], &["method={type: full}"], &["train.dtype=f32", "method.use_rslora=true", "data.packing=true"]]
+    {
+        let mut recipe = read(RECIPE, set).unwrap();
+        recipe.directory = "/somewhere".into();
+        let resolved = recipe.resolved().unwrap();
+        assert_eq!(resolved.data.path.as_deref(), Some("/somewhere/train.jsonl"));
+        assert!(resolved.train.learning_rate.is_some());
+        let text = resolved.to_yaml().unwrap();
+        let mut again = read(&text, &[]).unwrap_or_else(|e| panic!("{e}\n{text}"));
+        again.directory = recipe.directory.clone();
+        assert_eq!(again, resolved, "{text}");
+        assert_eq!(again.resolved().unwrap(), resolved);
+    }
+}
+
+#[test]
+fn what_is_wrong_is_named_with_its_line() {
+    let line = |from: &str, to: &str| refusal(&RECIPE.replace(from, to), &[]);
+    for (message, expected) in [
+        (line("  epochs", "  epohcs"), "recipe.yaml, line 8: unknown key `epohcs` in `train`; did you mean `epochs`?"),
+        (
+            line("eval:", "evals:"),
+            "recipe.yaml, line 10: unknown key `evals` at the top of a recipe; did you mean `eval`?",
+        ),
+        (line("  epochs: 2", "  epochs: two"), "line 8: `train.epochs`: found \"two\""),
+        (line("  epochs: 2", "  epochs: -1"), "line 8: `train.epochs`: found -1, expected a number above 0"),
+        (line("  epochs: 2", "  num_train_epochs: 2"), "here it is called `train.epochs`"),
+        (line("  epochs: 2", "  max_seq_length: 2"), "here it is called `data.max_length`"),
+        (line("  epochs: 2", "  steps: 0"), "`train.steps`: found 0, expected 1 or more"),
+        (line("  epochs: 2", "  epochs: 2\n  steps: 5"), "both `steps` and `epochs`"),
+        (line("linear", "triangular"), "line 9: `train.schedule`: found \"triangular\""),
+        (line("r: 8", "rank: 8"), "line 5: `method`: `lora` has no field `rank`"),
+        (line("r: 8", "use_dora: true"), "`use_dora` is set to true, which is not supported"),
+        (line("type: lora", "type: lorra"), "method `lorra` is not known; did you mean `lora`?"),
+        (line("model: SmolLM2-135M-Instruct", "model: 3"), "line 1: `model`: found 3"),
+        (line("model: SmolLM2-135M-Instruct\n", ""), "no `model`"),
+        (
+            line("  path: train.jsonl", "  pth: train.jsonl"),
+            "line 3: unknown key `pth` in `data`; did you mean `path`?",
+        ),
+        (line("drop_over: 3", "drop_over: -3"), "`eval.fail_if.arc_easy.drop_over`: found -3"),
+        (line("drop_over: 3", "drop: 3"), "unknown key `drop` in `eval.fail_if.arc_easy`; did you mean `drop_over`?"),
+        (line("data:", "data: ["), "recipe.yaml, line"),
+        (refusal("just text", &[]), "expected keys"),
+        (refusal("", &[]), "expected keys"),
+        (refusal(RECIPE, &["train.lrr=1"]), "--set train.lrr=1: unknown key `lrr`"),
+        (refusal(RECIPE, &["train.steps"]), "expected `key=value`"),
+        (refusal(RECIPE, &["train.epochs=["]), "the value is no YAML"),
+        (refusal(RECIPE, &["model.x=1"]), "`model` holds"),
+    ] {
+        assert!(message.contains(expected), "said: {message}\nexpected: {expected}");
+    }
+}
+
+#[test]
+fn a_file_that_is_no_recipe_is_refused_before_it_is_read() {
+    let directory = tempfile::tempdir().unwrap();
+    let path = directory.path().join("big.yaml");
+    std::fs::write(&path, vec![b' '; (1 << 20) + 1]).unwrap();
+    let message = hone_train::recipe::read(&path, &[]).unwrap_err().to_string();
+    assert!(message.contains("is this the data file?"), "{message}");
+    let missing = hone_train::recipe::read(Path::new("nowhere.yaml"), &[]).unwrap_err().to_string();
+    assert!(missing.contains("nowhere.yaml"), "{missing}");
+}
+
+#[test]
+fn the_schema_has_every_part_and_every_method() {
+    let schema = Recipe::schema().to_string();
+    for word in ["learning_rate", "validation_fraction", "lora_alpha", "drop_over", "\"const\":\"full\""] {
+        assert!(schema.contains(word), "{word}");
+    }
+}
