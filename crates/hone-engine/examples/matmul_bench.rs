@@ -7,7 +7,7 @@ use std::time::{Duration, Instant};
 
 use hone_engine::cpu::{self, Level};
 use hone_engine::matmul::{matmul_nn, matmul_nt, matmul_nt_add, matmul_tn};
-use hone_engine::{DType, RandomKey, Tensor, Weight};
+use hone_engine::{DType, Tensor, Weight};
 
 /// Seconds of processor time this process has used.
 fn processor_seconds() -> f64 {
@@ -17,9 +17,13 @@ fn processor_seconds() -> f64 {
     time.tv_sec as f64 + time.tv_nsec as f64 * 1e-9
 }
 
-fn random(rows: usize, columns: usize, dtype: DType, name: &str) -> Tensor {
-    let key = RandomKey::new(1).named(name);
-    let values: Vec<f32> = (0..rows * columns).map(|i| key.uniform(i as u64) - 0.5).collect();
+fn random(rows: usize, columns: usize, dtype: DType, seed: u64) -> Tensor {
+    let mut state = seed | 1;
+    let mut next = || {
+        state = state.wrapping_mul(6_364_136_223_846_793_005).wrapping_add(1_442_695_040_888_963_407);
+        (state >> 40) as f32 / (1 << 24) as f32 - 0.5
+    };
+    let values: Vec<f32> = (0..rows * columns).map(|_| next()).collect();
     Tensor::from_slice([rows, columns], &values).to_dtype(dtype)
 }
 
@@ -72,7 +76,7 @@ fn main() {
             (16, 576, 49152),
         ] {
             let flops = 2.0 * (m * k * n) as f64;
-            let (x, w) = (random(m, k, dtype, "x"), random(n, k, dtype, "w"));
+            let (x, w) = (random(m, k, dtype, 1), random(n, k, dtype, 2));
             let weight = Weight::dense(w.clone());
             weight.prepare(false);
             measure(&format!("x W^T        [{m}, {k}] x [{k}, {n}]"), flops, seconds, || weight.forward(&x));
@@ -80,7 +84,7 @@ fn main() {
                 continue;
             }
             measure(&format!("x W^T plain  [{m}, {k}] x [{k}, {n}]"), flops, seconds, || matmul_nt(&x, &w, dtype));
-            let dy = random(m, n, dtype, "dy");
+            let dy = random(m, n, dtype, 3);
             measure(&format!("dy W         [{m}, {n}] x [{n}, {k}]"), flops, seconds, || weight.backward(&dy));
             if n < 2000 {
                 weight.prepare(true);
@@ -92,14 +96,19 @@ fn main() {
         }
         for (m, k, n) in [(1024, 576, 16), (1024, 1536, 16), (1024, 576, 8)] {
             let flops = 2.0 * (m * k * n) as f64;
-            let (x, a) = (random(m, k, dtype, "x"), random(n, k, dtype, "a"));
+            let (x, a) = (random(m, k, dtype, 1), random(n, k, dtype, 4));
             let u = matmul_nt(&x, &a, dtype);
             measure(&format!("x A^T        [{m}, {k}] x [{k}, {n}]"), flops, seconds, || matmul_nt(&x, &a, dtype));
             measure(&format!("u A          [{m}, {n}] x [{n}, {k}]"), flops, seconds, || matmul_nn(&u, &a, dtype));
-            let (b, mut y) = (random(k, n, dtype, "b"), random(m, k, dtype, "y"));
+            let (b, mut y) = (random(k, n, dtype, 5), random(m, k, dtype, 6));
             measure(&format!("y += u B^T   [{m}, {n}] x [{n}, {k}]"), flops, seconds, || {
                 matmul_nt_add(&mut y, 0.01, &u, &b);
                 Tensor::uninit([1], dtype)
+            });
+            let weight = Weight::dense(random(k, k, dtype, 7));
+            let square = flops + 2.0 * (m * k * k) as f64;
+            measure(&format!("x W^T + u B^T [{m}, {k}] x [{k}, {k}], rank {n}"), square, seconds, || {
+                weight.forward_plus(&x, &[(&u, &b)])
             });
             measure(&format!("u^T x        [{n}, {m}] x [{m}, {k}]"), flops, seconds, || matmul_tn(&u, &x, DType::F32));
             measure(&format!("x^T u        [{k}, {m}] x [{m}, {n}]"), flops, seconds, || matmul_tn(&x, &u, DType::F32));

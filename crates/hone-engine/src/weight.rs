@@ -144,50 +144,79 @@ impl Weight {
 
     /// `y = x Wᵀ`: `[tokens, in]` to `[tokens, out]`, in `x`'s type.
     pub fn forward(&self, x: &Tensor) -> Tensor {
-        let mut y = Tensor::uninit([x.rows_cols().0, self.rows], x.dtype());
-        self.multiply(cpu::level(), 0..self.rows, x, &mut y, false);
-        y
+        self.forward_plus(x, &[])
     }
 
-    /// `y += x Wᵀ`, `y` in its own type.
-    pub fn forward_add(&self, x: &Tensor, y: &mut Tensor) {
-        self.multiply(cpu::level(), 0..self.rows, x, y, true);
+    /// `y = x Wᵀ + Σ u bᵀ` over `terms` `(u, b)`, `[tokens, rank]` and `[out, rank]`: a linear map with low-rank terms,
+    /// summed in `f32` and rounded once.
+    pub fn forward_plus(&self, x: &Tensor, terms: &[(&Tensor, &Tensor)]) -> Tensor {
+        let mut y = Tensor::uninit([x.rows_cols().0, self.rows], x.dtype());
+        self.multiply(cpu::level(), 0..self.rows, x, terms, &mut y, false);
+        y
     }
 
     /// `x` times rows `range`: `[tokens, in]` to `[tokens, range.len()]` in `f32`: a chunk of an LM head. `range` starts
     /// at a multiple of [`Weight::ROW_ALIGN`].
     pub fn forward_rows_f32(&self, range: Range<usize>, x: &Tensor) -> Tensor {
         let mut y = Tensor::uninit([x.rows_cols().0, range.len()], DType::F32);
-        self.multiply(cpu::level(), range, x, &mut y, false);
+        self.multiply(cpu::level(), range, x, &[], &mut y, false);
         y
     }
 
     /// `dx = dy W`: `[tokens, out]` to `[tokens, in]`, in `dy`'s type.
     pub fn backward(&self, dy: &Tensor) -> Tensor {
+        self.backward_plus(dy, &[])
+    }
+
+    /// `dx = dy W + Σ v a` over `terms` `(v, a)`, `[tokens, rank]` and `[rank, in]`; in `dy`'s type.
+    pub fn backward_plus(&self, dy: &Tensor, terms: &[(&Tensor, &Tensor)]) -> Tensor {
         let mut dx = Tensor::uninit([dy.rows_cols().0, self.columns], dy.dtype());
-        self.multiply_turned(cpu::level(), 0..self.rows, dy, &mut dx, false);
+        self.multiply_turned(cpu::level(), 0..self.rows, dy, terms, &mut dx, false);
         dx
     }
 
     /// `dx += dy W`, for several maps of one input. `dx` `[tokens, in]` in its own type.
     pub fn backward_add(&self, dy: &Tensor, dx: &mut Tensor) {
-        self.multiply_turned(cpu::level(), 0..self.rows, dy, dx, true);
+        self.backward_plus_add(dy, &[], dx);
+    }
+
+    /// `dx += dy W + Σ v a`: [`Weight::backward_plus`] and [`Weight::backward_add`] in one.
+    pub fn backward_plus_add(&self, dy: &Tensor, terms: &[(&Tensor, &Tensor)], dx: &mut Tensor) {
+        self.multiply_turned(cpu::level(), 0..self.rows, dy, terms, dx, true);
     }
 
     /// `dx += dy W[range]`: `[tokens, range.len()]` into `[tokens, in]`; `range` as in [`Weight::forward_rows_f32`].
     pub fn backward_rows_add(&self, range: Range<usize>, dy: &Tensor, dx: &mut Tensor) {
-        self.multiply_turned(cpu::level(), range, dy, dx, true);
+        self.multiply_turned(cpu::level(), range, dy, &[], dx, true);
     }
 
-    pub(crate) fn multiply(&self, level: Level, range: Range<usize>, x: &Tensor, y: &mut Tensor, add: bool) {
+    pub(crate) fn multiply(
+        &self,
+        level: Level,
+        range: Range<usize>,
+        x: &Tensor,
+        terms: &[(&Tensor, &Tensor)],
+        y: &mut Tensor,
+        add: bool,
+    ) {
         self.check_rows(&range);
         let width = x.rows_cols().1;
         assert_eq!(width, self.columns, "{:?} into a weight [{}, {}]", x.shape(), self.rows, self.columns);
         let right = Right { source: self.source(), first_row: range.start, turned: false };
-        matmul::product(level, y, add, 1.0, Left { source: Source::dense(x), turned: false }, right, range.len());
+        let mut sides = vec![(Left { source: Source::dense(x), turned: false }, right)];
+        sides.extend(terms.iter().map(|(u, b)| low_rank(u, b, range.len(), false)));
+        matmul::product(level, y, range.len(), add, 1.0, &sides);
     }
 
-    pub(crate) fn multiply_turned(&self, level: Level, range: Range<usize>, dy: &Tensor, dx: &mut Tensor, add: bool) {
+    pub(crate) fn multiply_turned(
+        &self,
+        level: Level,
+        range: Range<usize>,
+        dy: &Tensor,
+        terms: &[(&Tensor, &Tensor)],
+        dx: &mut Tensor,
+        add: bool,
+    ) {
         self.check_rows(&range);
         let width = dy.rows_cols().1;
         assert_eq!(width, range.len(), "{:?} back through rows {range:?} of {}", dy.shape(), self.rows);
@@ -200,7 +229,9 @@ impl Weight {
             }
             _ => Right { source: self.source(), first_row: range.start, turned: true },
         };
-        matmul::product(level, dx, add, 1.0, left, right, self.columns);
+        let mut sides = vec![(left, right)];
+        sides.extend(terms.iter().map(|(v, a)| low_rank(v, a, self.columns, true)));
+        matmul::product(level, dx, self.columns, add, 1.0, &sides);
     }
 
     fn check_rows(&self, range: &Range<usize>) {
@@ -267,6 +298,15 @@ impl Weight {
             }
         }
     }
+}
+
+/// The two sides of a low-rank term: `[tokens, rank]`, and `[n, rank]` or, with `turned`, `[rank, n]`.
+fn low_rank<'a>(u: &'a Tensor, b: &'a Tensor, n: usize, turned: bool) -> (Left<'a>, Right<'a>) {
+    let (rows, columns) = b.rows_cols();
+    let expected = if turned { (u.rows_cols().1, n) } else { (n, u.rows_cols().1) };
+    assert_eq!((rows, columns), expected, "a low-rank term of {:?} and {:?} on {n} columns", u.shape(), b.shape());
+    let left = Left { source: Source::dense(u), turned: false };
+    (left, Right { source: Source::dense(b), first_row: 0, turned })
 }
 
 fn read(plain: &RwLock<Option<Tensor>>) -> std::sync::RwLockReadGuard<'_, Option<Tensor>> {

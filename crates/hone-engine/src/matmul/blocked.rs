@@ -1,5 +1,8 @@
-//! The loops around the micro-kernels: a product is cut into regions (rows by columns) for the threads, a region into
-//! chunks of panels that stay in the second-level cache, and those are met by strips of rows that stay in the first.
+//! The loops around the micro-kernels: a product is cut into regions (rows by columns) for the threads; a region's panels
+//! stay in the second-level cache, and are met by strips of rows that stay in the first.
+//!
+//! A product may have several terms, `Σ left right`, which are summed before anything is rounded or written: a linear map
+//! with low-rank terms on it is one pass over its result.
 //!
 //! Sums over `k` are spilled and taken up again, never regrouped, so neither the cuts nor the number of threads nor the
 //! other rows show in a result.
@@ -10,27 +13,34 @@ use std::ops::Range;
 use rayon::prelude::*;
 
 use super::kernel::{Block, Kernel, PANEL, WriteBack};
-use super::operand::{Left, Right, Scratch, Staging};
+use super::operand::{Left, Right, Scratch, Staging, Strip};
 use super::panels::panel_bytes;
 use crate::dtype::DType;
 
-/// `out = alpha * left * right`, or `out += …` with `add`.
-pub(crate) struct Product<'a> {
-    /// Rows.
-    pub m: usize,
-    /// Columns.
-    pub n: usize,
+/// `left * right`, `[m, k]` by `[k, n]`.
+#[derive(Clone, Copy)]
+pub(crate) struct Term<'a> {
     /// Depth.
     pub k: usize,
     /// `[m, k]`.
     pub left: Left<'a>,
     /// `[k, n]`.
     pub right: Right<'a>,
+}
+
+/// `out = alpha * Σ terms`, or `out += …` with `add`.
+pub(crate) struct Product<'a> {
+    /// Rows.
+    pub m: usize,
+    /// Columns.
+    pub n: usize,
+    /// Terms, none of depth 0; the first decides how the product is cut.
+    pub terms: &'a [Term<'a>],
     /// Result, row-major, `m * n` values of type `dtype`.
     pub out: *mut u8,
     /// Type of the result.
     pub dtype: DType,
-    /// Factor on the product.
+    /// Factor on the sum.
     pub alpha: f32,
     /// Whether the result's values are added to.
     pub add: bool,
@@ -47,8 +57,15 @@ const ONE_THREAD: usize = 1 << 18;
 const DEEPEST: usize = 4096;
 /// Rows of a region whose sums must be kept between packed depths.
 const SPILLED_ROWS: usize = 512;
+/// Columns that are written back together: long enough runs for the memory, short enough for the first-level cache.
+const WRITTEN: usize = 4 * PAIR;
+/// The same where sums are spilled between blocks of `k`, so that a strip is met by more panels at a time.
+const WRITTEN_SPILLED: usize = 8 * PAIR;
+/// Rows up to which packing the right-hand side is most of the work.
+const FEW_ROWS: usize = 64;
 
 /// How a product is cut.
+#[derive(Debug, PartialEq, Eq)]
 struct Plan {
     /// Columns of a region, a multiple of 32.
     columns: usize,
@@ -56,34 +73,33 @@ struct Plan {
     rows: usize,
     /// Depth packed at once.
     depth: usize,
-    /// Depth of a micro-kernel's call.
-    k_block: usize,
 }
 
 fn plan(p: &Product, kernel: &Kernel, threads: usize) -> Plan {
-    let depth = p.k.min(DEEPEST);
-    let blocks = depth.div_ceil(kernel.k_block);
-    let k_block = depth.div_ceil(blocks).next_multiple_of(32);
-    // Pairs of panels: as many as fit the cache, and chunks of equal size that all threads get their share of.
+    let k = p.terms[0].k;
+    let ready = p.terms[0].right.in_place(kernel.dtype, 0, 0).is_some();
     let pairs = p.n.div_ceil(PAIR);
-    let fit = (kernel.panel_bytes / panel_bytes(kernel.dtype, depth).max(1) / 2).max(1);
-    let chunks = pairs.div_ceil(fit).max(threads.min(pairs));
-    let chunks = if chunks < pairs { chunks.next_multiple_of(threads).min(pairs) } else { pairs };
+    let strips = p.m.div_ceil(kernel.strip);
+    // With few rows, what is packed is used at once: a shallow slice of long rows, which streams.
+    let (depth, most) = if !ready && p.m <= FEW_ROWS { (k.min(256), 16) } else { (k.min(DEEPEST), usize::MAX) };
+    let fit = (kernel.panel_bytes / panel_bytes(kernel.dtype, depth).max(1) / 2).clamp(1, most);
+    // Threads share the columns, so that every panel is packed once; the rows where columns would go round unevenly.
+    let uneven = pairs < 4 * threads && !pairs.is_multiple_of(threads);
+    let across = if uneven && strips >= 2 * threads { 1 } else { threads.min(pairs) };
+    let chunks = pairs.div_ceil(fit).max(across);
+    let chunks = if chunks < pairs && across > 1 { chunks.next_multiple_of(threads).min(pairs) } else { chunks };
     let columns = pairs.div_ceil(chunks) * PAIR;
-    let chunks = p.n.div_ceil(columns);
-    // Rows are cut where columns do not feed all threads, or sums must be kept.
-    let mut parts = threads.div_ceil(chunks);
-    if p.k > depth {
+    let mut parts = threads.div_ceil(p.n.div_ceil(columns));
+    if k > depth {
         parts = parts.max(p.m.div_ceil(SPILLED_ROWS));
     }
-    let rows = p.m.div_ceil(parts).next_multiple_of(kernel.strip);
-    Plan { columns, rows, depth, k_block }
+    Plan { columns, rows: strips.div_ceil(parts) * kernel.strip, depth }
 }
 
 /// Runs a product on `kernel`.
 pub(crate) fn run(p: &Product, kernel: &Kernel) {
-    assert!(p.k > 0 && p.m > 0 && p.n > 0, "an empty product has no blocks");
-    let work = p.m.saturating_mul(p.n).saturating_mul(p.k);
+    assert!(p.m > 0 && p.n > 0 && p.terms.iter().all(|t| t.k > 0), "an empty product has no blocks");
+    let work = p.m.saturating_mul(p.n).saturating_mul(p.terms.iter().map(|t| t.k).sum());
     let threads = if work < ONE_THREAD { 1 } else { rayon::current_num_threads() };
     let plan = plan(p, kernel, threads);
     let (down, across) = (p.m.div_ceil(plan.rows), p.n.div_ceil(plan.columns));
@@ -102,9 +118,10 @@ pub(crate) fn run(p: &Product, kernel: &Kernel) {
 
 #[derive(Default)]
 struct RegionScratch {
-    panels: Scratch,
     sums: Scratch,
     staging: Staging,
+    /// Panels and strip of each slab in turn.
+    slabs: Vec<(Scratch, Scratch)>,
 }
 
 thread_local! {
@@ -132,55 +149,86 @@ impl Drop for Bracket {
     }
 }
 
+/// A term, or a depth of it, with its panels laid out.
+struct Slab<'a> {
+    left: Left<'a>,
+    ks: Range<usize>,
+    panels: *const u8,
+    panel_stride: usize,
+    /// Depth of a micro-kernel's call.
+    block: usize,
+    /// The strip in turn.
+    strip: Strip,
+}
+
+/// Depths in which a region meets the terms: the first in depths of its own, the others with its last.
+fn passes<'a>(p: &Product<'a>, plan: &Plan) -> Vec<Vec<(Term<'a>, Range<usize>)>> {
+    let first = p.terms[0];
+    let cut = |k: usize| vec![(first, k..(k + plan.depth).min(first.k))];
+    let mut passes: Vec<Vec<_>> = (0..first.k).step_by(plan.depth).map(cut).collect();
+    if let Some(last) = passes.last_mut() {
+        last.extend(p.terms[1..].iter().map(|t| (*t, 0..t.k)));
+    }
+    passes
+}
+
 /// One region, on the calling thread.
 fn region(p: &Product, kernel: &Kernel, plan: &Plan, rows: Range<usize>, columns: Range<usize>, s: &mut RegionScratch) {
     let _bracket = Bracket::open(kernel);
-    let spilled = p.k > plan.depth;
-    let sums_stride = columns.len().next_multiple_of(PAIR);
-    let kept_rows = if spilled { rows.len().next_multiple_of(kernel.strip) } else { kernel.strip };
+    let passes = passes(p, plan);
+    let kept = passes.len() > 1;
+    let blocks: usize = passes[0].iter().map(|(_, ks)| ks.len().div_ceil(kernel.k_block)).sum();
+    let written = if blocks > 1 { WRITTEN_SPILLED } else { WRITTEN };
+    // An odd number of lines keeps rows from lying a power of two apart.
+    let (kept_rows, width) = if kept { (rows.len().next_multiple_of(kernel.strip), columns.len()) } else { (kernel.strip, written) };
+    let sums_stride = width.next_multiple_of(PAIR) + PANEL;
     s.sums.reserve_bytes(4 * kept_rows * sums_stride);
-    for k in (0..p.k).step_by(plan.depth) {
-        let ks = k..(k + plan.depth).min(p.k);
-        let (panels, panel_stride) = match p.right.in_place(kernel.dtype, columns.start, k) {
-            Some(ready) => ready,
-            None => p.right.pack(kernel, columns.clone(), ks.clone(), &mut s.panels, &mut s.staging),
-        };
-        for row in rows.clone().step_by(kernel.strip) {
-            let strip = row..(row + kernel.strip).min(rows.end);
-            let kept = if spilled { row - rows.start } else { 0 };
-            let sums = s.sums.as_mut_ptr().cast::<f32>().wrapping_add(kept * sums_stride);
-            for block in ks.clone().step_by(plan.k_block) {
-                let block = block..(block + plan.k_block).min(ks.end);
-                let (a, a_stride) = p.left.strip(kernel, strip.clone(), block.clone(), &mut s.staging);
-                let b = panels.wrapping_add(panel_bytes(kernel.dtype, block.start - ks.start));
-                for column in (0..columns.len()).step_by(PAIR) {
-                    let width = (columns.len() - column).min(PAIR);
-                    let c = sums.wrapping_add(column);
-                    let work = Block {
-                        a,
-                        a_stride,
-                        rows: strip.len().next_multiple_of(kernel.row_multiple),
-                        b: b.wrapping_add(column / PANEL * panel_stride),
-                        panel_stride,
-                        panels: width.div_ceil(PANEL),
-                        k: block.len().next_multiple_of(kernel.k_multiple),
-                        c,
-                        c_stride: sums_stride,
-                        load_c: block.start > 0,
+    let sums = s.sums.as_mut_ptr().cast::<f32>();
+    s.slabs.resize_with(s.slabs.len().max(p.terms.len()), Default::default);
+    let turned = p.terms[0].left.turned;
+    let group = if turned { 4 * kernel.strip } else { kernel.strip };
+
+    for (pass, terms) in passes.iter().enumerate() {
+        let last = pass + 1 == passes.len();
+        let mut slabs = Vec::with_capacity(terms.len());
+        for ((term, ks), (panels, _)) in terms.iter().zip(&mut s.slabs) {
+            let (panels, panel_stride) = term
+                .right
+                .in_place(kernel.dtype, columns.start, ks.start)
+                .unwrap_or_else(|| term.right.pack(kernel, columns.clone(), ks.clone(), panels, &mut s.staging));
+            let block = ks.len().div_ceil(ks.len().div_ceil(kernel.k_block)).next_multiple_of(32);
+            slabs.push(Slab { left: term.left, ks: ks.clone(), panels, panel_stride, block, strip: Strip::default() });
+        }
+        for rows_at in rows.clone().step_by(group) {
+            let grouped = rows_at..(rows_at + group).min(rows.end);
+            for row in grouped.clone().step_by(kernel.strip) {
+                let strip = row..(row + kernel.strip).min(grouped.end);
+                for (slab, (_, place)) in slabs.iter_mut().zip(&mut s.slabs) {
+                    slab.strip = match slab.left.turned {
+                        false => slab.left.strip(kernel, strip.clone(), slab.ks.clone(), place, &mut s.staging),
+                        true if row == rows_at => {
+                            slab.left.strip(kernel, grouped.clone(), slab.ks.clone(), place, &mut s.staging)
+                        }
+                        true => slab.strip.below(kernel.strip, kernel.dtype),
                     };
-                    // SAFETY: operands were laid out for this kernel just above; `sums` has room for a strip of rows
-                    // and whole pairs of panels.
-                    unsafe { (kernel.block)(&work) }
-                    if block.end < p.k {
+                }
+                for column in (0..columns.len()).step_by(written) {
+                    let span = column..(column + written).min(columns.len());
+                    let at = if kept { (row - rows.start) * sums_stride + column } else { 0 };
+                    let sums = sums.wrapping_add(at);
+                    // SAFETY: slabs were laid out for this kernel and region just above; `sums` has room for a strip of
+                    // rows and whole pairs of panels.
+                    unsafe { span_of_strip(kernel, &slabs, strip.len(), span.clone(), sums, sums_stride, pass > 0) }
+                    if !last {
                         continue;
                     }
-                    let at = strip.start * p.n + columns.start + column;
+                    let to = strip.start * p.n + columns.start + column;
                     let done = WriteBack {
-                        sums: c,
+                        sums,
                         sums_stride,
                         rows: strip.len(),
-                        columns: width,
-                        to: p.out.wrapping_add(at * p.dtype.size()),
+                        columns: span.len(),
+                        to: p.out.wrapping_add(to * p.dtype.size()),
                         to_stride: p.n,
                         dtype: p.dtype,
                         alpha: p.alpha,
@@ -190,6 +238,45 @@ fn region(p: &Product, kernel: &Kernel, plan: &Plan, rows: Range<usize>, columns
                     unsafe { (kernel.write)(&done) }
                 }
             }
+        }
+    }
+}
+
+/// All slabs over one strip and the panels of `span`.
+///
+/// # Safety
+/// The slabs' strips and panels must be laid out for the kernel; `sums` must hold a strip by the span.
+unsafe fn span_of_strip(
+    kernel: &Kernel,
+    slabs: &[Slab],
+    rows: usize,
+    span: Range<usize>,
+    sums: *mut f32,
+    sums_stride: usize,
+    mut load: bool,
+) {
+    let rows = rows.next_multiple_of(kernel.row_multiple);
+    for slab in slabs {
+        for k in (0..slab.ks.len()).step_by(slab.block) {
+            let depth = (slab.ks.len() - k).min(slab.block);
+            let b = slab.panels.wrapping_add(panel_bytes(kernel.dtype, k));
+            for column in span.clone().step_by(PAIR) {
+                let work = Block {
+                    a: slab.strip.from.wrapping_add(k * kernel.dtype.size()),
+                    a_stride: slab.strip.stride,
+                    rows,
+                    b: b.wrapping_add(column / PANEL * slab.panel_stride),
+                    panel_stride: slab.panel_stride,
+                    panels: (span.end - column).min(PAIR).div_ceil(PANEL),
+                    k: depth.next_multiple_of(kernel.k_multiple),
+                    c: sums.wrapping_add(column - span.start),
+                    c_stride: sums_stride,
+                    load_c: load,
+                };
+                // SAFETY: as the caller says.
+                unsafe { (kernel.block)(&work) }
+            }
+            load = true;
         }
     }
 }

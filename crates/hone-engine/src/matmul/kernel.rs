@@ -174,43 +174,97 @@ pub(super) fn kernel_for(level: Level, dtype: DType) -> Kernel {
 /// The pointers must be valid for the sizes, the processor must have the lanes' instructions.
 #[inline(always)]
 pub(super) unsafe fn write_back<L: Lanes>(w: &WriteBack) {
-    // SAFETY: full panels read and write 16 values in range; a ragged one goes through a buffer of 16.
+    // SAFETY: as the caller says.
+    unsafe {
+        match w.dtype {
+            DType::F32 => write_rows::<L, f32>(w),
+            DType::BF16 => write_rows::<L, half::bf16>(w),
+        }
+    }
+}
+
+/// Sixteen and thirty-two values of a result's type.
+trait Written: Copy + Default {
+    unsafe fn load<L: Lanes>(from: *const Self) -> L::Vector;
+    unsafe fn store<L: Lanes>(to: *mut Self, v: L::Vector);
+    unsafe fn store_two<L: Lanes>(to: *mut Self, v: [L::Vector; 2]);
+}
+
+impl Written for f32 {
+    #[inline(always)]
+    unsafe fn load<L: Lanes>(from: *const f32) -> L::Vector {
+        // SAFETY: see `Lanes`.
+        unsafe { L::load(from) }
+    }
+    #[inline(always)]
+    unsafe fn store<L: Lanes>(to: *mut f32, v: L::Vector) {
+        // SAFETY: see `Lanes`.
+        unsafe { L::store(to, v) }
+    }
+    #[inline(always)]
+    unsafe fn store_two<L: Lanes>(to: *mut f32, v: [L::Vector; 2]) {
+        // SAFETY: see `Lanes`.
+        unsafe {
+            L::store(to, v[0]);
+            L::store(to.add(PANEL), v[1]);
+        }
+    }
+}
+
+impl Written for half::bf16 {
+    #[inline(always)]
+    unsafe fn load<L: Lanes>(from: *const half::bf16) -> L::Vector {
+        // SAFETY: see `Lanes`.
+        unsafe { L::load_bf16(from.cast()) }
+    }
+    #[inline(always)]
+    unsafe fn store<L: Lanes>(to: *mut half::bf16, v: L::Vector) {
+        // SAFETY: see `Lanes`.
+        unsafe { L::store_bf16(to.cast(), v) }
+    }
+    #[inline(always)]
+    unsafe fn store_two<L: Lanes>(to: *mut half::bf16, v: [L::Vector; 2]) {
+        // SAFETY: see `Lanes`.
+        unsafe { L::store_two_bf16(to.cast(), v) }
+    }
+}
+
+#[inline(always)]
+unsafe fn write_rows<L: Lanes, T: Written>(w: &WriteBack) {
+    // SAFETY: pairs of panels and full panels read and write values in range; a ragged one goes through a buffer.
     unsafe {
         let alpha = L::splat(w.alpha);
+        let plain = !w.add && w.alpha == 1.0;
         for row in 0..w.rows {
             let sums = w.sums.add(row * w.sums_stride);
-            for column in (0..w.columns).step_by(PANEL) {
-                let width = (w.columns - column).min(PANEL);
-                let at = row * w.to_stride + column;
-                let mut v = L::load(sums.add(column));
-                match w.dtype {
-                    DType::F32 => {
-                        let to = w.to.cast::<f32>().add(at);
-                        let mut ragged = [0f32; PANEL];
-                        let place = if width == PANEL { to } else { ragged.as_mut_ptr() };
-                        if w.add && width < PANEL {
-                            to.copy_to_nonoverlapping(place, width);
-                        }
-                        v = if w.add { L::fma(L::load(place), alpha, v) } else { L::mul(alpha, v) };
-                        L::store(place, v);
-                        if width < PANEL {
-                            place.copy_to_nonoverlapping(to, width);
-                        }
-                    }
-                    DType::BF16 => {
-                        let to = w.to.cast::<u16>().add(at);
-                        let mut ragged = [0u16; PANEL];
-                        let place = if width == PANEL { to } else { ragged.as_mut_ptr() };
-                        if w.add && width < PANEL {
-                            to.copy_to_nonoverlapping(place, width);
-                        }
-                        v = if w.add { L::fma(L::load_bf16(place), alpha, v) } else { L::mul(alpha, v) };
-                        L::store_bf16(place, v);
-                        if width < PANEL {
-                            place.copy_to_nonoverlapping(to, width);
-                        }
-                    }
+            let to = w.to.cast::<T>().add(row * w.to_stride);
+            let mut column = 0;
+            while w.columns - column >= 2 * PANEL {
+                let (at, from) = (to.add(column), sums.add(column));
+                let mut v = [L::load(from), L::load(from.add(PANEL))];
+                if w.add {
+                    v[0] = L::fma(T::load::<L>(at), alpha, v[0]);
+                    v[1] = L::fma(T::load::<L>(at.add(PANEL)), alpha, v[1]);
+                } else if !plain {
+                    v = [L::mul(alpha, v[0]), L::mul(alpha, v[1])];
                 }
+                T::store_two::<L>(at, v);
+                column += 2 * PANEL;
+            }
+            while column < w.columns {
+                let width = (w.columns - column).min(PANEL);
+                let (at, mut v) = (to.add(column), L::load(sums.add(column)));
+                let mut ragged = [T::default(); PANEL];
+                let place = if width == PANEL { at } else { ragged.as_mut_ptr() };
+                if w.add && width < PANEL {
+                    at.copy_to_nonoverlapping(place, width);
+                }
+                v = if w.add { L::fma(T::load::<L>(place), alpha, v) } else { L::mul(alpha, v) };
+                T::store::<L>(place, v);
+                if width < PANEL {
+                    place.copy_to_nonoverlapping(at, width);
+                }
+                column += PANEL;
             }
         }
     }

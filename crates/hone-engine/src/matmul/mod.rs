@@ -26,29 +26,37 @@ pub use packed::Packed;
 pub(crate) use operand::{Left, Right, Source};
 
 use crate::cpu::{self, Level};
-use crate::dtype::DType;
+use crate::dtype::{DType, Element};
 use crate::tensor::Tensor;
 
-/// `c = alpha * left * right`, or `c += …` with `add`, on the instruction set of `level`.
-pub(crate) fn product(level: Level, c: &mut Tensor, add: bool, alpha: f32, left: Left<'_>, right: Right<'_>, n: usize) {
-    let (rows, columns) = left.source.shape();
-    let (m, k) = if left.turned { (columns, rows) } else { (rows, columns) };
-    assert_eq!(c.elements(), m * n, "a product of {m} x {n} into a tensor of shape {:?}", c.shape());
+/// `c = alpha * Σ left right`, or `c += …` with `add`, on the instruction set of `level`; `c` is `[m, n]`.
+pub(crate) fn product(level: Level, c: &mut Tensor, n: usize, add: bool, alpha: f32, sides: &[(Left<'_>, Right<'_>)]) {
+    let m = if n == 0 { 0 } else { c.elements() / n };
+    assert_eq!(c.elements(), m * n, "a product of {n} columns into a tensor of shape {:?}", c.shape());
+    let mut terms = Vec::with_capacity(sides.len());
+    for (left, right) in sides {
+        let (rows, columns) = left.source.shape();
+        let (rows, k) = if left.turned { (columns, rows) } else { (rows, columns) };
+        assert_eq!(rows, m, "a product of {rows} rows into a tensor of shape {:?}", c.shape());
+        if k > 0 {
+            terms.push(blocked::Term { k, left: *left, right: *right });
+        }
+    }
     if m == 0 || n == 0 {
         return;
     }
-    if k == 0 {
+    if terms.is_empty() {
         if !add {
             *c = Tensor::zeros(c.shape(), c.dtype());
         }
         return;
     }
     let bf16 = |source: &Source<'_>| source.dtype().is_none_or(|d| d == DType::BF16);
-    let dtype = if bf16(&left.source) && bf16(&right.source) { DType::BF16 } else { DType::F32 };
-    let kernel = kernel::kernel_for(level, dtype);
+    let all = terms.iter().all(|t| bf16(&t.left.source) && bf16(&t.right.source));
+    let kernel = kernel::kernel_for(level, if all { DType::BF16 } else { DType::F32 });
     let dtype = c.dtype();
     let out = crate::dispatch_dtype!(dtype, T => c.as_mut_slice::<T>().as_mut_ptr().cast::<u8>());
-    blocked::run(&blocked::Product { m, n, k, left, right, out, dtype, alpha, add }, &kernel);
+    blocked::run(&blocked::Product { m, n, terms: &terms, out, dtype, alpha, add }, &kernel);
 }
 
 /// Which sides of a product are transposed.
@@ -71,10 +79,32 @@ fn sizes(form: Form, a: &Tensor, b: &Tensor) -> (usize, usize) {
 }
 
 fn into(level: Level, form: Form, c: &mut Tensor, add: bool, alpha: f32, a: &Tensor, b: &Tensor) {
-    let (_, n) = sizes(form, a, b);
+    let (m, n) = sizes(form, a, b);
+    if matches!(form, Form::Tn) && n < m && n <= NARROW {
+        return narrow_tn(level, c, add, alpha, a, b);
+    }
     let left = Left { source: Source::dense(a), turned: matches!(form, Form::Tn) };
     let right = Right { source: Source::dense(b), first_row: 0, turned: !matches!(form, Form::Nt) };
-    product(level, c, add, alpha, left, right, n);
+    product(level, c, n, add, alpha, &[(left, right)]);
+}
+
+/// Columns up to which `aᵀ b` is made as the transpose of `bᵀ a`: the wide side then streams, and the result is small.
+const NARROW: usize = 64;
+
+fn narrow_tn(level: Level, c: &mut Tensor, add: bool, alpha: f32, a: &Tensor, b: &Tensor) {
+    let (m, n) = sizes(Form::Tn, a, b);
+    assert_eq!(c.elements(), m * n, "a product of {m} x {n} into a tensor of shape {:?}", c.shape());
+    let mut turned = Tensor::uninit([n, m], DType::F32);
+    into(level, Form::Tn, &mut turned, false, 1.0, b, a);
+    let from = turned.as_slice::<f32>();
+    crate::dispatch_dtype!(c.dtype(), T => {
+        for (i, row) in c.as_mut_slice::<T>().chunks_exact_mut(n).enumerate() {
+            for (j, value) in row.iter_mut().enumerate() {
+                let start = if add { Element::to_f32(*value) } else { 0.0 };
+                *value = T::from_f32(alpha.mul_add(from[j * m + i], start));
+            }
+        }
+    });
 }
 
 fn fresh(form: Form, a: &Tensor, b: &Tensor, out: DType) -> Tensor {

@@ -5,7 +5,7 @@ use std::ops::Range;
 
 use super::kernel::{DEPTH, Kernel, PANEL};
 use super::packed::Packed;
-use super::panels::{PanelSink, RowMajor, pack_columns, pack_rows, panel_bytes, transpose_columns, turn_packed};
+use super::panels::{PanelSink, RowMajor, pack_columns, pack_rows, pad_rows, panel_bytes, transpose_columns, turn_packed};
 use crate::dtype::{DType, Element};
 use crate::quant::QuantTensor;
 use crate::tensor::Tensor;
@@ -122,45 +122,60 @@ pub(crate) struct Left<'a> {
     pub turned: bool,
 }
 
+/// Rows of the left side as a kernel reads them.
+#[derive(Clone, Copy)]
+pub(super) struct Strip {
+    /// First value.
+    pub from: *const u8,
+    /// From row to row, in values.
+    pub stride: usize,
+}
+
+impl Default for Strip {
+    fn default() -> Strip {
+        Strip { from: std::ptr::null(), stride: 0 }
+    }
+}
+
+impl Strip {
+    /// What lies `rows` further down.
+    pub(super) fn below(self, rows: usize, dtype: DType) -> Strip {
+        Strip { from: self.from.wrapping_add(rows * self.stride * dtype.size()), ..self }
+    }
+}
+
 impl Left<'_> {
-    /// Rows `rows` at `ks` as the kernel reads them: first value and row stride in values. Short strips and depths are
-    /// padded with zeros.
+    /// Rows `rows` at `ks`: in place if they lie so, or in `place`, short strips and depths padded with zeros.
     pub(super) fn strip(
         &self,
         kernel: &Kernel,
         rows: Range<usize>,
         ks: Range<usize>,
+        place: &mut Scratch,
         staging: &mut Staging,
-    ) -> (*const u8, usize) {
+    ) -> Strip {
         let (dtype, size) = (kernel.dtype, kernel.dtype.size());
         let whole = rows.len().is_multiple_of(kernel.row_multiple) && ks.len().is_multiple_of(kernel.k_multiple);
-        let (needed_rows, needed_columns) =
-            if self.turned { (ks.clone(), rows.clone()) } else { (rows.clone(), ks.clone()) };
+        let (source_rows, source_columns) = if self.turned { (ks.clone(), rows.clone()) } else { (rows.clone(), ks.clone()) };
         let part = match self.source {
-            Source::Dense(m) if m.dtype == dtype => m.part(needed_rows, needed_columns),
-            source => source.stage(needed_rows, needed_columns, dtype, staging),
+            Source::Dense(m) if m.dtype == dtype => m.part(source_rows, source_columns),
+            source => source.stage(source_rows, source_columns, dtype, staging),
         };
         if !self.turned && whole {
-            return (part.from, part.stride / size);
+            return Strip { from: part.from, stride: part.stride / size };
         }
         // One more tile of 64 bytes keeps rows from lying a power of two apart.
         let stride = (ks.len() * size).next_multiple_of(64) + 64;
-        let padded = rows.len().next_multiple_of(16);
-        staging.strip.reserve_bytes(padded * stride);
-        let to = staging.strip.as_mut_ptr();
-        if self.turned {
-            // SAFETY: the part is readable, and room for its transpose in whole tiles was reserved.
-            unsafe { transpose_columns(kernel.avx512, part, to, stride) }
-            return (to, stride / size);
-        }
-        // SAFETY: as above.
+        place.reserve_bytes(rows.len().next_multiple_of(16) * stride);
+        let to = place.as_mut_ptr();
+        // SAFETY: the part is readable, and room for it in whole tiles was reserved.
         unsafe {
-            to.write_bytes(0, padded * stride);
-            for row in 0..rows.len() {
-                part.from.add(row * part.stride).copy_to_nonoverlapping(to.add(row * stride), ks.len() * size);
+            match self.turned {
+                true => transpose_columns(kernel.avx512, part, to, stride),
+                false => pad_rows(kernel.avx512, part, to, stride),
             }
         }
-        (to, stride / size)
+        Strip { from: to, stride: stride / size }
     }
 }
 
@@ -273,5 +288,4 @@ impl Scratch {
 pub(super) struct Staging {
     row: Vec<f32>,
     values: Scratch,
-    strip: Scratch,
 }

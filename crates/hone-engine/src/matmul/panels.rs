@@ -127,6 +127,21 @@ unsafe fn columns_to_rows<T: Tile>(m: RowMajor, to: *mut u8, to_stride: usize) {
     }
 }
 
+/// Rows of the matrix stay rows, `to_stride` bytes apart, padded with zeros to whole tiles in both directions.
+///
+/// # Safety
+/// As [`rows_to_panels`]; `to` must have room for the padding.
+#[inline(always)]
+unsafe fn rows_to_rows<T: Tile>(m: RowMajor, to: *mut u8, to_stride: usize) {
+    let width = tile_depth(m.dtype);
+    for row in (0..m.rows).step_by(16) {
+        for (i, column) in (0..m.columns).step_by(width).enumerate() {
+            // SAFETY: the patch lies in the matrix, the tile in the destination.
+            unsafe { T::write(T::rows(m.patch(row, column, 16, width)), to.add(row * to_stride + i * 64), to_stride, 16) }
+        }
+    }
+}
+
 macro_rules! dispatched {
     ($(#[$doc:meta])* $name:ident, $inner:ident, ($($arg:ident: $type:ty),+)) => {
         $(#[$doc])*
@@ -170,6 +185,13 @@ dispatched!(
     /// # Safety
     /// As there.
     transpose_columns, columns_to_rows, (m: RowMajor, to: *mut u8, to_stride: usize)
+);
+dispatched!(
+    /// [`rows_to_rows`], on the instruction set there is.
+    ///
+    /// # Safety
+    /// As there.
+    pad_rows, rows_to_rows, (m: RowMajor, to: *mut u8, to_stride: usize)
 );
 dispatched!(
     /// [`turn_panels`], on the instruction set there is.

@@ -102,7 +102,7 @@ fn rows_do_not_depend_on_the_rows_beside_them() {
                 let run = |x: &Tensor, packed: bool| {
                     let mut y = Tensor::uninit([x.dim(0), n], DType::F32);
                     match packed {
-                        true => weight.multiply(level, 0..n, x, &mut y, false),
+                        true => weight.multiply(level, 0..n, x, &[], &mut y, false),
                         false => into(level, Form::Nt, &mut y, false, 1.0, x, &w),
                     }
                     y
@@ -155,8 +155,8 @@ fn weights_multiply_as_their_dense_forms_do() {
                     let weight = Weight::dense(w.clone());
                     weight.prepare(second_copy);
                     let (mut a, mut b) = (Tensor::uninit([21, out], dtype), Tensor::uninit([21, width], dtype));
-                    weight.multiply(level, 0..out, &x, &mut a, false);
-                    weight.multiply_turned(level, 0..out, &dy, &mut b, false);
+                    weight.multiply(level, 0..out, &x, &[], &mut a, false);
+                    weight.multiply_turned(level, 0..out, &dy, &[], &mut b, false);
                     assert_eq!(a.as_bytes(), y.as_bytes(), "{level} {dtype} [{out}, {width}]");
                     assert_eq!(b.as_bytes(), dx.as_bytes(), "{level} {dtype} [{out}, {width}] backward");
                     assert_eq!(weight.to_dense(dtype).as_bytes(), w.as_bytes());
@@ -174,12 +174,12 @@ fn chunks_of_rows_make_up_the_whole() {
             let weight = Weight::dense(tensor(out, width, dtype, 12));
             let (x, dy) = (tensor(9, width, dtype, 13), tensor(9, out, DType::F32, 14));
             let mut whole = Tensor::uninit([9, out], DType::F32);
-            weight.multiply(level, 0..out, &x, &mut whole, false);
+            weight.multiply(level, 0..out, &x, &[], &mut whole, false);
             let expected = oracle(Form::Nn, &dy.to_dtype(dtype), &weight.to_dense(dtype));
             let mut dx = Tensor::zeros([9, width], DType::F32);
             for range in [0..64, 64..128, 128..131] {
                 let mut part = Tensor::uninit([9, range.len()], DType::F32);
-                weight.multiply(level, range.clone(), &x, &mut part, false);
+                weight.multiply(level, range.clone(), &x, &[], &mut part, false);
                 let mut slice = Tensor::uninit([9, range.len()], DType::F32);
                 let (all, len) = (whole.to_vec_f32(), range.len());
                 let (dy_all, mut dy_part) = (dy.to_vec_f32(), Vec::new());
@@ -190,9 +190,32 @@ fn chunks_of_rows_make_up_the_whole() {
                 }
                 assert_eq!(part.as_bytes(), slice.as_bytes(), "{level} {dtype} {range:?}");
                 let dy_part = Tensor::from_slice([9, len], &dy_part).to_dtype(dtype);
-                weight.multiply_turned(level, range, &dy_part, &mut dx, true);
+                weight.multiply_turned(level, range, &dy_part, &[], &mut dx, true);
             }
             assert_close(&dx, &expected, &format!("{level} {dtype} backward in chunks"));
+        }
+    }
+}
+
+#[test]
+fn low_rank_terms_are_summed_with_the_product() {
+    for &level in cpu::available() {
+        for dtype in [DType::F32, DType::BF16] {
+            for (out, width, rank, tokens) in [(70, 64, 16, 40), (33, 5000, 5, 3), (96, 32, 33, 70)] {
+                let w = tensor(out, width, dtype, 21);
+                let weight = Weight::dense(w.clone());
+                let (x, dy) = (tensor(tokens, width, dtype, 22), tensor(tokens, out, dtype, 23));
+                let (u, b, a) = (tensor(tokens, rank, dtype, 24), tensor(out, rank, dtype, 25), tensor(rank, width, dtype, 26));
+                let sum = |p: Vec<(f64, f64)>, q: Vec<(f64, f64)>| -> Vec<_> {
+                    p.iter().zip(q).map(|(p, q)| (p.0 + q.0, p.1 + q.1)).collect()
+                };
+                let mut y = Tensor::uninit([tokens, out], dtype);
+                weight.multiply(level, 0..out, &x, &[(&u, &b)], &mut y, false);
+                assert_close(&y, &sum(oracle(Form::Nt, &x, &w), oracle(Form::Nt, &u, &b)), "forward");
+                let mut dx = Tensor::uninit([tokens, width], dtype);
+                weight.multiply_turned(level, 0..out, &dy, &[(&u, &a)], &mut dx, false);
+                assert_close(&dx, &sum(oracle(Form::Nn, &dy, &w), oracle(Form::Nn, &u, &a)), "backward");
+            }
         }
     }
 }

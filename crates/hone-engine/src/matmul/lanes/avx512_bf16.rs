@@ -41,6 +41,14 @@ impl Lanes for Avx512Bf16 {
         }
     }
     #[inline(always)]
+    unsafe fn store_two_bf16(to: *mut u16, v: [__m512; 2]) {
+        // SAFETY: see the trait; both types are 64 bytes of bf16.
+        unsafe {
+            let narrow: __m512i = std::mem::transmute(_mm512_cvtne2ps_pbh(v[1], v[0]));
+            _mm512_storeu_si512(to.cast(), narrow);
+        }
+    }
+    #[inline(always)]
     unsafe fn mul(a: __m512, b: __m512) -> __m512 {
         // SAFETY: see the trait.
         unsafe { Avx512::mul(a, b) }

@@ -38,6 +38,15 @@ pub(super) trait Lanes {
     unsafe fn load_bf16(from: *const u16) -> Self::Vector;
     /// Rounded to nearest even.
     unsafe fn store_bf16(to: *mut u16, v: Self::Vector);
+    /// [`Lanes::store_bf16`] of two vectors, one after the other.
+    #[inline(always)]
+    unsafe fn store_two_bf16(to: *mut u16, v: [Self::Vector; 2]) {
+        // SAFETY: the caller gives room for 32 values.
+        unsafe {
+            Self::store_bf16(to, v[0]);
+            Self::store_bf16(to.add(16), v[1]);
+        }
+    }
     unsafe fn mul(a: Self::Vector, b: Self::Vector) -> Self::Vector;
     /// `acc + a * b`.
     unsafe fn fma(acc: Self::Vector, a: Self::Vector, b: Self::Vector) -> Self::Vector;
