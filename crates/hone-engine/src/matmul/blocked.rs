@@ -180,7 +180,8 @@ fn region(p: &Product, kernel: &Kernel, plan: &Plan, rows: Range<usize>, columns
     let blocks: usize = passes[0].iter().map(|(_, ks)| ks.len().div_ceil(kernel.k_block)).sum();
     let written = if blocks > 1 { WRITTEN_SPILLED } else { WRITTEN };
     // An odd number of lines keeps rows from lying a power of two apart.
-    let (kept_rows, width) = if kept { (rows.len().next_multiple_of(kernel.strip), columns.len()) } else { (kernel.strip, written) };
+    let (kept_rows, width) =
+        if kept { (rows.len().next_multiple_of(kernel.strip), columns.len()) } else { (kernel.strip, written) };
     let sums_stride = width.next_multiple_of(PAIR) + PANEL;
     s.sums.reserve_bytes(4 * kept_rows * sums_stride);
     let sums = s.sums.as_mut_ptr().cast::<f32>();

@@ -5,7 +5,9 @@ use std::ops::Range;
 
 use super::kernel::{DEPTH, Kernel, PANEL};
 use super::packed::Packed;
-use super::panels::{PanelSink, RowMajor, pack_columns, pack_rows, pad_rows, panel_bytes, transpose_columns, turn_packed};
+use super::panels::{
+    PanelSink, RowMajor, pack_columns, pack_rows, pad_rows, panel_bytes, transpose_columns, turn_packed,
+};
 use crate::dtype::{DType, Element};
 use crate::quant::QuantTensor;
 use crate::tensor::Tensor;
@@ -156,7 +158,8 @@ impl Left<'_> {
     ) -> Strip {
         let (dtype, size) = (kernel.dtype, kernel.dtype.size());
         let whole = rows.len().is_multiple_of(kernel.row_multiple) && ks.len().is_multiple_of(kernel.k_multiple);
-        let (source_rows, source_columns) = if self.turned { (ks.clone(), rows.clone()) } else { (rows.clone(), ks.clone()) };
+        let (source_rows, source_columns) =
+            if self.turned { (ks.clone(), rows.clone()) } else { (rows.clone(), ks.clone()) };
         let part = match self.source {
             Source::Dense(m) if m.dtype == dtype => m.part(source_rows, source_columns),
             source => source.stage(source_rows, source_columns, dtype, staging),

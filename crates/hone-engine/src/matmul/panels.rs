@@ -137,7 +137,9 @@ unsafe fn rows_to_rows<T: Tile>(m: RowMajor, to: *mut u8, to_stride: usize) {
     for row in (0..m.rows).step_by(16) {
         for (i, column) in (0..m.columns).step_by(width).enumerate() {
             // SAFETY: the patch lies in the matrix, the tile in the destination.
-            unsafe { T::write(T::rows(m.patch(row, column, 16, width)), to.add(row * to_stride + i * 64), to_stride, 16) }
+            unsafe {
+                T::write(T::rows(m.patch(row, column, 16, width)), to.add(row * to_stride + i * 64), to_stride, 16)
+            }
         }
     }
 }

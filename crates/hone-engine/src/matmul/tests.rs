@@ -205,7 +205,8 @@ fn low_rank_terms_are_summed_with_the_product() {
                 let w = tensor(out, width, dtype, 21);
                 let weight = Weight::dense(w.clone());
                 let (x, dy) = (tensor(tokens, width, dtype, 22), tensor(tokens, out, dtype, 23));
-                let (u, b, a) = (tensor(tokens, rank, dtype, 24), tensor(out, rank, dtype, 25), tensor(rank, width, dtype, 26));
+                let (u, b, a) =
+                    (tensor(tokens, rank, dtype, 24), tensor(out, rank, dtype, 25), tensor(rank, width, dtype, 26));
                 let sum = |p: Vec<(f64, f64)>, q: Vec<(f64, f64)>| -> Vec<_> {
                     p.iter().zip(q).map(|(p, q)| (p.0 + q.0, p.1 + q.1)).collect()
                 };
