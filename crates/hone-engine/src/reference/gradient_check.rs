@@ -9,10 +9,10 @@ use crate::random::RandomKey;
 use crate::tape::{Gradients, ParamId, Tape, Var};
 use crate::tensor::{Shape, Tensor};
 
-/// Rounding of `f32` sums of tens of terms, relative to the size of the tensor's entries.
-pub(crate) const F32: f64 = 4e-6;
-/// One rounding to `bf16` is 2^-9; a handful of them in a row.
-pub(crate) const BF16: f64 = 1.6e-2;
+/// Rounding of `f32` sums of tens of terms (16 times 2^-24), relative to the entry and to the tensor's scale.
+pub(crate) const F32: f64 = 1e-6;
+/// Four roundings to `bf16` (2^-9 each) in a row.
+pub(crate) const BF16: f64 = 8e-3;
 
 /// `F32` or `BF16`.
 pub(crate) fn tolerance(dtype: DType) -> f64 {
