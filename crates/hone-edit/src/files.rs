@@ -230,7 +230,7 @@ impl TensorFile {
         let bytes = &self.bytes[self.data + info.data_offsets.0..self.data + info.data_offsets.1];
         let values: Vec<f32> = match info.dtype {
             Dtype::F32 => bytes.chunks_exact(4).map(|b| f32::from_le_bytes([b[0], b[1], b[2], b[3]])).collect(),
-            Dtype::BF16 => bytes.chunks_exact(2).map(|b| Element::to_f32(bf16::from_le_bytes([b[0], b[1]]))).collect(),
+            Dtype::BF16 => bytes.chunks_exact(2).map(|b| Element::widen(bf16::from_le_bytes([b[0], b[1]]))).collect(),
             Dtype::F16 => bytes.chunks_exact(2).map(|b| half_to_f32([b[0], b[1]])).collect(),
             other => return Err(self.malformed(name, &format!("type {other:?}"), "F32, F16 or BF16".into())),
         };

@@ -47,23 +47,26 @@ impl std::str::FromStr for DType {
 }
 
 /// A Rust type that tensors hold. Kernels are generic over it and compute in `f32`.
+///
+/// The conversions have names of their own: under `half`'s names, `bf16`'s inherent methods, whose branches keep loops from
+/// vectorising, would be called in their place wherever the type is known.
 pub trait Element: bytemuck::Pod + Send + Sync + PartialEq + std::fmt::Debug + 'static {
     /// The matching [`DType`].
     const DTYPE: DType;
     /// Widen to `f32` (exact).
-    fn to_f32(self) -> f32;
+    fn widen(self) -> f32;
     /// Round from `f32` (nearest, ties to even).
-    fn from_f32(value: f32) -> Self;
+    fn rounded(value: f32) -> Self;
 }
 
 impl Element for f32 {
     const DTYPE: DType = DType::F32;
     #[inline(always)]
-    fn to_f32(self) -> f32 {
+    fn widen(self) -> f32 {
         self
     }
     #[inline(always)]
-    fn from_f32(value: f32) -> Self {
+    fn rounded(value: f32) -> Self {
         value
     }
 }
@@ -71,12 +74,12 @@ impl Element for f32 {
 impl Element for bf16 {
     const DTYPE: DType = DType::BF16;
     #[inline(always)]
-    fn to_f32(self) -> f32 {
+    fn widen(self) -> f32 {
         f32::from_bits((self.to_bits() as u32) << 16)
     }
     // Integer arithmetic, so that a loop over it vectorises; NaN keeps a mantissa bit and stays NaN.
     #[inline(always)]
-    fn from_f32(value: f32) -> Self {
+    fn rounded(value: f32) -> Self {
         let bits = value.to_bits();
         let rounded = bits.wrapping_add(0x7fff + ((bits >> 16) & 1)) >> 16;
         let nan = (bits >> 16) | 0x40;

@@ -131,11 +131,11 @@ pub fn sum_of<A: Element>(a: &[A], f: impl Fn(f32) -> f32) -> f32 {
     let rest = chunks.remainder();
     for chunk in chunks {
         for l in 0..LANES {
-            lanes[l] += f(chunk[l].to_f32());
+            lanes[l] += f(chunk[l].widen());
         }
     }
     for (lane, a) in lanes.iter_mut().zip(rest) {
-        *lane += f(a.to_f32());
+        *lane += f(a.widen());
     }
     fold(lanes, |x, y| x + y)
 }
@@ -161,11 +161,11 @@ pub fn dot<A: Element, B: Element>(a: &[A], b: &[B]) -> f32 {
     let (a_rest, b_rest) = (a_chunks.remainder(), b_chunks.remainder());
     for (a, b) in a_chunks.zip(b_chunks) {
         for l in 0..LANES {
-            lanes[l] = a[l].to_f32().mul_add(b[l].to_f32(), lanes[l]);
+            lanes[l] = a[l].widen().mul_add(b[l].widen(), lanes[l]);
         }
     }
     for ((lane, a), b) in lanes.iter_mut().zip(a_rest).zip(b_rest) {
-        *lane = a.to_f32().mul_add(b.to_f32(), *lane);
+        *lane = a.widen().mul_add(b.widen(), *lane);
     }
     fold(lanes, |x, y| x + y)
 }
@@ -179,11 +179,11 @@ pub fn sum_of3<A: Element, B: Element, C: Element>(a: &[A], b: &[B], c: &[C], f:
     let rest = a_chunks.remainder().iter().zip(b_chunks.remainder()).zip(c_chunks.remainder());
     for ((a, b), c) in a_chunks.zip(b_chunks).zip(c_chunks) {
         for l in 0..LANES {
-            lanes[l] += f(a[l].to_f32(), b[l].to_f32(), c[l].to_f32());
+            lanes[l] += f(a[l].widen(), b[l].widen(), c[l].widen());
         }
     }
     for (lane, ((a, b), c)) in lanes.iter_mut().zip(rest) {
-        *lane += f(a.to_f32(), b.to_f32(), c.to_f32());
+        *lane += f(a.widen(), b.widen(), c.widen());
     }
     fold(lanes, |x, y| x + y)
 }
@@ -197,11 +197,11 @@ pub fn max<A: Element>(a: &[A]) -> f32 {
     let rest = chunks.remainder();
     for chunk in chunks {
         for l in 0..LANES {
-            lanes[l] = higher(lanes[l], chunk[l].to_f32());
+            lanes[l] = higher(lanes[l], chunk[l].widen());
         }
     }
     for (lane, a) in lanes.iter_mut().zip(rest) {
-        *lane = higher(*lane, a.to_f32());
+        *lane = higher(*lane, a.widen());
     }
     fold(lanes, higher)
 }
@@ -229,7 +229,7 @@ pub fn exp_shifted(row: &mut [f32], shift: f32) -> f32 {
 pub fn add_scaled<T: Element, F: Element>(to: &mut [T], factor: f32, from: &[F]) {
     assert_eq!(to.len(), from.len());
     for (to, from) in to.iter_mut().zip(from) {
-        *to = T::from_f32(from.to_f32().mul_add(factor, to.to_f32()));
+        *to = T::rounded(from.widen().mul_add(factor, to.widen()));
     }
 }
 
@@ -238,7 +238,7 @@ pub fn add_scaled<T: Element, F: Element>(to: &mut [T], factor: f32, from: &[F])
 pub fn convert<T: Element, F: Element>(to: &mut [T], from: &[F]) {
     assert_eq!(to.len(), from.len());
     for (to, from) in to.iter_mut().zip(from) {
-        *to = T::from_f32(from.to_f32());
+        *to = T::rounded(from.widen());
     }
 }
 

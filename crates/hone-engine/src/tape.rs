@@ -275,7 +275,7 @@ fn add_into(sum: &mut Tensor, grad: Tensor) {
             let (a, b) = (a.as_slice::<T>(), b.as_slice::<T>());
             for_pieces(sum.as_mut_slice::<T>(), #[inline(always)] |range, sum| {
                 for ((s, a), b) in sum.iter_mut().zip(&a[range.clone()]).zip(&b[range]) {
-                    *s = T::from_f32(Element::to_f32(*a) + Element::to_f32(*b));
+                    *s = T::rounded(Element::widen(*a) + Element::widen(*b));
                 }
             })
         });

@@ -107,7 +107,7 @@ impl Tensor {
     /// Every element `value`.
     pub fn full(shape: impl Into<Shape>, dtype: DType, value: f32) -> Self {
         let mut tensor = Tensor::uninit(shape, dtype);
-        crate::dispatch_dtype!(dtype, T => tensor.as_mut_slice::<T>().fill(T::from_f32(value)));
+        crate::dispatch_dtype!(dtype, T => tensor.as_mut_slice::<T>().fill(T::rounded(value)));
         tensor
     }
 
@@ -243,13 +243,13 @@ impl Tensor {
 
     /// All elements as `f32`, copied.
     pub fn to_vec_f32(&self) -> Vec<f32> {
-        crate::dispatch_dtype!(self.dtype, T => self.as_slice::<T>().iter().map(|v| Element::to_f32(*v)).collect())
+        crate::dispatch_dtype!(self.dtype, T => self.as_slice::<T>().iter().map(|v| Element::widen(*v)).collect())
     }
 
     /// The single element of a tensor of one element, as `f32`.
     pub fn item(&self) -> f32 {
         assert_eq!(self.elements(), 1, "item() of a tensor of shape {:?}", self.shape);
-        crate::dispatch_dtype!(self.dtype, T => Element::to_f32(self.as_slice::<T>()[0]))
+        crate::dispatch_dtype!(self.dtype, T => Element::widen(self.as_slice::<T>()[0]))
     }
 }
 
@@ -276,7 +276,7 @@ mod tests {
     fn bf16_rounds_to_nearest_even_and_keeps_nan() {
         for bits in (0..=u32::MAX).step_by(65_521) {
             let value = f32::from_bits(bits);
-            let ours = <half::bf16 as Element>::from_f32(value);
+            let ours = <half::bf16 as Element>::rounded(value);
             let theirs = half::bf16::from_f32(value);
             assert!(ours == theirs || (ours.is_nan() && theirs.is_nan()), "{value}");
         }

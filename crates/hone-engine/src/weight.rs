@@ -255,7 +255,7 @@ impl Weight {
             let rows = out.as_mut_slice::<T>().par_chunks_exact_mut(self.columns).enumerate().with_min_len(16);
             rows.for_each_init(|| vec![0f32; self.columns], |values, (row, to)| {
                 self.read_row(row, values);
-                to.iter_mut().zip(values).for_each(|(t, v)| *t = T::from_f32(*v));
+                to.iter_mut().zip(values).for_each(|(t, v)| *t = T::rounded(*v));
             });
         });
         out
@@ -273,7 +273,7 @@ impl Weight {
                 let row = *id as usize;
                 assert!(row < self.rows, "row {row} of a weight of {} rows", self.rows);
                 self.read_row(row, &mut values);
-                to.iter_mut().zip(&values).for_each(|(t, v)| *t = T::from_f32(*v));
+                to.iter_mut().zip(&values).for_each(|(t, v)| *t = T::rounded(*v));
             }
         });
         out
@@ -290,7 +290,7 @@ impl Weight {
                 match &*read(plain) {
                     Some(tensor) => crate::dispatch_dtype!(tensor.dtype(), T => {
                         let from = &tensor.as_slice::<T>()[row * self.columns..(row + 1) * self.columns];
-                        values.iter_mut().zip(from).for_each(|(v, f)| *v = Element::to_f32(*f));
+                        values.iter_mut().zip(from).for_each(|(v, f)| *v = Element::widen(*f));
                     }),
                     // Packed between the look above and this one.
                     None => self.packed().into_iter().for_each(|p| p.read_row(row, 0..self.columns, values)),

@@ -270,6 +270,6 @@ fn is_same(a: &Var, b: &Var) -> bool {
 fn rounded(factor: f32, dtype: DType) -> f32 {
     match dtype {
         DType::F32 => factor,
-        DType::BF16 => Element::to_f32(<bf16 as Element>::from_f32(factor)),
+        DType::BF16 => Element::widen(<bf16 as Element>::rounded(factor)),
     }
 }

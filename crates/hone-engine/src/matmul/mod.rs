@@ -100,8 +100,8 @@ fn narrow_tn(level: Level, c: &mut Tensor, add: bool, alpha: f32, a: &Tensor, b:
     crate::dispatch_dtype!(c.dtype(), T => {
         for (i, row) in c.as_mut_slice::<T>().chunks_exact_mut(n).enumerate() {
             for (j, value) in row.iter_mut().enumerate() {
-                let start = if add { Element::to_f32(*value) } else { 0.0 };
-                *value = T::from_f32(alpha.mul_add(from[j * m + i], start));
+                let start = if add { Element::widen(*value) } else { 0.0 };
+                *value = T::rounded(alpha.mul_add(from[j * m + i], start));
             }
         }
     });

@@ -71,7 +71,7 @@ impl<'a> Source<'a> {
                 crate::dispatch_dtype!(m.dtype, T => {
                     // SAFETY: the range was checked just above; tensors are aligned for their type.
                     let from = unsafe { std::slice::from_raw_parts(from.cast::<T>(), columns.len()) };
-                    values.iter_mut().zip(from).for_each(|(v, f)| *v = Element::to_f32(*f));
+                    values.iter_mut().zip(from).for_each(|(v, f)| *v = Element::widen(*f));
                 })
             }
             Source::Packed(p) => p.read_row(row, columns, values),
@@ -95,7 +95,7 @@ impl<'a> Source<'a> {
             crate::dispatch_dtype!(dtype, T => {
                 // SAFETY: room for all rows was reserved just above, aligned to 64 bytes.
                 let to = unsafe { std::slice::from_raw_parts_mut(to.add(i * stride).cast::<T>(), values.len()) };
-                to.iter_mut().zip(values).for_each(|(t, v)| *t = T::from_f32(*v));
+                to.iter_mut().zip(values).for_each(|(t, v)| *t = T::rounded(*v));
             })
         }
         RowMajor { from: to, stride, rows: rows.len(), columns: columns.len(), dtype }

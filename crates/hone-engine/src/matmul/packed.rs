@@ -106,7 +106,7 @@ impl Packed {
             DType::BF16 => {
                 let panel: &[half::bf16] = bytemuck::cast_slice(panel);
                 for (value, k) in values.iter_mut().zip(columns) {
-                    *value = Element::to_f32(panel[(k / 2 * PANEL + row % PANEL) * 2 + k % 2]);
+                    *value = Element::widen(panel[(k / 2 * PANEL + row % PANEL) * 2 + k % 2]);
                 }
             }
         }

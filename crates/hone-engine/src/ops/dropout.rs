@@ -39,7 +39,7 @@ impl Dropout {
             self.pass(
                 out.as_mut_slice::<T>(),
                 #[inline(always)]
-                |i, _, factor| Element::to_f32(x[i]) * factor,
+                |i, _, factor| Element::widen(x[i]) * factor,
             );
         });
         out
@@ -53,7 +53,7 @@ impl Dropout {
             self.pass(
                 to.as_mut_slice::<T>(),
                 #[inline(always)]
-                |i, to, factor| Element::to_f32(from[i]).mul_add(factor, to),
+                |i, to, factor| Element::widen(from[i]).mul_add(factor, to),
             );
         })
     }
@@ -72,7 +72,7 @@ impl Dropout {
                     let bits = self.key.group((first / GROUP) as u64);
                     for (j, (out, bits)) in out.iter_mut().zip(bits).enumerate() {
                         let factor = if bits < threshold { 0.0 } else { kept };
-                        *out = T::from_f32(f(first + j, out.to_f32(), factor));
+                        *out = T::rounded(f(first + j, out.widen(), factor));
                     }
                 }
             },

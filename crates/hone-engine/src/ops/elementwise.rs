@@ -94,7 +94,7 @@ fn multiply_rows(mut x: Tensor, y: &Tensor) -> Tensor {
         |_, out: Rows<T>| {
             for row in out.data.chunks_exact_mut(cols) {
                 for (o, y) in row.iter_mut().zip(&y) {
-                    *o = T::from_f32(Element::to_f32(*o) * y);
+                    *o = T::rounded(Element::widen(*o) * y);
                 }
             }
         },
@@ -117,7 +117,7 @@ fn row_gradient(grad: &Tensor, x: &Tensor, row: &Tensor) -> Tensor {
                 let range = rows.start * cols..rows.end * cols;
                 for (g, x) in grad[range.clone()].chunks_exact(cols).zip(x[range].chunks_exact(cols)) {
                     for ((s, g), x) in sums.iter_mut().zip(g).zip(x) {
-                        *s = Element::to_f32(*g).mul_add(Element::to_f32(*x), *s);
+                        *s = Element::widen(*g).mul_add(Element::widen(*x), *s);
                     }
                 }
             },

@@ -10,7 +10,7 @@ use crate::weight::WeightRef;
 /// `factor * table[ids]` in type `dtype`; `factor` is rounded to that type first. The gradient of a trained table is
 /// summed in token order. Panics on an id outside the table.
 pub fn embedding(tape: &Tape, table: &WeightRef, ids: &[u32], factor: f32, dtype: DType) -> Var {
-    let factor = crate::dispatch_dtype!(dtype, T => Element::to_f32(T::from_f32(factor)));
+    let factor = crate::dispatch_dtype!(dtype, T => Element::widen(T::rounded(factor)));
     let rows = match table {
         WeightRef::Frozen(weight) => weight.gather(ids, dtype),
         WeightRef::Trained(var) => gather(&var.value, ids).to_dtype(dtype),

@@ -194,10 +194,10 @@ fn gated_backward<F: Pointwise>(grad: &Tensor, gate: &mut Tensor, up: &mut Tenso
             #[inline(always)]
             |range, (gate, up): (Rows<T>, Rows<T>)| {
                 for ((gate, up), grad) in gate.data.iter_mut().zip(up.data).zip(&grad[range]) {
-                    let (value, slope) = F::with_slope(Element::to_f32(*gate));
-                    let grad = Element::to_f32(*grad);
-                    *gate = T::from_f32(grad * slope * Element::to_f32(*up));
-                    *up = T::from_f32(grad * value);
+                    let (value, slope) = F::with_slope(Element::widen(*gate));
+                    let grad = Element::widen(*grad);
+                    *gate = T::rounded(grad * slope * Element::widen(*up));
+                    *up = T::rounded(grad * value);
                 }
             },
         )

@@ -37,7 +37,7 @@ pub fn layer_norm(tape: &Tape, x: &Var, w: &Var, b: Option<&Var>, eps: f32) -> V
                     let variance = simd::sum_of(x, #[inline(always)] |v| (v - mean) * (v - mean)) / cols as f32;
                     let r = 1.0 / (variance + eps).sqrt();
                     for (((y, x), w), b) in y.iter_mut().zip(x).zip(&factors).zip(&shifts) {
-                        *y = T::from_f32(((Element::to_f32(*x) - mean) * r).mul_add(*w, *b));
+                        *y = T::rounded(((Element::widen(*x) - mean) * r).mul_add(*w, *b));
                     }
                     statistics.copy_from_slice(&[mean, r]);
                 }
@@ -65,7 +65,7 @@ pub fn layer_norm(tape: &Tape, x: &Var, w: &Var, b: Option<&Var>, eps: f32) -> V
                             let at = row * cols..(row + 1) * cols;
                             let (mean, r) = (statistics[2 * row], statistics[2 * row + 1]);
                             for ((s, g), x) in sums.iter_mut().zip(&grad[at.clone()]).zip(&values[at]) {
-                                *s = ((Element::to_f32(*x) - mean) * r).mul_add(Element::to_f32(*g), *s);
+                                *s = ((Element::widen(*x) - mean) * r).mul_add(Element::widen(*g), *s);
                             }
                         }
                     },
@@ -97,8 +97,8 @@ pub fn layer_norm(tape: &Tape, x: &Var, w: &Var, b: Option<&Var>, eps: f32) -> V
                         );
                         let along = projection * r / cols as f32;
                         for ((g, x), w) in g.iter_mut().zip(x).zip(&factors) {
-                            let normal = (Element::to_f32(*x) - mean) * r;
-                            *g = T::from_f32(r * (Element::to_f32(*g).mul_add(*w, -level) - normal * along));
+                            let normal = (Element::widen(*x) - mean) * r;
+                            *g = T::rounded(r * (Element::widen(*g).mul_add(*w, -level) - normal * along));
                         }
                     }
                 },

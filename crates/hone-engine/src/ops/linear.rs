@@ -171,7 +171,7 @@ fn add_bias(y: &mut Tensor, bias: &Tensor) {
         #[inline(always)]
         |_, y: Rows<T>| {
             for row in y.data.chunks_exact_mut(cols) {
-                row.iter_mut().zip(bias).for_each(|(y, b)| *y = T::from_f32(Element::to_f32(*y) + b));
+                row.iter_mut().zip(bias).for_each(|(y, b)| *y = T::rounded(Element::widen(*y) + b));
             }
         },
     ))

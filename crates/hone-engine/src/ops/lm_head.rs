@@ -188,8 +188,8 @@ impl LossRows<'_> {
         let target = self.targets[at] as usize;
         let k = self.factor(at) / summary.sum;
         let Some(cap) = self.soft_cap else {
-            out.iter_mut().zip(&*row).for_each(|(o, e)| *o = T::from_f32(e * k));
-            out[target] = T::from_f32(row[target].mul_add(k, -self.factor(at)));
+            out.iter_mut().zip(&*row).for_each(|(o, e)| *o = T::rounded(e * k));
+            out[target] = T::rounded(row[target].mul_add(k, -self.factor(at)));
             return;
         };
         self.capped_gradient(at, row, summary, cap);

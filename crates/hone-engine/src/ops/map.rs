@@ -12,7 +12,7 @@ pub(super) fn map(mut a: Tensor, f: impl Fn(f32) -> f32 + Sync) -> Tensor {
         crate::dispatch_dtype!(a.dtype(), T => for_pieces(
             a.as_mut_slice::<T>(),
             #[inline(always)]
-            |_, a| a.iter_mut().for_each(|a| *a = T::from_f32(f(Element::to_f32(*a)))),
+            |_, a| a.iter_mut().for_each(|a| *a = T::rounded(f(Element::widen(*a)))),
         ));
         return a;
     }
@@ -22,7 +22,7 @@ pub(super) fn map(mut a: Tensor, f: impl Fn(f32) -> f32 + Sync) -> Tensor {
         for_pieces(
             out.as_mut_slice::<T>(),
             #[inline(always)]
-            |range, out| out.iter_mut().zip(&a[range]).for_each(|(o, a)| *o = T::from_f32(f(Element::to_f32(*a)))),
+            |range, out| out.iter_mut().zip(&a[range]).for_each(|(o, a)| *o = T::rounded(f(Element::widen(*a)))),
         )
     });
     out
@@ -40,7 +40,7 @@ pub(super) fn zip_map(mut a: Tensor, b: &Tensor, f: impl Fn(f32, f32) -> f32 + S
                 #[inline(always)]
                 |range, a| {
                     for (a, b) in a.iter_mut().zip(&b[range]) {
-                        *a = T::from_f32(f(Element::to_f32(*a), Element::to_f32(*b)));
+                        *a = T::rounded(f(Element::widen(*a), Element::widen(*b)));
                     }
                 },
             )
@@ -55,7 +55,7 @@ pub(super) fn zip_map(mut a: Tensor, b: &Tensor, f: impl Fn(f32, f32) -> f32 + S
             #[inline(always)]
             |range, out| {
                 for ((o, a), b) in out.iter_mut().zip(&a[range.clone()]).zip(&b[range]) {
-                    *o = T::from_f32(f(Element::to_f32(*a), Element::to_f32(*b)));
+                    *o = T::rounded(f(Element::widen(*a), Element::widen(*b)));
                 }
             },
         )

@@ -89,9 +89,9 @@ impl Norm {
     fn write_row<T: Element>(&self, x: &[T], inverse: f32, y: &mut [T]) {
         let with_factors = y.iter_mut().zip(x).zip(&self.factors);
         if self.round_first {
-            with_factors.for_each(|((y, x), w)| *y = T::from_f32(T::from_f32(x.to_f32() * inverse).to_f32() * w));
+            with_factors.for_each(|((y, x), w)| *y = T::rounded(T::rounded(x.widen() * inverse).widen() * w));
         } else {
-            with_factors.for_each(|((y, x), w)| *y = T::from_f32(x.to_f32() * inverse * w));
+            with_factors.for_each(|((y, x), w)| *y = T::rounded(x.widen() * inverse * w));
         }
     }
 
@@ -140,7 +140,7 @@ impl Norm {
                     for ((row, (s, y)), inverse) in range.zip(out).zip(inverse.data) {
                         let at = row * cols..(row + 1) * cols;
                         for ((s, a), b) in s.iter_mut().zip(&a[at.clone()]).zip(&b[at]) {
-                            *s = T::from_f32(Element::to_f32(*a) + Element::to_f32(*b));
+                            *s = T::rounded(Element::widen(*a) + Element::widen(*b));
                         }
                         *inverse = self.inverse(s);
                         self.write_row(s, *inverse, y);
@@ -178,7 +178,7 @@ impl Norm {
                         for row in range {
                             let at = row * cols..(row + 1) * cols;
                             for ((s, g), x) in sums.iter_mut().zip(&grad[at.clone()]).zip(&x[at]) {
-                                *s = (Element::to_f32(*x) * inverse[row]).mul_add(Element::to_f32(*g), *s);
+                                *s = (Element::widen(*x) * inverse[row]).mul_add(Element::widen(*g), *s);
                             }
                         }
                     },
@@ -213,12 +213,12 @@ impl Norm {
                         let terms = g.iter_mut().zip(x).zip(w);
                         match extra {
                             None => terms.for_each(|((g, x), w)| {
-                                let across = Element::to_f32(*g) * w * r;
-                                *g = T::from_f32(Element::to_f32(*x).mul_add(along, across));
+                                let across = Element::widen(*g) * w * r;
+                                *g = T::rounded(Element::widen(*x).mul_add(along, across));
                             }),
                             Some(extra) => terms.zip(&extra[at]).for_each(|(((g, x), w), extra)| {
-                                let across = Element::to_f32(*g).mul_add(w * r, Element::to_f32(*extra));
-                                *g = T::from_f32(Element::to_f32(*x).mul_add(along, across));
+                                let across = Element::widen(*g).mul_add(w * r, Element::widen(*extra));
+                                *g = T::rounded(Element::widen(*x).mul_add(along, across));
                             }),
                         }
                     }

@@ -42,7 +42,7 @@ impl RopeTable {
         let mut sin = Tensor::uninit([positions.len(), half], DType::F32);
         let round = |v: f32| match dtype {
             DType::F32 => v,
-            DType::BF16 => Element::to_f32(<half::bf16 as Element>::from_f32(v)),
+            DType::BF16 => Element::widen(<half::bf16 as Element>::rounded(v)),
         };
         let rows = cos.as_mut_slice::<f32>().par_chunks_mut(half.max(1));
         rows.zip(sin.as_mut_slice::<f32>().par_chunks_mut(half.max(1))).zip(positions).for_each(
@@ -119,10 +119,10 @@ fn turn_rows<T: Element>(
             let (x_turned, x_rest) = x.split_at(2 * half);
             let (x_low, x_high) = x_turned.split_at(half);
             for i in 0..half {
-                let (low, high) = (x_low[i].to_f32(), x_high[i].to_f32());
+                let (low, high) = (x_low[i].widen(), x_high[i].widen());
                 let (c, s) = (cos[i], direction * sin[i]);
-                out_low[i] = T::from_f32(low * c - high * s);
-                out_high[i] = T::from_f32(high * c + low * s);
+                out_low[i] = T::rounded(low * c - high * s);
+                out_high[i] = T::rounded(high * c + low * s);
             }
             out_rest.copy_from_slice(x_rest);
         }

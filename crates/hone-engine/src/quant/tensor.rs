@@ -113,7 +113,7 @@ impl QuantTensor {
         crate::dispatch_dtype!(dtype, T => {
             for (row, to) in out.as_mut_slice::<T>().chunks_exact_mut(self.columns).enumerate() {
                 self.dequantise_row(row, &mut values);
-                to.iter_mut().zip(&values).for_each(|(t, v)| *t = T::from_f32(*v));
+                to.iter_mut().zip(&values).for_each(|(t, v)| *t = T::rounded(*v));
             }
         });
         out

@@ -123,7 +123,7 @@ impl WeightSource for GgufWeights {
                 let from = if layout == Layout::RotaryRows { order(row) } else { row };
                 tensor.kind.dequantise(&bytes[from * row_bytes..(from + 1) * row_bytes], values)?;
                 let less = if layout == Layout::OneAdded { 1.0 } else { 0.0 };
-                to.iter_mut().zip(values).for_each(|(t, v)| *t = hone_engine::Element::from_f32(*v - less));
+                to.iter_mut().zip(values).for_each(|(t, v)| *t = hone_engine::Element::rounded(*v - less));
                 Ok(())
             }).map_err(|e| self.engine_error(tensor, e))?;
         });

@@ -77,15 +77,15 @@ impl DenseType {
         out.par_chunks_mut(CHUNK).zip(bytes.par_chunks(CHUNK * size)).for_each(|(out, bytes)| match self {
             DenseType::F32 => {
                 let values = bytes.as_chunks::<4>().0.iter().map(|b| f32::from_le_bytes(*b));
-                out.iter_mut().zip(values).for_each(|(o, v)| *o = T::from_f32(v));
+                out.iter_mut().zip(values).for_each(|(o, v)| *o = T::rounded(v));
             }
             DenseType::F16 => {
                 let values = bytes.as_chunks::<2>().0.iter().map(|b| f16::from_le_bytes(*b).to_f32());
-                out.iter_mut().zip(values).for_each(|(o, v)| *o = T::from_f32(v));
+                out.iter_mut().zip(values).for_each(|(o, v)| *o = T::rounded(v));
             }
             DenseType::BF16 => {
-                let values = bytes.as_chunks::<2>().0.iter().map(|b| Element::to_f32(bf16::from_le_bytes(*b)));
-                out.iter_mut().zip(values).for_each(|(o, v)| *o = T::from_f32(v));
+                let values = bytes.as_chunks::<2>().0.iter().map(|b| Element::widen(bf16::from_le_bytes(*b)));
+                out.iter_mut().zip(values).for_each(|(o, v)| *o = T::rounded(v));
             }
         });
     }

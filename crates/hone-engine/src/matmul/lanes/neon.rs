@@ -52,7 +52,7 @@ impl Lanes for Neon {
         unsafe {
             Self::store(values.as_mut_ptr(), v);
             for (i, value) in values.into_iter().enumerate() {
-                *to.add(i) = <half::bf16 as Element>::from_f32(value).to_bits();
+                *to.add(i) = <half::bf16 as Element>::rounded(value).to_bits();
             }
         }
     }

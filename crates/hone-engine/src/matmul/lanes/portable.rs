@@ -41,7 +41,7 @@ impl Lanes for Portable {
     }
     #[inline(always)]
     unsafe fn store_bf16(to: *mut u16, v: Array) {
-        let bits = v.map(|v| <half::bf16 as Element>::from_f32(v).to_bits());
+        let bits = v.map(|v| <half::bf16 as Element>::rounded(v).to_bits());
         // SAFETY: see the trait.
         unsafe { to.cast::<[u16; 16]>().write_unaligned(bits) }
     }
