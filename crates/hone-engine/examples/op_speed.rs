@@ -39,8 +39,7 @@ fn time(name: &str, inputs: &[Tensor], op: impl Fn(&Tape, &[Var]) -> Vec<Var>) {
         let outputs = op(&tape, &inputs);
         forward = forward.min(start.elapsed().as_secs_f64());
         drop(inputs);
-        let grads: Vec<Tensor> =
-            outputs.iter().map(|o| Tensor::full(o.value.shape(), o.value.dtype(), 0.01)).collect();
+        let grads: Vec<Tensor> = outputs.iter().map(|o| Tensor::full(o.value.shape(), o.value.dtype(), 0.01)).collect();
         let held = outputs.clone();
         let start = std::cell::Cell::new(None);
         let loss = tape.record(Tensor::zeros([1], DType::F32), move |_, into| {
@@ -92,8 +91,7 @@ fn run(dtype: DType) {
     ] {
         let weights: Vec<WeightRef> = outs.iter().map(|out| frozen(*out, width)).collect();
         let plain = |t: &Tape, v: &[Var]| {
-            let parts: Vec<_> =
-                weights.iter().map(|weight| LinearPart { weight, bias: None, terms: &[] }).collect();
+            let parts: Vec<_> = weights.iter().map(|weight| LinearPart { weight, bias: None, terms: &[] }).collect();
             linears(t, &v[0], &parts)
         };
         let input = [random(&[TOKENS, width], dtype, "x")];

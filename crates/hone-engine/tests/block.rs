@@ -43,7 +43,11 @@ fn a_half_block_with_lora_under_a_cross_entropy_equals_torch() {
     let loss = lm_head_loss(&tape, &hidden, &weight("head"), &rows, &targets, &ones, rows.len() as f32, None);
 
     let want = golden["loss"].as_f64().unwrap();
-    assert!((loss.loss.value.item() as f64 - want).abs() < 1e-6 * want, "loss {}, torch {want}", loss.loss.value.item());
+    assert!(
+        (loss.loss.value.item() as f64 - want).abs() < 1e-6 * want,
+        "loss {}, torch {want}",
+        loss.loss.value.item()
+    );
     let mut grads = Gradients::new();
     tape.backward(&loss.loss, Tensor::full([1], DType::F32, 1.0), &mut grads);
     for (id, name) in (0..).zip(names) {
@@ -60,8 +64,7 @@ fn a_half_block_with_lora_under_a_cross_entropy_equals_torch() {
 #[test]
 fn norms_in_bf16_round_as_transformers_does() {
     let golden = &golden()["bf16"];
-    let tensor =
-        |name: &str, shape: &[usize]| Tensor::from_slice(shape, &numbers(&golden[name])).to_dtype(DType::BF16);
+    let tensor = |name: &str, shape: &[usize]| Tensor::from_slice(shape, &numbers(&golden[name])).to_dtype(DType::BF16);
     let (x, w) = (Var::constant(tensor("x", &[8, 64])), Var::constant(tensor("weight", &[64])));
     for (model, offset) in [("llama", 0.0), ("gemma", 1.0)] {
         let got = rms_norm(&Tape::off(), &x, &w, 1e-5, offset).value.to_vec_f32();
