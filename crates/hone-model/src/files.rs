@@ -85,6 +85,12 @@ impl ModelFiles {
     }
 }
 
+/// Where downloaded models and what is known of them are kept: `$HONE_CACHE`, else `~/.cache/hone`.
+pub fn cache_directory() -> Option<PathBuf> {
+    let set = |name| std::env::var_os(name).filter(|value| !value.is_empty()).map(PathBuf::from);
+    set("HONE_CACHE").or_else(|| Some(set("HOME").or_else(|| set("USERPROFILE"))?.join(".cache").join("hone")))
+}
+
 /// Whether `path` is a file that starts as GGUF files do.
 pub(crate) fn is_gguf(path: &Path) -> bool {
     let mut magic = [0; 4];

@@ -1,5 +1,7 @@
 //! A loaded model: spec, weights, tokenizer, chat template, and where it all came from.
 
+mod fingerprint;
+
 use std::path::PathBuf;
 use std::sync::Arc;
 
@@ -8,9 +10,10 @@ use hone_engine::DType;
 use crate::context::TokenBatch;
 use crate::decoder::Decoder;
 use crate::error::ModelError;
+use crate::files::ModelFiles;
 use crate::spec::DecoderSpec;
 use crate::template::ChatTemplate;
-use crate::tokenizer::Tokenizer;
+use crate::tokenizer::{Tokenizer, end_ids};
 
 /// How to load.
 #[derive(Clone, Copy, Debug)]
@@ -50,8 +53,18 @@ pub struct Model {
 
 impl Model {
     /// Loads a Hugging Face directory, a GGUF file, or a name that [`crate::pull`] knows and has in the cache.
-    pub fn load(_reference: &str, _options: LoadOptions) -> Result<Model, ModelError> {
-        todo!()
+    pub fn load(reference: &str, options: LoadOptions) -> Result<Model, ModelError> {
+        let path = locate(reference)?;
+        let files = ModelFiles::open(&path)?;
+        let config = files.config()?;
+        let spec = DecoderSpec::from_config(&files.config_path(), &config)?;
+        let tokenizer = Tokenizer::from_files(&files)?;
+        let end_ids = end_ids(&spec.config, files.generation_config()?.as_ref(), &tokenizer);
+        let weights = files.weights()?;
+        let decoder = Arc::new(Decoder::load(spec, &weights, options)?);
+        let sha256 = fingerprint::fingerprint(&weights.files())?;
+        let source = ModelSource { reference: reference.to_owned(), path, sha256 };
+        Ok(Model { spec: decoder.spec.clone(), decoder, tokenizer, template: None, end_ids, source })
     }
 
     /// Whether every sequence of a batch is one the model can read: known tokens, at least one, and no more (with the
@@ -73,4 +86,9 @@ impl Model {
             None => Ok(()),
         }
     }
+}
+
+/// Where the model is that the user named.
+fn locate(reference: &str) -> Result<PathBuf, ModelError> {
+    Ok(PathBuf::from(reference))
 }
