@@ -33,6 +33,10 @@ half_ln2 = mp.log(2) / 2 * mp.mpf("1.0001")
 fits = {
     # e^r = 1 + r + r^2 P(r)
     "exp": (lambda r: mp.exp(r) - 1 - r, powers(2, 3, 4, 5, 6), -half_ln2, half_ln2, lambda r: 1 / mp.exp(r)),
+    # 2^f = 1 + f P(f)
+    "exp2": (lambda f: mp.power(2, f) - 1, powers(1, 2, 3, 4, 5), mp.mpf("-0.5"), 0.5, lambda f: mp.power(2, -f)),
+    # log2 m = t + t z P(z) in units of 2 / ln 2, t = (m - 1) / (m + 1), z = t^2, m from 1/sqrt 2 to sqrt 2
+    "log2": (lambda t: mp.atanh(t) - t, powers(3, 5, 7), mp.mpf("1e-3"), mp.mpf("0.17158"), lambda t: 1 / mp.atanh(t)),
     # tanh x = x + x z P(z), z = x^2, below 0.625
     "tanh": (lambda x: mp.tanh(x) - x, powers(3, 5, 7, 9, 11), mp.mpf("1e-3"), 0.625, lambda x: 1 / mp.tanh(x)),
     # erf x = x + x P(z), below 0.93

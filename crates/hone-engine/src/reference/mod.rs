@@ -9,6 +9,8 @@ pub mod linear;
 pub mod norms;
 pub mod pointwise;
 
+pub mod attention;
+
 /// Error function by its Maclaurin series, and by the continued fraction of its complement from 3 on; 1e-14 accurate.
 pub fn erf(x: f64) -> f64 {
     let a = x.abs();

@@ -1,0 +1,157 @@
+//! Products of `bf16` tiles by AMX: `tdpbf16ps` multiplies `[16, 32]` by `[32, 16]` in 16 cycles.
+//!
+//! The compiler has no stable intrinsics for it, so the instructions are written as assembly. Tile registers are never
+//! used outside this file; a thread configures them when it enters [`run`] and releases them when it leaves.
+
+use std::arch::asm;
+use std::sync::OnceLock;
+
+use pulp::x86::V4;
+
+use super::{Engine, Product, Work};
+
+/// `bf16` pairs by AMX tiles.
+#[derive(Clone, Copy)]
+pub(super) struct Amx(V4);
+
+/// The engine, if this machine has the instructions and the system lets us use them.
+pub(super) fn token() -> Option<Amx> {
+    static PERMITTED: OnceLock<bool> = OnceLock::new();
+    let permitted = *PERMITTED.get_or_init(|| {
+        let leaf = std::arch::x86_64::__cpuid_count(7, 0);
+        let (bf16, tile) = (leaf.edx >> 22 & 1 == 1, leaf.edx >> 24 & 1 == 1);
+        bf16 && tile && request_permission()
+    });
+    if !permitted {
+        return None;
+    }
+    V4::try_new().map(Amx)
+}
+
+/// Linux saves the tiles' 8 KiB of state only for processes that asked.
+#[cfg(target_os = "linux")]
+fn request_permission() -> bool {
+    const ARCH_REQ_XCOMP_PERM: libc::c_long = 0x1023;
+    const XFEATURE_XTILEDATA: libc::c_long = 18;
+    // SAFETY: the call changes nothing but this process' permission; older systems refuse it.
+    unsafe { libc::syscall(libc::SYS_arch_prctl, ARCH_REQ_XCOMP_PERM, XFEATURE_XTILEDATA) == 0 }
+}
+
+#[cfg(not(target_os = "linux"))]
+fn request_permission() -> bool {
+    false
+}
+
+/// Operand of `ldtilecfg`: palette 1, all eight tiles 16 rows of 64 bytes.
+#[repr(C, align(64))]
+struct TileConfig {
+    palette: u8,
+    start_row: u8,
+    reserved: [u8; 14],
+    row_bytes: [u16; 16],
+    rows: [u8; 16],
+}
+
+static CONFIG: TileConfig = TileConfig {
+    palette: 1,
+    start_row: 0,
+    reserved: [0; 14],
+    row_bytes: [64, 64, 64, 64, 64, 64, 64, 64, 0, 0, 0, 0, 0, 0, 0, 0],
+    rows: [16, 16, 16, 16, 16, 16, 16, 16, 0, 0, 0, 0, 0, 0, 0, 0],
+};
+
+/// Runs `work` on this engine. Panics if the machine lacks it.
+pub(super) fn run<W: Work>(work: W) {
+    let engine = token().expect("AMX was found when the engine was chosen");
+    /// Tiles go back to their initial state even when `work` panics, so that the system need not save them.
+    struct Release;
+    impl Drop for Release {
+        fn drop(&mut self) {
+            // SAFETY: the tiles were configured by this thread below.
+            unsafe { asm!("tilerelease", options(nostack)) }
+        }
+    }
+    // SAFETY: the token proves AMX and the permission to use it; the configuration is valid.
+    unsafe { asm!("ldtilecfg [{}]", in(reg) &raw const CONFIG, options(nostack)) }
+    let _release = Release;
+    // SAFETY: the token proves V4.
+    unsafe { run_vectorised(engine, work) }
+}
+
+#[target_feature(enable = "avx512f,avx512bw,avx512cd,avx512dq,avx512vl,avx2,fma,bmi1,bmi2,lzcnt,popcnt")]
+unsafe fn run_vectorised<W: Work>(engine: Amx, work: W) {
+    work.run(engine);
+}
+
+impl Engine for Amx {
+    type Simd = V4;
+    const PAIR: usize = 2;
+
+    #[inline(always)]
+    fn simd(self) -> V4 {
+        self.0
+    }
+
+    #[inline]
+    unsafe fn product(self, p: Product) {
+        // 2 x 2 tiles of sums, so that each tile loaded is used twice.
+        for row in (0..p.m).step_by(32) {
+            for column in (0..p.n).step_by(32) {
+                // SAFETY: the tiles are inside the product, whose pointers the caller vouches for; `run` configured
+                // the tile registers.
+                unsafe {
+                    match (p.m - row >= 32, p.n - column >= 32) {
+                        (true, true) => tiles_2x2(p, row, column),
+                        (true, false) => tiles_2x1(p, row, column),
+                        (false, true) => tiles_1x2(p, row, column),
+                        (false, false) => tiles_1x1(p, row, column),
+                    }
+                }
+            }
+        }
+    }
+}
+
+/// Units of `k` in one tile.
+const STEP: usize = 16;
+
+/// Defines a function for a block of tiles: the registers of its sums with their places, the loads and the products.
+macro_rules! tiles {
+    ($name:ident, sums $([$c:literal, $i:literal, $j:literal])*, a $([$a:literal, $ai:literal])*, b $([$b:literal, $bj:literal])*,
+     products $([$pc:literal, $pa:literal, $pb:literal])*) => {
+        #[inline(always)]
+        unsafe fn $name(p: Product, row: usize, column: usize) {
+            // SAFETY: see `Engine::product`; no other register than the tiles is written.
+            unsafe {
+                let (c_bytes, a_bytes, b_bytes) = (p.c.1 * 4, p.a.1 * 4, p.b.1 * 4);
+                let c = |i: usize, j: usize| p.c.0.add((row + 16 * i) * p.c.1 + column + 16 * j);
+                if p.add {
+                    $(asm!(concat!("tileloadd ", $c, ", [{} + {}*1]"), in(reg) c($i, $j), in(reg) c_bytes, options(nostack));)*
+                } else {
+                    $(asm!(concat!("tilezero ", $c), options(nostack, nomem));)*
+                }
+                for k in (0..p.k).step_by(STEP) {
+                    $(asm!(concat!("tileloadd ", $a, ", [{} + {}*1]"),
+                        in(reg) p.a.0.add((row + 16 * $ai) * p.a.1 + k), in(reg) a_bytes, options(nostack));)*
+                    $(asm!(concat!("tileloadd ", $b, ", [{} + {}*1]"),
+                        in(reg) p.b.0.add(k * p.b.1 + column + 16 * $bj), in(reg) b_bytes, options(nostack));)*
+                    $(asm!(concat!("tdpbf16ps ", $pc, ", ", $pa, ", ", $pb), options(nostack, nomem));)*
+                }
+                $(asm!(concat!("tilestored [{} + {}*1], ", $c), in(reg) c($i, $j), in(reg) c_bytes, options(nostack));)*
+            }
+        }
+    };
+}
+
+tiles!(tiles_2x2, sums ["tmm0", 0, 0] ["tmm1", 0, 1] ["tmm2", 1, 0] ["tmm3", 1, 1],
+    a ["tmm4", 0] ["tmm5", 1], b ["tmm6", 0] ["tmm7", 1],
+    products ["tmm0", "tmm4", "tmm6"] ["tmm1", "tmm4", "tmm7"] ["tmm2", "tmm5", "tmm6"] ["tmm3", "tmm5", "tmm7"]);
+tiles!(tiles_2x1, sums ["tmm0", 0, 0] ["tmm2", 1, 0],
+    a ["tmm4", 0] ["tmm5", 1], b ["tmm6", 0],
+    products ["tmm0", "tmm4", "tmm6"] ["tmm2", "tmm5", "tmm6"]);
+tiles!(tiles_1x2, sums ["tmm0", 0, 0] ["tmm1", 0, 1],
+    a ["tmm4", 0], b ["tmm6", 0] ["tmm7", 1],
+    products ["tmm0", "tmm4", "tmm6"] ["tmm1", "tmm4", "tmm7"]);
+tiles!(tiles_1x1, sums ["tmm0", 0, 0],
+    a ["tmm4", 0], b ["tmm6", 0],
+    products ["tmm0", "tmm4", "tmm6"]);
