@@ -174,7 +174,7 @@ impl<T: Element> Job<'_, T> {
                         (self.key_gradient.slice(at..at + head_dim), self.value_gradient.slice(at..at + head_dim))
                     };
                     for (to, dk) in to_dk.iter_mut().zip(dk) {
-                        *to = T::from_f32(dk * self.spec.scale);
+                        *to = T::rounded(dk * self.spec.scale);
                     }
                     simd::convert(to_dv, &dv[..head_dim]);
                 }
@@ -229,7 +229,7 @@ impl<T: Element> Job<'_, T> {
             let to = unsafe { self.query_gradient.slice(at..at + group * head_dim) };
             for (to, row) in to.chunks_exact_mut(head_dim).zip(rows.chunks_exact(width)) {
                 for (to, v) in to.iter_mut().zip(row) {
-                    *to = T::from_f32(v * self.spec.scale);
+                    *to = T::rounded(v * self.spec.scale);
                 }
             }
         }

@@ -162,7 +162,7 @@ mod tests {
                 let unit = |values: &[f32]| match pair {
                     1 => values[0].to_bits(),
                     _ => {
-                        let half = |v: f32| <bf16 as Element>::from_f32(v).to_bits() as u32;
+                        let half = |v: f32| <bf16 as Element>::rounded(v).to_bits() as u32;
                         half(values[0]) | half(values[1]) << 16
                     }
                 };

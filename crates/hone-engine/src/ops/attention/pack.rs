@@ -45,7 +45,7 @@ pub(super) fn pack_row<T: Element, E: Engine>(to: &mut [u32], from: &[T]) {
     if E::PAIR == 1 {
         let to: &mut [f32] = bytemuck::cast_slice_mut(to);
         for (to, from) in to.iter_mut().zip(from) {
-            *to = from.to_f32();
+            *to = from.widen();
         }
         to[from.len()..].fill(0.0);
     } else {
@@ -54,7 +54,7 @@ pub(super) fn pack_row<T: Element, E: Engine>(to: &mut [u32], from: &[T]) {
             DType::BF16 => to[..from.len()].copy_from_slice(bytemuck::cast_slice(from)),
             DType::F32 => {
                 for (to, from) in to.iter_mut().zip(from) {
-                    *to = <half::bf16 as Element>::from_f32(from.to_f32()).to_bits();
+                    *to = <half::bf16 as Element>::rounded(from.widen()).to_bits();
                 }
             }
         }

@@ -450,7 +450,7 @@ fn a_query_that_sees_nothing_is_zero_and_has_no_gradient() {
 fn not_a_number_shows() {
     for (dtype, kind) in kinds() {
         let mut case = case(spec(2, 1, 16), segments(&[100]), dtype, false, 31);
-        crate::dispatch_dtype!(dtype, T => case.k.as_mut_slice::<T>()[5 * 16 + 3] = T::from_f32(f32::NAN));
+        crate::dispatch_dtype!(dtype, T => case.k.as_mut_slice::<T>()[5 * 16 + 3] = T::rounded(f32::NAN));
         let out = run(kind, &case).out;
         let row = |i: usize| &out[i * 32..(i + 1) * 32];
         assert!(row(4).iter().all(|v| v.is_finite()), "{kind:?}: a key is seen before it comes");
@@ -464,7 +464,7 @@ fn large_scores_neither_overflow_nor_lose_the_highest() {
         let mut case = case(spec(1, 1, 16), segments(&[80]), dtype, false, 37);
         for tensor in [&mut case.q, &mut case.k] {
             crate::dispatch_dtype!(dtype, T => {
-                tensor.as_mut_slice::<T>().iter_mut().for_each(|v| *v = T::from_f32(Element::to_f32(*v) * 100.0));
+                tensor.as_mut_slice::<T>().iter_mut().for_each(|v| *v = T::rounded(Element::widen(*v) * 100.0));
             });
         }
         let results = run(kind, &case);
