@@ -10,7 +10,7 @@
 use std::collections::{BTreeMap, BTreeSet, HashMap};
 use std::path::{Path, PathBuf};
 
-use hone_engine::{Element, Tensor, bf16};
+use hone_engine::{DType, Element, Tensor, bf16};
 use hone_model::Model;
 use safetensors::tensor::{Dtype, SafeTensors, TensorInfo, TensorView};
 use serde::{Deserialize, Serialize};
@@ -96,11 +96,21 @@ pub fn adapter_config(edit: &Edit) -> Value {
 pub fn write_tensors<'a>(path: &Path, tensors: impl Iterator<Item = (&'a str, &'a Tensor)>) -> Result<(), EditError> {
     let view = |(name, tensor): (&'a str, &'a Tensor)| {
         let dtype = match tensor.dtype() {
-            hone_engine::DType::F32 => Dtype::F32,
-            hone_engine::DType::BF16 => Dtype::BF16,
+            DType::F32 => Dtype::F32,
+            DType::BF16 => Dtype::BF16,
         };
-        Ok((name, TensorView::new(dtype, tensor.dims().to_vec(), tensor.as_bytes())?))
+        (name.to_string(), dtype, tensor.dims().to_vec(), tensor.as_bytes())
     };
+    write_views(path, tensors.map(view).collect())
+}
+
+/// Writes named lists of numbers as safetensors.
+pub fn write_slices<'a>(path: &Path, slices: impl Iterator<Item = (String, &'a [f32])>) -> Result<(), EditError> {
+    let view = |(name, slice): (String, &'a [f32])| (name, Dtype::F32, vec![slice.len()], bytemuck::cast_slice(slice));
+    write_views(path, slices.map(view).collect())
+}
+
+fn write_views(path: &Path, parts: Vec<(String, Dtype, Vec<usize>, &[u8])>) -> Result<(), EditError> {
     let failed = |e: safetensors::SafeTensorError| EditError::Io {
         path: path.to_path_buf(),
         source: match e {
@@ -108,8 +118,11 @@ pub fn write_tensors<'a>(path: &Path, tensors: impl Iterator<Item = (&'a str, &'
             other => std::io::Error::other(other.to_string()),
         },
     };
-    let views: Vec<(&str, TensorView)> = tensors.map(view).collect::<Result<_, _>>().map_err(failed)?;
-    let metadata = std::collections::HashMap::from([("format".to_string(), "pt".to_string())]);
+    let mut views = Vec::with_capacity(parts.len());
+    for (name, dtype, shape, bytes) in parts {
+        views.push((name, TensorView::new(dtype, shape, bytes).map_err(failed)?));
+    }
+    let metadata = HashMap::from([("format".to_string(), "pt".to_string())]);
     safetensors::serialize_to_file(views, Some(metadata), path).map_err(failed)
 }
 

@@ -1,97 +1,105 @@
 //! Edits folded into the weights, and taken out again, with the difference it makes to the logits measured.
 //!
-//! Products are made in `f32`. What remains is the rounding of the weights to the type they are kept in.
+//! Products are made in `f32`, weight by weight. What remains is the rounding of the weights to the type they are kept in.
 
-use std::collections::{BTreeMap, HashMap};
+use std::collections::BTreeMap;
 use std::sync::Arc;
 
 use hone_engine::ops::head_logits;
-use hone_engine::{DType, Tensor, Var, Weight, WeightRef};
-use hone_model::{Context, Hooks, Linear, Model, TokenBatch};
+use hone_engine::{DType, Tensor};
+use hone_model::{Context, Decoder, Hooks, TokenBatch};
 use serde::{Deserialize, Serialize};
 
 use crate::base::Base;
 use crate::error::EditError;
-use crate::method::{Direction, Merge, Place};
-use crate::stack::EditStack;
+use crate::method::{Direction, Merge, Place, Placed};
+use crate::stack::{EditStack, StackEntry};
 
-/// Tensors by Hugging Face name, `f32`: those that differ from the base model's.
-pub type Weights = BTreeMap<String, Tensor>;
-
-/// The weights the enabled edits of the stack change, with the edits folded in.
-pub fn merged_weights(stack: &EditStack, base: &Base) -> Result<Weights, EditError> {
-    let mut weights = Weights::new();
-    fold(stack, base, Direction::Merge, &mut weights)?;
-    Ok(weights)
+/// What a stack of edits does to the weights of a model.
+pub struct Merger<'a> {
+    base: &'a Base,
+    /// By tensor name: the edits that change it, in the order they apply.
+    changes: BTreeMap<String, Vec<(&'a StackEntry, &'a Placed)>>,
 }
 
-/// Takes the edits out of merged weights again.
-pub fn unmerge(stack: &EditStack, base: &Base, weights: &mut Weights) -> Result<(), EditError> {
-    fold(stack, base, Direction::Unmerge, weights)
-}
-
-fn fold(stack: &EditStack, base: &Base, direction: Direction, weights: &mut Weights) -> Result<(), EditError> {
-    let mut entries: Vec<_> = stack.entries.iter().filter(|e| e.enabled && e.strength != 0.0).collect();
-    if direction == Direction::Unmerge {
-        entries.reverse();
-    }
-    for entry in entries {
-        for placed in &entry.edit.placed {
-            let failed = |reason: String| EditError::CannotMerge {
-                method: entry.edit.method.info().name,
-                place: placed.place.to_string(),
-                reason,
-            };
-            let name = match &placed.place {
-                Place::Linear(module) => format!("{module}.weight"),
-                Place::Weight(name) => name.clone(),
-                Place::Activation(_) => return Err(failed("it acts on an activation, not on a weight".into())),
-            };
-            let own = base.weight(&name).ok_or_else(|| failed("the model has no such weight".into()))?.to_f32();
-            let weight = weights.remove(&name).unwrap_or_else(|| own.clone());
-            let values: Vec<Tensor> = placed.params.iter().map(|&p| entry.edit.params[p].value.clone()).collect();
-            let merge = Merge { weight: &weight, base: &own, values: &values, strength: entry.strength, direction };
-            weights.insert(name, placed.part.merge(&merge).map_err(failed)?);
+impl<'a> Merger<'a> {
+    /// Sorts the enabled edits by weight. Fails where one acts on anything else.
+    pub fn new(stack: &'a EditStack, base: &'a Base) -> Result<Merger<'a>, EditError> {
+        let mut changes: BTreeMap<String, Vec<(&StackEntry, &Placed)>> = BTreeMap::new();
+        for entry in stack.entries.iter().filter(|e| e.enabled && e.strength != 0.0) {
+            for placed in &entry.edit.placed {
+                let name = match &placed.place {
+                    Place::Linear(module) => format!("{module}.weight"),
+                    Place::Weight(name) => name.clone(),
+                    Place::Activation(_) => {
+                        return Err(cannot(entry, placed, "it acts on an activation, not on a weight"));
+                    }
+                };
+                let at = changes.entry(name).or_default();
+                // Replacements come first, as in the forward pass.
+                let before = at.iter().take_while(|(_, p)| p.part.replaces()).count();
+                at.insert(if placed.part.replaces() { before } else { at.len() }, (entry, placed));
+            }
         }
+        Ok(Merger { base, changes })
     }
-    Ok(())
+
+    /// The tensors that change, by Hugging Face name.
+    pub fn names(&self) -> impl Iterator<Item = &str> {
+        self.changes.keys().map(String::as_str)
+    }
+
+    /// A weight with the edits folded in, `f32`; `None` if nothing changes it.
+    pub fn merged(&self, name: &str) -> Result<Option<Tensor>, EditError> {
+        let Some(changes) = self.changes.get(name) else { return Ok(None) };
+        let own = self.own(name, changes)?;
+        changes.iter().try_fold(own.clone(), |weight, change| apply(change, &weight, &own, Direction::Merge)).map(Some)
+    }
+
+    /// A merged weight with the edits taken out again.
+    pub fn unmerged(&self, name: &str, merged: &Tensor) -> Result<Tensor, EditError> {
+        let Some(changes) = self.changes.get(name) else { return Ok(merged.clone()) };
+        let own = self.own(name, changes)?;
+        let undo = |weight: Tensor, change| apply(change, &weight, &own, Direction::Unmerge);
+        changes.iter().rev().try_fold(merged.clone(), undo)
+    }
+
+    /// The whole model with the edits folded in, kept in `dtype`.
+    pub fn decoder(&self, decoder: &Decoder, dtype: DType) -> Result<Decoder, EditError> {
+        let mut failure = None;
+        let replaced = decoder.replaced(|name, _| match self.merged(name) {
+            Ok(weight) => weight.map(|w| w.to_dtype(dtype)),
+            Err(error) => {
+                failure.get_or_insert(error);
+                None
+            }
+        });
+        failure.map_or(Ok(replaced), Err)
+    }
+
+    fn own(&self, name: &str, changes: &[(&StackEntry, &Placed)]) -> Result<Tensor, EditError> {
+        let weight = self.base.weight(name).map(|w| w.to_f32());
+        weight.ok_or_else(|| match changes.first() {
+            Some((entry, placed)) => cannot(entry, placed, "the model has no such weight"),
+            None => EditError::CannotMerge { method: "-", place: name.into(), reason: "nothing changes it".into() },
+        })
+    }
 }
 
-/// Hooks that put merged weights in the place of the model's own, in the compute type: the merged model.
-pub struct MergedModel {
-    matrices: HashMap<String, WeightRef>,
-    vectors: HashMap<String, Tensor>,
+fn apply(
+    (entry, placed): &(&StackEntry, &Placed),
+    weight: &Tensor,
+    base: &Tensor,
+    direction: Direction,
+) -> Result<Tensor, EditError> {
+    let values: Vec<Tensor> = placed.params.iter().map(|&p| entry.edit.params[p].value.clone()).collect();
+    let merge = Merge { weight, base, values: &values, strength: entry.strength, direction };
+    placed.part.merge(&merge).map_err(|reason| cannot(entry, placed, &reason))
 }
 
-impl MergedModel {
-    /// The merged model in the given compute type.
-    pub fn new(weights: &Weights, dtype: DType) -> MergedModel {
-        let (matrices, vectors): (Vec<_>, Vec<_>) = weights.iter().partition(|(_, w)| w.dims().len() == 2);
-        let matrix = |w: &Tensor| WeightRef::Frozen(Arc::new(Weight::dense(w.to_dtype(dtype))));
-        MergedModel {
-            matrices: matrices.into_iter().map(|(n, w)| (n.clone(), matrix(w))).collect(),
-            vectors: vectors.into_iter().map(|(n, w)| (n.clone(), w.to_dtype(dtype))).collect(),
-        }
-    }
-}
-
-impl Hooks for MergedModel {
-    fn linears(&self, cx: &Context, linears: &[&Linear], x: &Var) -> Vec<Var> {
-        let merged = |l: &&Linear| {
-            let weight = self.matrices.get(&format!("{}.weight", l.name)).unwrap_or(&l.weight).clone();
-            Linear { name: l.name.clone(), weight, bias: l.bias.clone() }
-        };
-        let merged: Vec<Linear> = linears.iter().map(merged).collect();
-        cx.base_linears(&merged.iter().collect::<Vec<_>>(), x)
-    }
-
-    fn weight(&self, _cx: &Context, name: &str, base: &WeightRef) -> WeightRef {
-        self.matrices.get(name).unwrap_or(base).clone()
-    }
-
-    fn vector(&self, _cx: &Context, name: &str, base: &Tensor) -> Var {
-        Var::constant(self.vectors.get(name).unwrap_or(base).clone())
-    }
+fn cannot(entry: &StackEntry, placed: &Placed, reason: &str) -> EditError {
+    let method = entry.edit.method.info().name;
+    EditError::CannotMerge { method, place: placed.place.to_string(), reason: reason.into() }
 }
 
 /// How far two models' logits are apart over some tokens.
@@ -107,18 +115,15 @@ pub struct LogitDifference {
     pub tokens: usize,
 }
 
-/// Runs both hooks over every batch and compares all logits.
-pub fn logit_difference(
-    model: &Model,
-    first: &Arc<dyn Hooks>,
-    second: &Arc<dyn Hooks>,
-    dtype: DType,
-    batches: &[TokenBatch],
-) -> LogitDifference {
+/// A model to be compared: weights, and what is put on them.
+pub type Hooked<'a> = (&'a Arc<Decoder>, Arc<dyn Hooks>);
+
+/// Runs both models over every batch and compares all logits.
+pub fn logit_difference(first: &Hooked, second: &Hooked, dtype: DType, batches: &[TokenBatch]) -> LogitDifference {
     let mut result = LogitDifference::default();
     let (mut sum, mut count) = (0.0, 0usize);
     for batch in batches {
-        let (a, b) = (logits(model, first, dtype, batch), logits(model, second, dtype, batch));
+        let (a, b) = (logits(first, dtype, batch), logits(second, dtype, batch));
         for (a, b) in a.as_slice::<f32>().iter().zip(b.as_slice::<f32>()) {
             let difference = f64::from((a - b).abs());
             // Not `max`, which would pass over NaN.
@@ -136,9 +141,9 @@ pub fn logit_difference(
 }
 
 /// Logits of every token, `[tokens, vocabulary]` in `f32`.
-pub fn logits(model: &Model, hooks: &Arc<dyn Hooks>, dtype: DType, batch: &TokenBatch) -> Tensor {
+pub fn logits((decoder, hooks): &Hooked, dtype: DType, batch: &TokenBatch) -> Tensor {
     let cx = Context::inference(hooks.clone(), dtype);
-    let hidden = model.decoder.hidden(&cx, batch).value;
+    let hidden = decoder.hidden(&cx, batch).value;
     let rows: Vec<u32> = (0..batch.len() as u32).collect();
-    head_logits(&hidden, &model.decoder.head(&cx), &rows, model.spec.logit_soft_cap)
+    head_logits(&hidden, &decoder.head(&cx), &rows, decoder.spec.logit_soft_cap)
 }

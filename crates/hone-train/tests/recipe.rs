@@ -35,7 +35,7 @@ fn a_recipe_is_read_with_its_defaults() {
     assert_eq!(recipe.model, "SmolLM2-135M-Instruct");
     assert_eq!(recipe.train.learning_rate, Some(1e-4));
     assert_eq!((recipe.train.schedule, recipe.train.dtype), (Schedule::Linear, Precision::Bf16));
-    assert_eq!(recipe.eval.fail_if["arc_easy"].drop_over, 3.0);
+    assert_eq!(recipe.eval.fail_if["arc_easy"].drop_over, Some(3.0));
     let shortest = read("{model: m, data: {path: d.jsonl}}", &[]).unwrap();
     assert_eq!(shortest.method.word(), "lora");
     let word = read("{model: m, data: {path: d.jsonl}, method: full}", &["method.target_modules=[norm]"]).unwrap();

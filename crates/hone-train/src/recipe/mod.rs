@@ -128,12 +128,18 @@ pub struct EvalConfig {
     pub fail_if: BTreeMap<String, FailRule>,
 }
 
-/// A rule on one task.
-#[derive(Clone, Debug, PartialEq, Serialize, Deserialize, JsonSchema)]
-#[serde(deny_unknown_fields)]
+/// A rule on one task. Numbers are points (hundredths) for metrics that are shares, else in the metric's unit.
+#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize, JsonSchema)]
+#[serde(default, deny_unknown_fields)]
 pub struct FailRule {
-    /// Fail if the tuned model is worse by more than this: in points for shares, in the metric's unit for others.
-    pub drop_over: f64,
+    /// Fail if the tuned model is worse than the base by more than this.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub drop_over: Option<f64>,
+    /// Fail if the tuned model scores worse than this.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub worse_than: Option<f64>,
+    /// Count a drop only if it is measurable.
+    pub measurable: bool,
 }
 
 impl Recipe {

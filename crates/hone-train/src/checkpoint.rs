@@ -1,0 +1,245 @@
+//! Checkpoints: everything a run needs to go on as if it had never stopped, to the bit.
+//!
+//! `checkpoints/step-00000120/` holds `params.safetensors` (masters, `f32`), `optimizer.safetensors` (moments) and `state.json`
+//! (step, best, what the run is). A directory is written beside its place, flushed and renamed, so it is there whole or not
+//! at all. The last two are kept, and the best one. Random numbers and the data's order are functions of the step's number,
+//! so nothing of them is stored.
+
+use std::path::{Path, PathBuf};
+
+use hone_edit::EditStack;
+use hone_edit::atomic;
+use hone_edit::files::{TensorFile, write_slices, write_tensors};
+use hone_engine::optim::{AdamState, SgdState};
+use serde::{Deserialize, Serialize};
+use serde_json::{Map, Value};
+
+use crate::error::{TrainError, io_error};
+use crate::optimizer::{Memory, Optimizer};
+
+const PARAMS: &str = "params.safetensors";
+const OPTIMIZER: &str = "optimizer.safetensors";
+const STATE: &str = "state.json";
+/// Checkpoints kept beside the best one.
+const KEPT: usize = 2;
+
+/// How far a run has come.
+#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
+pub struct Progress {
+    /// Optimiser steps done.
+    pub step: usize,
+    /// Tokens read.
+    pub tokens: u64,
+    /// Wall seconds spent in steps and validations.
+    pub seconds: f64,
+    /// The best validation so far.
+    pub best: Option<Best>,
+    /// Validations since the best one.
+    pub validations_since_best: usize,
+    /// Loss of the last step.
+    pub last_loss: Option<f64>,
+}
+
+/// The best validation so far.
+#[derive(Clone, Copy, Debug, PartialEq, Serialize, Deserialize)]
+pub struct Best {
+    /// Its step.
+    pub step: usize,
+    /// Its loss.
+    pub validation_loss: f64,
+}
+
+/// What a run is: a checkpoint is continued only by the same run.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub struct Identity {
+    /// The resolved recipe, without what does not change the numbers.
+    pub recipe: Map<String, Value>,
+    /// SHA-256 of the model's weights.
+    pub model_sha256: String,
+    /// SHA-256 of the tokenised data.
+    pub data_sha256: String,
+    /// Threads it computed with.
+    pub threads: usize,
+}
+
+#[derive(Serialize, Deserialize)]
+struct StateFile {
+    format: u32,
+    progress: Progress,
+    /// Updates of each parameter so far.
+    updates: Vec<u64>,
+    identity: Identity,
+}
+
+/// The checkpoints of a run.
+pub struct Checkpoints {
+    directory: PathBuf,
+}
+
+impl Checkpoints {
+    /// Those in `run`; leftovers of a crashed write are removed.
+    pub fn new(run: &Path) -> Result<Checkpoints, TrainError> {
+        let directory = run.join("checkpoints");
+        std::fs::create_dir_all(&directory).map_err(io_error(&directory))?;
+        for entry in std::fs::read_dir(&directory).map_err(io_error(&directory))? {
+            let path = entry.map_err(io_error(&directory))?.path();
+            if path.file_name().is_some_and(|n| n.to_string_lossy().starts_with(".hone-")) {
+                atomic::remove(&path)?;
+            }
+        }
+        Ok(Checkpoints { directory })
+    }
+
+    /// The directory of the checkpoint at `step`.
+    pub fn path(&self, step: usize) -> PathBuf {
+        self.directory.join(format!("step-{step:08}"))
+    }
+
+    /// Steps that have a checkpoint, in order.
+    pub fn steps(&self) -> Vec<usize> {
+        let entries = std::fs::read_dir(&self.directory).into_iter().flatten().flatten();
+        let step = |name: String| name.strip_prefix("step-")?.parse().ok();
+        let mut steps: Vec<usize> = entries.filter_map(|e| step(e.file_name().into_string().ok()?)).collect();
+        steps.sort_unstable();
+        steps
+    }
+
+    /// Writes a checkpoint and removes those no longer needed. Returns its directory.
+    pub fn save(
+        &self,
+        progress: &Progress,
+        stack: &EditStack,
+        optimizer: &Optimizer,
+        identity: &Identity,
+    ) -> Result<PathBuf, TrainError> {
+        let path = self.path(progress.step);
+        let params = || stack.trained_params().map(|(_, p)| p);
+        atomic::write_directory::<TrainError>(&path, |to| {
+            write_tensors(&to.join(PARAMS), params().map(|p| (p.key.as_str(), &p.value)))?;
+            let slices = params().zip(&optimizer.memory).flat_map(|(p, memory)| slices(&p.key, memory));
+            write_slices(&to.join(OPTIMIZER), slices)?;
+            let updates = optimizer.memory.iter().map(updates).collect();
+            let state = StateFile { format: 1, progress: progress.clone(), updates, identity: identity.clone() };
+            let file = to.join(STATE);
+            let text = serde_json::to_string_pretty(&state)
+                .map_err(|e| TrainError::Io { path: file.clone(), source: std::io::Error::other(e) })?;
+            std::fs::write(&file, text).map_err(io_error(&file))
+        })?;
+        self.prune(progress.best.map(|b| b.step))?;
+        Ok(path)
+    }
+
+    fn prune(&self, best: Option<usize>) -> Result<(), TrainError> {
+        let steps = self.steps();
+        let old = steps.len().saturating_sub(KEPT);
+        for step in steps[..old].iter().filter(|step| Some(**step) != best) {
+            atomic::remove(&self.path(*step))?;
+        }
+        Ok(())
+    }
+
+    /// Reads the checkpoint at `step` into the stack and the optimiser. Warns where its bits cannot be those of an
+    /// uninterrupted run.
+    pub fn load(
+        &self,
+        step: usize,
+        stack: &mut EditStack,
+        optimizer: &mut Optimizer,
+        identity: &Identity,
+    ) -> Result<(Progress, Vec<String>), TrainError> {
+        let path = self.path(step);
+        let state = self.state(&path)?;
+        let warnings = same_run(&path, &state.identity, identity)?;
+        self.load_params(step, stack)?;
+        if state.updates.len() != optimizer.memory.len() {
+            return Err(damaged(&path, "it was written by another optimiser or edit".into()));
+        }
+        let mut file = TensorFile::read(&path.join(OPTIMIZER))?;
+        let keys: Vec<(String, usize)> =
+            stack.trained_params().map(|(_, p)| (p.key.clone(), p.value.elements())).collect();
+        for (((key, elements), memory), step) in keys.iter().zip(&mut optimizer.memory).zip(&state.updates) {
+            let mut read = |part: &str| -> Result<Vec<f32>, TrainError> {
+                Ok(file.tensor(&format!("{part}/{key}"), &[*elements])?.to_vec_f32())
+            };
+            *memory = match memory {
+                Memory::Adam(_) => Memory::Adam(AdamState { m: read("m")?, v: read("v")?, step: *step }),
+                Memory::Sgd(_) if *step == 0 => Memory::Sgd(SgdState::default()),
+                Memory::Sgd(_) => Memory::Sgd(SgdState { velocity: read("velocity").unwrap_or_default(), step: *step }),
+            };
+        }
+        file.all_used()?;
+        Ok((state.progress, warnings))
+    }
+
+    /// Reads only the masters of the checkpoint at `step`.
+    pub fn load_params(&self, step: usize, stack: &mut EditStack) -> Result<(), TrainError> {
+        let mut file = TensorFile::read(&self.path(step).join(PARAMS))?;
+        for (_, param) in stack.trained_params_mut() {
+            param.value = file.tensor(&param.key, param.value.dims())?;
+        }
+        Ok(file.all_used()?)
+    }
+
+    fn state(&self, path: &Path) -> Result<StateFile, TrainError> {
+        let file = path.join(STATE);
+        let text = std::fs::read_to_string(&file).map_err(io_error(&file))?;
+        serde_json::from_str(&text).map_err(|e| damaged(path, e.to_string()))
+    }
+}
+
+fn damaged(path: &Path, what: String) -> TrainError {
+    let next = "remove this checkpoint to continue from the one before".into();
+    TrainError::Checkpoint { path: path.into(), what, next }
+}
+
+fn slices<'a>(key: &str, memory: &'a Memory) -> Vec<(String, &'a [f32])> {
+    match memory {
+        Memory::Adam(state) => vec![(format!("m/{key}"), &state.m[..]), (format!("v/{key}"), &state.v[..])],
+        Memory::Sgd(state) if state.velocity.is_empty() => Vec::new(),
+        Memory::Sgd(state) => vec![(format!("velocity/{key}"), &state.velocity[..])],
+    }
+}
+
+fn updates(memory: &Memory) -> u64 {
+    match memory {
+        Memory::Adam(state) => state.step,
+        Memory::Sgd(state) => state.step,
+    }
+}
+
+/// Refuses to continue another run; warns where the bits may differ.
+fn same_run(path: &Path, theirs: &Identity, ours: &Identity) -> Result<Vec<String>, TrainError> {
+    let refuse = |what: String| {
+        let next = "continue with the recipe, model and data it was made with, or choose another `--out`".into();
+        Err(TrainError::Checkpoint { path: path.into(), what, next })
+    };
+    if theirs.model_sha256 != ours.model_sha256 {
+        return refuse(format!(
+            "it was made with another model (sha256 {}, now {})",
+            theirs.model_sha256, ours.model_sha256
+        ));
+    }
+    if let Some((key, then, now)) = first_difference("", &theirs.recipe, &ours.recipe) {
+        return refuse(format!("it was made with another recipe: `{key}` was {then} and is {now}"));
+    }
+    if theirs.data_sha256 != ours.data_sha256 {
+        return refuse("it was made with other data (the tokenised examples differ)".into());
+    }
+    if theirs.threads != ours.threads {
+        return Ok(vec![format!(
+            "the run so far used {} threads, this one uses {}: the result will not be the same to the bit",
+            theirs.threads, ours.threads
+        )]);
+    }
+    Ok(Vec::new())
+}
+
+/// The first key on which two objects differ, with both values.
+fn first_difference(prefix: &str, a: &Map<String, Value>, b: &Map<String, Value>) -> Option<(String, String, String)> {
+    let show = |v: Option<&Value>| v.map_or("not set".to_string(), Value::to_string);
+    a.keys().chain(b.keys()).find_map(|key| match (a.get(key), b.get(key)) {
+        (Some(Value::Object(a)), Some(Value::Object(b))) => first_difference(&format!("{prefix}{key}."), a, b),
+        (a, b) if a != b => Some((format!("{prefix}{key}"), show(a), show(b))),
+        _ => None,
+    })
+}

@@ -1,0 +1,26 @@
+//! The objective: next-token prediction (supervised fine-tuning).
+//!
+//! `loss = Σ w_t · −ln p(token_t | tokens before it in its document) / N` over the trained tokens of a *step*, where `N` is the
+//! step's `Σ w_t` over all its micro-batches. So splitting a step into micro-batches changes nothing, however uneven they
+//! are (a mean of means would).
+
+use hone_data::FlatBatch;
+use hone_engine::ops::{self, HeadLoss, Segment};
+use hone_model::{Context, Model, TokenBatch};
+
+/// Tokens and segments of a batch as the model takes them.
+pub fn token_batch(batch: &FlatBatch) -> TokenBatch {
+    TokenBatch {
+        ids: batch.ids.clone(),
+        positions: batch.positions.clone(),
+        segments: batch.segments.iter().map(|d| Segment { start: d.start, len: d.len, parent: None }).collect(),
+    }
+}
+
+/// The loss of a micro-batch, divided by `normaliser` (the step's trained tokens).
+pub fn next_token_loss(model: &Model, cx: &Context, batch: &FlatBatch, normaliser: f32) -> HeadLoss {
+    let hidden = model.decoder.hidden(cx, &token_batch(batch));
+    let head = model.decoder.head(cx);
+    let cap = model.spec.logit_soft_cap;
+    ops::lm_head_loss(&cx.tape, &hidden, &head, &batch.rows, &batch.targets, &batch.weights, normaliser, cap)
+}

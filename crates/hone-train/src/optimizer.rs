@@ -1,0 +1,84 @@
+//! The optimiser over the trained parameters of a stack: the engine's updates, and their states by parameter.
+
+use hone_edit::EditStack;
+use hone_engine::Gradients;
+use hone_engine::optim::{AdamState, AdamW, Sgd, SgdState, global_norm};
+
+use crate::recipe::{Optimizer as Kind, TrainConfig};
+
+/// The update rule with its settings.
+#[derive(Clone, Copy, Debug)]
+enum Rule {
+    AdamW(AdamW),
+    Sgd(Sgd),
+}
+
+/// What the rule remembers of one parameter.
+#[derive(Clone, Debug, PartialEq)]
+pub enum Memory {
+    /// AdamW's two moments.
+    Adam(AdamState),
+    /// SGD's velocity.
+    Sgd(SgdState),
+}
+
+/// An optimiser and its memory, one entry a trained parameter in the stack's order.
+#[derive(Clone, Debug)]
+pub struct Optimizer {
+    rule: Rule,
+    /// By trained parameter.
+    pub memory: Vec<Memory>,
+}
+
+impl Optimizer {
+    /// As a recipe has it, with nothing remembered yet.
+    pub fn new(train: &TrainConfig, stack: &EditStack) -> Optimizer {
+        let weight_decay = train.weight_decay;
+        let rule = match train.optimizer {
+            Kind::Adamw => {
+                Rule::AdamW(AdamW { beta1: train.betas.0, beta2: train.betas.1, eps: train.eps, weight_decay })
+            }
+            Kind::Sgd => Rule::Sgd(Sgd { momentum: train.momentum, weight_decay, ..Sgd::default() }),
+        };
+        let empty = |elements: usize| match rule {
+            Rule::AdamW(_) => Memory::Adam(AdamState::new(elements)),
+            Rule::Sgd(_) => Memory::Sgd(SgdState::default()),
+        };
+        let memory = stack.trained_params().map(|(_, p)| empty(p.value.elements())).collect();
+        Optimizer { rule, memory }
+    }
+
+    /// Updates every trained parameter that has a gradient, from `scale` times it.
+    pub fn update(&mut self, stack: &mut EditStack, gradients: &Gradients, learning_rate: f64, scale: f32) {
+        for ((id, param), memory) in stack.trained_params_mut().zip(&mut self.memory) {
+            let Some(gradient) = gradients.param(id) else { continue };
+            let (values, gradient) = (param.value.as_mut_slice::<f32>(), gradient.as_slice::<f32>());
+            match (self.rule, memory) {
+                (Rule::AdamW(rule), Memory::Adam(state)) => {
+                    let weight_decay = if param.decay { rule.weight_decay } else { 0.0 };
+                    AdamW { weight_decay, ..rule }.update(learning_rate, scale, values, gradient, state);
+                }
+                (Rule::Sgd(rule), Memory::Sgd(state)) => {
+                    let weight_decay = if param.decay { rule.weight_decay } else { 0.0 };
+                    Sgd { weight_decay, ..rule }.update(learning_rate, scale, values, gradient, state);
+                }
+                // A checkpoint of another optimiser is refused when it is read.
+                _ => unreachable!("memory of another rule"),
+            }
+        }
+    }
+
+    /// Bytes the memory takes once it is in use.
+    pub fn bytes(&self, stack: &EditStack) -> usize {
+        let copies = match self.rule {
+            Rule::AdamW(_) => 2,
+            Rule::Sgd(rule) => usize::from(rule.momentum > 0.0),
+        };
+        stack.trained_count() * copies * size_of::<f32>()
+    }
+}
+
+/// The norm of all trained parameters' gradients together.
+pub fn gradient_norm(stack: &EditStack, gradients: &Gradients) -> f64 {
+    global_norm(stack.trained_params().filter_map(|(id, _)| gradients.param(id)).map(|g| g.as_slice::<f32>()))
+}

@@ -1,0 +1,339 @@
+//! How a run begins and ends, around the loop of [`crate::trainer`]: files, checks, the estimate, the adapter.
+
+use std::path::Path;
+use std::sync::Arc;
+
+use hone_data::config::TrainOn;
+use hone_data::{Body, Codec, EncodeOptions, FlatBatch, StepBatch, preview};
+use hone_edit::merge::{Hooked, Merger, logit_difference};
+use hone_edit::{Base, EditStack, atomic, save_edit};
+use hone_engine::DType;
+use hone_model::{Model, NoHooks, TokenBatch};
+use serde_json::{Map, Value, json};
+
+use crate::checkpoint::{Checkpoints, Identity, Progress};
+use crate::codec::ModelCodec;
+use crate::error::{TrainError, io_error};
+use crate::estimate::{Estimate, time_a_pass, workload};
+use crate::events::Event;
+use crate::invariants::{Check, Record, data, edit, numeric};
+use crate::machine::peak_memory;
+use crate::metrics::MetricsFile;
+use crate::objective::token_batch;
+use crate::optimizer::Optimizer;
+use crate::prepare::PreparedData;
+use crate::provenance::Provenance;
+use crate::recipe::Recipe;
+use crate::schedule::LearningRate;
+use crate::trainer::{EndReason, Listener, Outcome, Trainer, adapter_directory};
+
+/// Examples shown with their trained tokens marked.
+const SHOWN: usize = 3;
+/// Conversations whose text is compared with their tokens.
+const CONVERSATIONS: usize = 8;
+/// Tokens over which logits are compared.
+const COMPARED_TOKENS: usize = 256;
+
+/// Whether a run starts or goes on.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Start {
+    /// From the first step; the run's directory must not hold another run.
+    Fresh,
+    /// From the last checkpoint (from the first step where there is none).
+    Resume,
+}
+
+impl Trainer {
+    /// A run of `recipe` on `data` in the directory `run`. Exactly one edit of the stack is trained.
+    pub fn new(
+        model: Arc<Model>,
+        stack: EditStack,
+        data: Arc<PreparedData>,
+        recipe: &Recipe,
+        run: &Path,
+        start: Start,
+    ) -> Result<Trainer, TrainError> {
+        let recipe = recipe.resolved()?;
+        if stack.entries.iter().filter(|e| e.trained).count() != 1 || stack.trained_count() == 0 {
+            return Err(TrainError::Setup {
+                what: "exactly one edit of the stack has to be trained".into(),
+                next: "mark one as trained".into(),
+            });
+        }
+        std::fs::create_dir_all(run).map_err(io_error(run))?;
+        let checkpoints = Checkpoints::new(run)?;
+        if start == Start::Fresh && (!checkpoints.steps().is_empty() || run.join(crate::metrics::FILE).exists()) {
+            return Err(TrainError::Setup {
+                what: format!("{} already holds a run", run.display()),
+                next: "continue it with `--resume`, or choose another `--out`".into(),
+            });
+        }
+        let total_steps = recipe.train.total_steps(data.plan.rows_per_epoch());
+        let mut trainer = Trainer {
+            optimizer: Optimizer::new(&recipe.train, &stack),
+            identity: identity(&recipe, &model, &data),
+            record: Record::new(run),
+            progress: Progress::default(),
+            learning_rate: LearningRate::new(&recipe.train, total_steps),
+            dtype: DType::from(recipe.train.dtype),
+            run: run.to_path_buf(),
+            metrics: None,
+            saved_step: None,
+            model,
+            stack,
+            data,
+            recipe,
+            checkpoints,
+            total_steps,
+        };
+        if let (Start::Resume, Some(&step)) = (start, trainer.checkpoints.steps().last()) {
+            trainer.resume(step)?;
+        }
+        Ok(trainer)
+    }
+
+    /// Optimiser steps of the whole run, and those done.
+    pub fn steps(&self) -> (usize, usize) {
+        (self.total_steps, self.progress.step)
+    }
+
+    fn resume(&mut self, step: usize) -> Result<(), TrainError> {
+        let loaded = self.checkpoints.load(step, &mut self.stack, &mut self.optimizer, &self.identity)?;
+        let warnings;
+        (self.progress, warnings) = loaded;
+        self.saved_step = Some(step);
+        for entry in self.stack.entries.iter_mut().filter(|e| e.trained) {
+            entry.edit.warnings.extend(warnings.clone());
+        }
+        Ok(())
+    }
+
+    /// Everything before the first step.
+    pub(crate) fn begin(&mut self, on: Listener) -> Result<(), TrainError> {
+        for message in self.stack.warnings().map(str::to_string).collect::<Vec<_>>() {
+            on(Event::Warning { message });
+        }
+        for message in self.data.tokenised.report.notes.clone() {
+            on(Event::Note { message });
+        }
+        atomic::write_file(&self.run.join("recipe.yaml"), self.recipe.to_yaml()?.as_bytes())?;
+        Provenance::new(&self.recipe, &self.model, &self.data, self.progress.step)?.write(&self.run)?;
+        self.metrics = Some(MetricsFile::open(&self.run, self.progress.step)?);
+        self.check_data(on)?;
+        self.check_numbers(on)?;
+        if self.progress.step < self.total_steps {
+            let estimate = self.estimate();
+            on(Event::Estimate(estimate));
+        }
+        // The base model's own loss is the first point of the curve.
+        if self.progress.step == 0 { self.validate(on) } else { Ok(()) }
+    }
+
+    /// Everything after the last step: a last validation and checkpoint, the adapter, the checks of it.
+    pub(crate) fn end(&mut self, reason: EndReason, on: Listener) -> Result<Outcome, TrainError> {
+        let step = self.progress.step;
+        let validated = self.progress.best.is_some_and(|b| b.step == step) || self.progress.validations_since_best > 0;
+        if reason == EndReason::Finished && !(validated && self.last_validation_is(step)) {
+            self.validate(on)?;
+        }
+        if step > 0 {
+            self.save(on)?;
+        }
+        match reason {
+            EndReason::Finished => {}
+            EndReason::StoppedEarly => {
+                let best_step = self.progress.best.map_or(step, |b| b.step);
+                on(Event::StoppedEarly { step, best_step });
+            }
+            EndReason::Interrupted => on(Event::Interrupted { step }),
+        }
+        let adapter_step = self.progress.best.map_or(step, |b| b.step);
+        if adapter_step != step {
+            self.checkpoints.load_params(adapter_step, &mut self.stack)?;
+        }
+        let adapter = adapter_directory(&self.run);
+        self.save_adapter(&adapter)?;
+        if adapter_step > 0 {
+            self.check_adapter(&adapter, on)?;
+        }
+        Ok(Outcome {
+            reason,
+            steps: step,
+            adapter,
+            adapter_step,
+            last_loss: self.progress.last_loss,
+            best: self.progress.best,
+            tokens: self.progress.tokens,
+            seconds: self.progress.seconds,
+            peak_memory: peak_memory(),
+        })
+    }
+
+    fn last_validation_is(&self, step: usize) -> bool {
+        let every = self.recipe.train.validation_every;
+        let every = every.unwrap_or(self.total_steps.div_ceil(crate::trainer::TIMES_A_RUN));
+        every > 0 && step.is_multiple_of(every)
+    }
+
+    fn save_adapter(&self, adapter: &Path) -> Result<(), TrainError> {
+        for entry in self.stack.entries.iter().filter(|e| e.trained) {
+            save_edit(&entry.edit, adapter)?;
+        }
+        Ok(())
+    }
+
+    fn report(&mut self, check: Check, on: Listener) -> Result<(), TrainError> {
+        on(Event::Checked(check.clone()));
+        self.record.add(check)
+    }
+
+    fn check_data(&mut self, on: Listener) -> Result<(), TrainError> {
+        let (data, model) = (self.data.clone(), self.model.clone());
+        let codec = ModelCodec(&model);
+        let options = EncodeOptions::new(&self.recipe.data, &codec)?;
+        self.record.examples = preview(&data.loaded.train, SHOWN, &codec, &options)?;
+        let examples = &data.tokenised.train;
+        let running_text = data.loaded.train.iter().all(|e| matches!(e.body, Body::Text(_)));
+        let exempt = match self.recipe.data.train_on {
+            Some(TrainOn::All) => Some("the recipe says `train_on: all`"),
+            None if running_text => Some("the data is running text, all of which is trained"),
+            _ => None,
+        };
+        self.report(data::trained_share(examples, exempt), on)?;
+        let conversation = |e: &hone_data::Example| match &e.body {
+            Body::Conversation { messages, variables } => codec.render_chat(messages, variables, false).ok(),
+            _ => None,
+        };
+        let rendered: Vec<String> = data.loaded.train.iter().filter_map(conversation).take(CONVERSATIONS).collect();
+        let encode = |text: &str| model.tokenizer.encode(text, false).map(|e| e.ids).map_err(|e| e.to_string());
+        let decode = |ids: &[u32]| model.tokenizer.decode(ids, false).map_err(|e| e.to_string());
+        self.report(data::chat_text(&rendered, &encode, &decode), on)?;
+        let stops = running_text.then_some("running text has no turns");
+        self.report(data::end_of_turn_trained(examples, codec.end_of_turn_ids(), stops), on)
+    }
+
+    fn check_numbers(&mut self, on: Listener) -> Result<(), TrainError> {
+        let data = self.data.clone();
+        let hooks = self.stack.hooks(self.dtype);
+        let run = |batches: &[FlatBatch], normaliser: f32| {
+            let (nll_sum, gradients) = self.gradients(&hooks, batches, normaliser, None);
+            let of = |(id, param): (_, &hone_edit::Param)| {
+                let none = || hone_engine::Tensor::zeros(param.value.dims(), DType::F32);
+                gradients.param(id).cloned().unwrap_or_else(none)
+            };
+            numeric::StepResult { nll_sum, gradients: self.stack.trained_params().map(of).collect() }
+        };
+        let checks = numeric::check(&numeric::few(&data.tokenised.train), self.dtype, &run);
+        drop(hooks);
+        checks.into_iter().try_for_each(|check| self.report(check, on))
+    }
+
+    pub(crate) fn check_state_round_trip(&mut self, on: Listener) -> Result<(), TrainError> {
+        let (mut stack, mut optimizer) = (self.stack.clone(), self.optimizer.clone());
+        self.checkpoints.load(self.progress.step, &mut stack, &mut optimizer, &self.identity)?;
+        let check = edit::state_round_trip((&self.stack, &self.optimizer), (&stack, &optimizer));
+        self.report(check, on)
+    }
+
+    fn check_adapter(&mut self, adapter: &Path, on: Listener) -> Result<(), TrainError> {
+        let base = Base::of(&self.model);
+        let trained = EditStack {
+            entries: self.stack.entries.iter().filter(|e| e.trained).cloned().collect(),
+            probes: Vec::new(),
+        };
+        self.report(edit::adapter_loads(adapter, &base, &trained), on)?;
+        let batches = [self.compared_tokens()];
+        let decoder = &self.model.decoder;
+        let tuned: Hooked = (decoder, trained.hooks(self.dtype));
+        let changed = logit_difference(&(decoder, Arc::new(NoHooks)), &tuned, self.dtype, &batches);
+        self.report(edit::changes_the_model(&changed), on)?;
+        let check = match Merger::new(&trained, &base) {
+            Err(reason) => {
+                Check::skipped("merge_difference", reason.to_string(), "merged and unmerged logits nearly equal")
+            }
+            Ok(merger) => {
+                let merged = Arc::new(merger.decoder(decoder, self.dtype)?);
+                let difference = logit_difference(&tuned, &(&merged, Arc::new(NoHooks)), self.dtype, &batches);
+                edit::merge_difference(&difference, self.dtype)
+            }
+        };
+        self.report(check, on)
+    }
+
+    /// The first few documents, as many as fit.
+    fn compared_tokens(&self) -> TokenBatch {
+        let mut batch = TokenBatch::default();
+        for example in &self.data.tokenised.train {
+            let room = COMPARED_TOKENS - batch.len();
+            if room == 0 {
+                break;
+            }
+            batch.push(&example.ids[..example.ids.len().min(room)], None);
+        }
+        batch
+    }
+
+    fn estimate(&self) -> Estimate {
+        let examples = &self.data.tokenised.train;
+        let (from, to) = (self.progress.step, self.total_steps);
+        let load = workload(&self.data.plan, examples, from, to, self.data.batch_size);
+        let hooks = self.stack.hooks(self.dtype);
+        let timing = time_a_pass(examples, |batch: &StepBatch| {
+            let batch = batch.layout();
+            let trained = batch.rows.len() as f32;
+            self.gradients(&hooks, &[batch], trained, None);
+        });
+        let validations = match self.data.tokenised.validation.len() {
+            0 => 0,
+            _ => 1 + (from + 1..=to).filter(|step| *step == to || self.last_validation_is(*step)).count(),
+        };
+        let validation_tokens = self.data.tokenised.report.validation.tokens as u64 * validations as u64;
+        let counted = |w: &&hone_edit::base::BaseWeight| {
+            w.kind != hone_edit::base::WeightKind::Head || !self.model.spec.tie_word_embeddings
+        };
+        let base = Base::of(&self.model);
+        let size = |w: &hone_edit::base::BaseWeight| w.shape.iter().product::<usize>();
+        Estimate {
+            steps: to - from,
+            epochs: to as f64 / self.data.plan.steps_per_epoch() as f64,
+            examples: examples.len(),
+            tokens: load.tokens,
+            trained_tokens: load.trained_tokens,
+            trained_parameters: self.stack.trained_count(),
+            model_parameters: base.weights.iter().filter(counted).map(size).sum(),
+            validations,
+            seconds: timing.seconds_for(load.tokens, validation_tokens),
+            tokens_per_second: timing.tokens_per_second(),
+            peak_memory: timing.peak_memory(load.largest_batch, self.optimizer.bytes(&self.stack)),
+            available_memory: timing.available_memory(),
+        }
+    }
+}
+
+/// What makes a run this run: everything that changes its numbers.
+fn identity(recipe: &Recipe, model: &Model, data: &PreparedData) -> Identity {
+    let mut train = match serde_json::to_value(&recipe.train) {
+        Ok(Value::Object(train)) => train,
+        _ => Map::new(),
+    };
+    for harmless in ["log_every", "save_every"] {
+        train.shift_remove(harmless);
+    }
+    let order = json!({
+        "seed": recipe.data.seed,
+        "shuffle": recipe.data.shuffle,
+        "packing": recipe.data.packing,
+        "sequence_length": recipe.data.sequence_length,
+        "weights": recipe.data.weights(),
+    });
+    let mut identity = Map::new();
+    identity.insert("method".into(), Value::Object(recipe.method.0.clone()));
+    identity.insert("train".into(), Value::Object(train));
+    identity.insert("data".into(), order);
+    Identity {
+        recipe: identity,
+        model_sha256: model.source.sha256.clone(),
+        data_sha256: data.sha256.clone(),
+        threads: rayon::current_num_threads(),
+    }
+}

@@ -1,0 +1,280 @@
+//! The one training loop.
+//!
+//! A step reads its rows (a function of its number), runs forward and backward over their micro-batches with the loss
+//! divided by the step's trained tokens, clips, updates. Validation, checkpoints and events hang on the step's number. The
+//! loop knows no method, no model family and no terminal.
+
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::time::Instant;
+
+use hone_data::FlatBatch;
+use hone_edit::EditStack;
+use hone_engine::optim::clip_factor;
+use hone_engine::{DType, Gradients, RandomKey, Tape, Tensor};
+use hone_model::{Context, Hooks, Model};
+use serde::Serialize;
+
+use crate::checkpoint::{Best, Checkpoints, Identity, Progress};
+use crate::error::TrainError;
+use crate::events::{Event, StepMetrics, ValidationMetrics};
+use crate::invariants::Record;
+use crate::machine::peak_memory;
+use crate::metrics::MetricsFile;
+use crate::objective::next_token_loss;
+use crate::optimizer::{Optimizer, gradient_norm};
+use crate::prepare::PreparedData;
+use crate::recipe::Recipe;
+use crate::schedule::LearningRate;
+
+/// Receives what a run says.
+pub type Listener<'a> = &'a mut dyn FnMut(Event);
+
+/// Validations and checkpoints a run has where the recipe does not say.
+pub(crate) const TIMES_A_RUN: usize = 10;
+
+/// A run.
+pub struct Trainer {
+    pub(crate) model: Arc<Model>,
+    pub(crate) stack: EditStack,
+    pub(crate) data: Arc<PreparedData>,
+    /// The resolved recipe.
+    pub(crate) recipe: Recipe,
+    pub(crate) run: PathBuf,
+    pub(crate) optimizer: Optimizer,
+    pub(crate) checkpoints: Checkpoints,
+    pub(crate) identity: Identity,
+    pub(crate) record: Record,
+    pub(crate) progress: Progress,
+    pub(crate) total_steps: usize,
+    pub(crate) learning_rate: LearningRate,
+    pub(crate) dtype: DType,
+    pub(crate) metrics: Option<MetricsFile>,
+    pub(crate) saved_step: Option<usize>,
+}
+
+/// How a run ended.
+#[derive(Clone, Debug, Serialize)]
+pub struct Outcome {
+    /// Why it ended.
+    pub reason: EndReason,
+    /// Optimiser steps done.
+    pub steps: usize,
+    /// Where the adapter is.
+    pub adapter: PathBuf,
+    /// The step whose values it holds: the best validation's, or the last.
+    pub adapter_step: usize,
+    /// Loss of the last step.
+    pub last_loss: Option<f64>,
+    /// The best validation.
+    pub best: Option<Best>,
+    /// Tokens read.
+    pub tokens: u64,
+    /// Wall seconds of training and validation, earlier parts of a resumed run included.
+    pub seconds: f64,
+    /// Largest memory the process has held, in bytes.
+    pub peak_memory: u64,
+}
+
+/// Why a run ended.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize)]
+#[serde(rename_all = "snake_case")]
+pub enum EndReason {
+    /// All steps were done.
+    Finished,
+    /// The validation loss got no better.
+    StoppedEarly,
+    /// It was asked to stop; `--resume` continues it.
+    Interrupted,
+}
+
+impl Trainer {
+    /// Trains until the end, an early stop, or `stop`. Whatever happens, what is on the disk is whole: an error leaves the
+    /// last good checkpoint.
+    pub fn run(mut self, stop: &AtomicBool, on: Listener) -> Result<Outcome, TrainError> {
+        self.begin(on)?;
+        let mut reason = EndReason::Finished;
+        while self.progress.step < self.total_steps {
+            if stop.load(Ordering::Relaxed) {
+                reason = EndReason::Interrupted;
+                break;
+            }
+            let metrics = self.step()?;
+            self.log("train", &metrics, metrics.step.is_multiple_of(self.recipe.train.log_every))?;
+            on(Event::Step(metrics));
+            if self.is_due(self.recipe.train.validation_every) {
+                self.validate(on)?;
+                if self.is_stale() {
+                    reason = EndReason::StoppedEarly;
+                    break;
+                }
+            }
+            if self.is_due(self.recipe.train.save_every) {
+                self.save(on)?;
+            }
+        }
+        self.end(reason, on)
+    }
+
+    /// One optimiser step.
+    pub(crate) fn step(&mut self) -> Result<StepMetrics, TrainError> {
+        let start = Instant::now();
+        let step = self.progress.step;
+        let batches = self.data.micro_batches(step);
+        let trained_tokens: usize = batches.iter().map(|b| b.rows.len()).sum();
+        let tokens: usize = batches.iter().map(|b| b.ids.len()).sum();
+
+        let key = RandomKey::new(self.recipe.train.seed).named("step").index(step as u64);
+        let hooks = self.stack.hooks(self.dtype);
+        let (nll_sum, gradients) = self.gradients(&hooks, &batches, trained_tokens as f32, Some(key));
+        drop(hooks); // it shares the masters, which are about to be written
+        let loss = nll_sum / trained_tokens as f64;
+        self.check_finite("loss", loss)?;
+        let norm = gradient_norm(&self.stack, &gradients);
+        self.check_finite("gradient norm", norm)?;
+
+        let max_norm = self.recipe.train.max_grad_norm;
+        let scale = if max_norm > 0.0 { clip_factor(norm, max_norm) } else { 1.0 };
+        let learning_rate = self.learning_rate.at(step);
+        self.optimizer.update(&mut self.stack, &gradients, learning_rate, scale);
+
+        let seconds = start.elapsed().as_secs_f64();
+        self.progress.step += 1;
+        self.progress.tokens += tokens as u64;
+        self.progress.seconds += seconds;
+        self.progress.last_loss = Some(loss);
+        let left = (self.total_steps - self.progress.step) as f64;
+        Ok(StepMetrics {
+            step: self.progress.step,
+            steps: self.total_steps,
+            epoch: self.progress.step as f64 / self.data.plan.steps_per_epoch() as f64,
+            loss,
+            learning_rate,
+            gradient_norm: norm,
+            tokens,
+            trained_tokens,
+            seconds,
+            tokens_per_second: tokens as f64 / seconds.max(1e-9),
+            seconds_left: left * self.progress.seconds / self.progress.step as f64,
+            peak_memory: peak_memory(),
+        })
+    }
+
+    /// Forward and backward of a step's micro-batches: `Σ −ln p` and the gradients of `Σ −ln p / normaliser`. Without a
+    /// key there is no training noise (dropout).
+    pub(crate) fn gradients(
+        &self,
+        hooks: &Arc<dyn Hooks>,
+        batches: &[FlatBatch],
+        normaliser: f32,
+        key: Option<RandomKey>,
+    ) -> (f64, Gradients) {
+        let mut gradients = Gradients::new();
+        let mut nll_sum = 0.0;
+        for (index, batch) in batches.iter().enumerate() {
+            let cx = Context {
+                tape: Tape::recording(),
+                hooks: hooks.clone(),
+                dtype: self.dtype,
+                training: key.is_some(),
+                key: key.unwrap_or(RandomKey::new(0)).index(index as u64),
+                recompute: self.recipe.train.recompute,
+                cache: None,
+            };
+            let out = next_token_loss(&self.model, &cx, batch, normaliser);
+            nll_sum += out.nll_sum;
+            cx.tape.backward(&out.loss, Tensor::full(out.loss.value.dims(), DType::F32, 1.0), &mut gradients);
+        }
+        (nll_sum, gradients)
+    }
+
+    /// The same objective over the validation examples. A better loss than ever is a checkpoint to keep.
+    pub(crate) fn validate(&mut self, on: Listener) -> Result<(), TrainError> {
+        let batches = self.data.validation_batches();
+        if batches.is_empty() {
+            return Ok(());
+        }
+        let start = Instant::now();
+        let cx = Context::inference(self.stack.hooks(self.dtype), self.dtype);
+        let (mut nll_sum, mut correct, mut trained_tokens) = (0.0, 0, 0);
+        for batch in &batches {
+            let out = next_token_loss(&self.model, &cx, batch, 1.0);
+            nll_sum += out.nll_sum;
+            correct += out.correct;
+            trained_tokens += batch.rows.len();
+        }
+        drop(cx);
+        let (step, validation_loss) = (self.progress.step, nll_sum / trained_tokens as f64);
+        self.check_finite("validation loss", validation_loss)?;
+        // The untrained model is measured too, but it is nothing to keep.
+        let best = step > 0 && self.progress.best.is_none_or(|b| validation_loss < b.validation_loss);
+        if best {
+            self.progress.best = Some(Best { step, validation_loss });
+            self.progress.validations_since_best = 0;
+        } else if step > 0 {
+            self.progress.validations_since_best += 1;
+        }
+        let seconds = start.elapsed().as_secs_f64();
+        self.progress.seconds += seconds;
+        let token_accuracy = correct as f64 / trained_tokens as f64;
+        let metrics = ValidationMetrics { step, validation_loss, token_accuracy, trained_tokens, seconds, best };
+        self.log("validation", &metrics, true)?;
+        on(Event::Validation(metrics));
+        if best { self.save(on) } else { Ok(()) }
+    }
+
+    /// Writes a checkpoint, unless there is one of this step.
+    pub(crate) fn save(&mut self, on: Listener) -> Result<(), TrainError> {
+        let step = self.progress.step;
+        if self.saved_step == Some(step) {
+            return Ok(());
+        }
+        let path = self.checkpoints.save(&self.progress, &self.stack, &self.optimizer, &self.identity)?;
+        if self.saved_step.is_none() {
+            self.check_state_round_trip(on)?;
+        }
+        self.saved_step = Some(step);
+        on(Event::Saved { step, path, best: self.progress.best.is_some_and(|b| b.step == step) });
+        Ok(())
+    }
+
+    fn is_due(&self, every: Option<usize>) -> bool {
+        let every = every.unwrap_or(self.total_steps.div_ceil(TIMES_A_RUN));
+        every > 0 && self.progress.step.is_multiple_of(every)
+    }
+
+    fn is_stale(&self) -> bool {
+        let patience = self.recipe.train.early_stop_patience;
+        patience.is_some_and(|patience| self.progress.validations_since_best >= patience)
+    }
+
+    fn log(&mut self, kind: &str, row: &impl Serialize, due: bool) -> Result<(), TrainError> {
+        match &mut self.metrics {
+            Some(file) if due => file.append(kind, row),
+            _ => Ok(()),
+        }
+    }
+
+    fn check_finite(&self, what: &'static str, value: f64) -> Result<(), TrainError> {
+        if value.is_finite() {
+            return Ok(());
+        }
+        let kept = match self.checkpoints.steps().last() {
+            Some(step) => format!("the checkpoint of step {step} is kept in {}", self.checkpoints.path(*step).display()),
+            None => "no checkpoint was due before".into(),
+        };
+        Err(TrainError::NotFinite {
+            step: self.progress.step + 1,
+            what,
+            found: value.to_string(),
+            learning_rate: self.learning_rate.highest,
+            kept,
+        })
+    }
+}
+
+/// Where a run keeps its adapter.
+pub fn adapter_directory(run: &Path) -> PathBuf {
+    run.join("adapter")
+}
