@@ -86,22 +86,8 @@ pub enum EditError {
         near: String,
     },
     /// An adapter made for another base model.
-    #[error(
-        "{path}: this edit was made for another base model (`{made_for}`, weights sha256 {expected}), \
-         not for `{found_name}` (sha256 {found}); load the model it was made for"
-    )]
-    OtherBase {
-        /// The adapter's directory.
-        path: PathBuf,
-        /// The model it was made for.
-        made_for: String,
-        /// Hash recorded in the adapter.
-        expected: String,
-        /// The model at hand.
-        found_name: String,
-        /// Its hash.
-        found: String,
-    },
+    #[error(transparent)]
+    OtherBase(#[from] Box<OtherBase>),
     /// Two edits that cannot be applied together.
     #[error("these edits cannot be stacked: both replace `{place}`; merge one into the model first, or disable one")]
     CannotStack {
@@ -121,6 +107,25 @@ pub enum EditError {
     /// The model's own code failed.
     #[error(transparent)]
     Model(#[from] hone_model::ModelError),
+}
+
+/// An adapter and the base it was not made for.
+#[derive(Debug, thiserror::Error)]
+#[error(
+    "{path}: this edit was made for another base model (`{made_for}`, weights sha256 {expected}), not for `{found_name}` \
+     (sha256 {found}); load the model it was made for"
+)]
+pub struct OtherBase {
+    /// The adapter's directory.
+    pub path: PathBuf,
+    /// The model it was made for.
+    pub made_for: String,
+    /// Hash recorded in the adapter.
+    pub expected: String,
+    /// The model at hand.
+    pub found_name: String,
+    /// Its hash.
+    pub found: String,
 }
 
 /// "; did you mean `x`?" for the nearest of `known`, or nothing.

@@ -18,7 +18,7 @@ use serde_json::{Map, Value, json};
 
 use crate::atomic::{self, io_error};
 use crate::base::Base;
-use crate::error::EditError;
+use crate::error::{EditError, OtherBase};
 use crate::method::{Edit, ParamPlan};
 use crate::registry;
 use crate::stack::EditStack;
@@ -185,13 +185,13 @@ fn check_base(dir: &Path, base: &Base, warnings: &mut Vec<String>) -> Result<(),
         expected: "what Hone wrote there; remove the file to load the adapter unchecked".into(),
     })?;
     if ours.base_sha256 != base.sha256 {
-        return Err(EditError::OtherBase {
+        return Err(EditError::from(Box::new(OtherBase {
             path: dir.to_path_buf(),
             made_for: ours.base,
             expected: ours.base_sha256,
             found_name: base.reference.clone(),
             found: base.sha256.clone(),
-        });
+        })));
     }
     Ok(())
 }

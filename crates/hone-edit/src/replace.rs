@@ -101,7 +101,7 @@ pub fn plan_replacements(plan: &mut Plan, weights: &[&BaseWeight], base: &Base) 
 /// pass hands to the head).
 pub fn plan_tied_replacements(plan: &mut Plan, weights: &[&BaseWeight], base: &Base) {
     let is_head = |w: &&BaseWeight| base.tied_head && w.kind == WeightKind::Head;
-    let head = weights.iter().any(|w| is_head(w));
+    let head = weights.iter().any(is_head);
     let chosen = |w: &&BaseWeight| {
         !is_head(w) && (weights.iter().any(|c| c.name == w.name) || (head && w.kind == WeightKind::Embedding))
     };

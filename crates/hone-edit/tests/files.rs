@@ -91,7 +91,7 @@ fn saving_over_an_adapter_replaces_it_whole() {
 fn an_adapter_of_another_base_is_refused() {
     let (_directory, path, mut base, _) = saved();
     base.sha256 = "1".repeat(64);
-    assert!(matches!(read_edit(&path, &base), Err(EditError::OtherBase { .. })));
+    assert!(matches!(read_edit(&path, &base), Err(EditError::OtherBase(_))));
     std::fs::remove_file(path.join(files::OURS)).unwrap();
     let unchecked = read_edit(&path, &base).unwrap();
     assert!(unchecked.warnings[0].contains("not known whether it was made for this base"), "{:?}", unchecked.warnings);

@@ -36,6 +36,8 @@ pub struct Progress {
     pub best: Option<Best>,
     /// Validations since the best one.
     pub validations_since_best: usize,
+    /// The step of the last validation.
+    pub validated: Option<usize>,
     /// Loss of the last step.
     pub last_loss: Option<f64>,
 }

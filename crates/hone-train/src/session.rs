@@ -19,7 +19,6 @@ use crate::events::Event;
 use crate::invariants::{Check, Record, data, edit, numeric};
 use crate::machine::peak_memory;
 use crate::metrics::MetricsFile;
-use crate::objective::token_batch;
 use crate::optimizer::Optimizer;
 use crate::prepare::PreparedData;
 use crate::provenance::Provenance;
@@ -132,8 +131,7 @@ impl Trainer {
     /// Everything after the last step: a last validation and checkpoint, the adapter, the checks of it.
     pub(crate) fn end(&mut self, reason: EndReason, on: Listener) -> Result<Outcome, TrainError> {
         let step = self.progress.step;
-        let validated = self.progress.best.is_some_and(|b| b.step == step) || self.progress.validations_since_best > 0;
-        if reason == EndReason::Finished && !(validated && self.last_validation_is(step)) {
+        if reason == EndReason::Finished && self.progress.validated != Some(step) {
             self.validate(on)?;
         }
         if step > 0 {
@@ -167,12 +165,6 @@ impl Trainer {
             seconds: self.progress.seconds,
             peak_memory: peak_memory(),
         })
-    }
-
-    fn last_validation_is(&self, step: usize) -> bool {
-        let every = self.recipe.train.validation_every;
-        let every = every.unwrap_or(self.total_steps.div_ceil(crate::trainer::TIMES_A_RUN));
-        every > 0 && step.is_multiple_of(every)
     }
 
     fn save_adapter(&self, adapter: &Path) -> Result<(), TrainError> {
@@ -243,7 +235,7 @@ impl Trainer {
         };
         self.report(edit::adapter_loads(adapter, &base, &trained), on)?;
         let batches = [self.compared_tokens()];
-        let decoder = &self.model.decoder;
+        let decoder = &self.model.decoder.clone();
         let tuned: Hooked = (decoder, trained.hooks(self.dtype));
         let changed = logit_difference(&(decoder, Arc::new(NoHooks)), &tuned, self.dtype, &batches);
         self.report(edit::changes_the_model(&changed), on)?;
@@ -285,7 +277,7 @@ impl Trainer {
         });
         let validations = match self.data.tokenised.validation.len() {
             0 => 0,
-            _ => 1 + (from + 1..=to).filter(|step| *step == to || self.last_validation_is(*step)).count(),
+            _ => usize::from(from == 0) + (from + 1..=to).filter(|s| *s == to || self.validation_is_due(*s)).count(),
         };
         let validation_tokens = self.data.tokenised.report.validation.tokens as u64 * validations as u64;
         let counted = |w: &&hone_edit::base::BaseWeight| {

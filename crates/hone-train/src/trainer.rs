@@ -32,7 +32,7 @@ use crate::schedule::LearningRate;
 pub type Listener<'a> = &'a mut dyn FnMut(Event);
 
 /// Validations and checkpoints a run has where the recipe does not say.
-pub(crate) const TIMES_A_RUN: usize = 10;
+const TIMES_A_RUN: usize = 10;
 
 /// A run.
 pub struct Trainer {
@@ -103,14 +103,14 @@ impl Trainer {
             let metrics = self.step()?;
             self.log("train", &metrics, metrics.step.is_multiple_of(self.recipe.train.log_every))?;
             on(Event::Step(metrics));
-            if self.is_due(self.recipe.train.validation_every) {
+            if self.validation_is_due(self.progress.step) {
                 self.validate(on)?;
                 if self.is_stale() {
                     reason = EndReason::StoppedEarly;
                     break;
                 }
             }
-            if self.is_due(self.recipe.train.save_every) {
+            if self.checkpoint_is_due(self.progress.step) {
                 self.save(on)?;
             }
         }
@@ -207,6 +207,7 @@ impl Trainer {
         drop(cx);
         let (step, validation_loss) = (self.progress.step, nll_sum / trained_tokens as f64);
         self.check_finite("validation loss", validation_loss)?;
+        self.progress.validated = Some(step);
         // The untrained model is measured too, but it is nothing to keep.
         let best = step > 0 && self.progress.best.is_none_or(|b| validation_loss < b.validation_loss);
         if best {
@@ -239,9 +240,17 @@ impl Trainer {
         Ok(())
     }
 
-    fn is_due(&self, every: Option<usize>) -> bool {
+    pub(crate) fn validation_is_due(&self, step: usize) -> bool {
+        self.is_due(self.recipe.train.validation_every, step)
+    }
+
+    fn checkpoint_is_due(&self, step: usize) -> bool {
+        self.is_due(self.recipe.train.save_every, step)
+    }
+
+    fn is_due(&self, every: Option<usize>, step: usize) -> bool {
         let every = every.unwrap_or(self.total_steps.div_ceil(TIMES_A_RUN));
-        every > 0 && self.progress.step.is_multiple_of(every)
+        every > 0 && step.is_multiple_of(every)
     }
 
     fn is_stale(&self) -> bool {

@@ -49,11 +49,13 @@ fn share(example: &TokenisedExample) -> f64 {
     }
 }
 
-/// Text to ids, or ids to text.
-pub type Convert<'a, A, B> = &'a dyn Fn(A) -> Result<B, String>;
+/// Text to ids.
+pub type Encode<'a> = &'a dyn Fn(&str) -> Result<Vec<u32>, String>;
+/// Ids to text.
+pub type Decode<'a> = &'a dyn Fn(&[u32]) -> Result<String, String>;
 
 /// A conversation tokenised and turned back is the text the template wrote.
-pub fn chat_text(rendered: &[String], encode: Convert<&str, Vec<u32>>, decode: Convert<&[u32], String>) -> Check {
+pub fn chat_text(rendered: &[String], encode: Encode, decode: Decode) -> Check {
     let name = "chat_text";
     let expected = "the tokens of a conversation say exactly what the chat template wrote";
     let next = "the tokenizer and the chat template do not belong together: check the model's files";

@@ -184,12 +184,13 @@ pub fn values(recipe: &Recipe) -> Result<(), Fault> {
         }
     }
     for (task, rule) in &recipe.eval.fail_if {
-        if !rule.drop_over.is_finite() || rule.drop_over < 0.0 {
-            let path = vec!["eval".into(), "fail_if".into(), task.clone(), "drop_over".into()];
-            return Err((
-                path,
-                format!("`eval.fail_if.{task}.drop_over`: found {}, expected 0 or more", rule.drop_over),
-            ));
+        let path = |key: &str| vec!["eval".into(), "fail_if".into(), task.clone(), key.into()];
+        if let Some(drop) = rule.drop_over.filter(|d| !d.is_finite() || *d < 0.0) {
+            let what = format!("`eval.fail_if.{task}.drop_over`: found {drop}, expected 0 or more");
+            return Err((path("drop_over"), what));
+        }
+        if rule.drop_over.is_none() && rule.worse_than.is_none() {
+            return Err((path("drop_over"), format!("`eval.fail_if.{task}`: give `drop_over` or `worse_than`")));
         }
     }
     Ok(())
