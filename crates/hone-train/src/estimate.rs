@@ -56,7 +56,13 @@ pub struct Workload {
 }
 
 /// Counts the tokens of steps `from..to`, `batch_size` rows a micro-batch.
-pub fn workload(plan: &BatchPlan, examples: &[TokenisedExample], from: usize, to: usize, batch_size: usize) -> Workload {
+pub fn workload(
+    plan: &BatchPlan,
+    examples: &[TokenisedExample],
+    from: usize,
+    to: usize,
+    batch_size: usize,
+) -> Workload {
     let mut load = Workload::default();
     for step in from..to {
         for rows in plan.rows_of_step(step).chunks(batch_size) {

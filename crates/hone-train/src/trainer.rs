@@ -270,7 +270,9 @@ impl Trainer {
             return Ok(());
         }
         let kept = match self.checkpoints.steps().last() {
-            Some(step) => format!("the checkpoint of step {step} is kept in {}", self.checkpoints.path(*step).display()),
+            Some(step) => {
+                format!("the checkpoint of step {step} is kept in {}", self.checkpoints.path(*step).display())
+            }
             None => "no checkpoint was due before".into(),
         };
         Err(TrainError::NotFinite {

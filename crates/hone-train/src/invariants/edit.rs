@@ -28,10 +28,8 @@ pub fn adapter_loads(dir: &Path, base: &Base, trained: &EditStack) -> Check {
 
 /// The edit moves the logits.
 pub fn changes_the_model(difference: &LogitDifference) -> Check {
-    let found = format!(
-        "|Δlogit| max {:.4}, mean {:.4} over {} tokens",
-        difference.max, difference.mean, difference.tokens
-    );
+    let found =
+        format!("|Δlogit| max {:.4}, mean {:.4} over {} tokens", difference.max, difference.mean, difference.tokens);
     let expected = "the tuned model's logits differ from the base model's";
     let next = "the learning rate may be too small for the compute type, or the targets take no part";
     let status = if difference.max > 0.0 { Status::Held } else { Status::Failed };

@@ -66,10 +66,7 @@ fn gradient_tolerance(dtype: DType) -> f64 {
 fn packed_loss(together: &StepResult, apart: &StepResult, dtype: DType) -> Check {
     let next = "this is a fault of the program: please report it; `data.packing: false` avoids it";
     let difference = relative(together.nll_sum, apart.nll_sum);
-    let found = format!(
-        "loss {:.6} packed, {:.6} alone: {difference:.1e} apart",
-        together.nll_sum, apart.nll_sum
-    );
+    let found = format!("loss {:.6} packed, {:.6} alone: {difference:.1e} apart", together.nll_sum, apart.nll_sum);
     let expected = format!("{PACKED}, to {:.0e}", loss_tolerance(dtype));
     Check::new("packed_loss", status(difference <= loss_tolerance(dtype)), found, expected, next)
 }
@@ -80,8 +77,7 @@ fn accumulation(together: &StepResult, apart: &StepResult, dtype: DType) -> Chec
     let loss = relative(together.nll_sum, apart.nll_sum);
     let gradients = gradient_difference(&together.gradients, &apart.gradients);
     let found = format!("losses {loss:.1e} and gradients {gradients:.1e} apart");
-    let expected =
-        format!("{ACCUMULATED}, to {:.0e} and {:.0e}", loss_tolerance(dtype), gradient_tolerance(dtype));
+    let expected = format!("{ACCUMULATED}, to {:.0e} and {:.0e}", loss_tolerance(dtype), gradient_tolerance(dtype));
     let held = loss <= loss_tolerance(dtype) && gradients <= gradient_tolerance(dtype);
     Check::new("accumulation", status(held), found, expected, next)
 }
