@@ -2,12 +2,12 @@
 
 use std::collections::BTreeMap;
 
-use serde::Serialize;
+use serde::{Deserialize, Serialize};
 
 use crate::example::SourceRef;
 
 /// Why a row is not trained on.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Serialize)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
 pub enum DropReason {
     /// The row could not be read or understood (`on_bad_row: skip` only; otherwise an error).
@@ -38,7 +38,7 @@ impl std::fmt::Display for DropReason {
 }
 
 /// A dropped row, kept to be shown.
-#[derive(Clone, Debug, PartialEq, Serialize)]
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 pub struct Dropped {
     /// Where it was.
     pub source: SourceRef,
@@ -47,7 +47,7 @@ pub struct Dropped {
 }
 
 /// Dropped rows by reason.
-#[derive(Clone, Debug, Default, PartialEq, Serialize)]
+#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
 pub struct Drops {
     /// How many, by reason.
     pub counts: BTreeMap<DropReason, usize>,

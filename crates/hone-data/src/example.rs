@@ -1,26 +1,30 @@
 //! Examples: what a row becomes once its format is understood, before any tokenizer sees it.
 
-use std::path::Path;
+use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
 use serde::{Deserialize, Serialize};
 use serde_json::{Map, Value};
 
 /// Where an example came from.
-#[derive(Clone, Debug, PartialEq, Eq, Hash, Serialize)]
+#[derive(Clone, Debug, PartialEq, Eq, Hash, Serialize, Deserialize)]
 pub struct SourceRef {
     /// The file.
-    #[serde(serialize_with = "as_text")]
+    #[serde(serialize_with = "path_to_text", deserialize_with = "path_from_text")]
     pub file: Arc<Path>,
     /// Row in the file, from 1 (a CSV header is not a row).
     pub row: usize,
     /// Line the row starts on, from 1, in files that have lines.
-    #[serde(skip_serializing_if = "Option::is_none")]
+    #[serde(default, skip_serializing_if = "Option::is_none")]
     pub line: Option<usize>,
 }
 
-fn as_text<S: serde::Serializer>(path: &Arc<Path>, serializer: S) -> Result<S::Ok, S::Error> {
+fn path_to_text<S: serde::Serializer>(path: &Arc<Path>, serializer: S) -> Result<S::Ok, S::Error> {
     serializer.serialize_str(&path.to_string_lossy())
+}
+
+fn path_from_text<'de, D: serde::Deserializer<'de>>(deserializer: D) -> Result<Arc<Path>, D::Error> {
+    Ok(PathBuf::deserialize(deserializer)?.into())
 }
 
 impl std::fmt::Display for SourceRef {
@@ -133,7 +137,7 @@ impl Body {
 }
 
 /// A row that was read and understood.
-#[derive(Clone, Debug, PartialEq, Serialize)]
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 pub struct Example {
     /// Where it came from.
     pub source: SourceRef,

@@ -12,7 +12,7 @@
 use std::collections::HashMap;
 use std::hash::{DefaultHasher, Hash, Hasher};
 
-use serde::Serialize;
+use serde::{Deserialize, Serialize};
 
 use crate::example::{Example, SourceRef};
 
@@ -26,7 +26,7 @@ pub const BOILERPLATE: usize = 10;
 const SHOWN: usize = 5;
 
 /// What of the evaluation stands in the training data.
-#[derive(Clone, Debug, Default, PartialEq, Serialize)]
+#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
 pub struct LeakReport {
     /// Evaluation texts looked for.
     pub evaluation_texts: usize,
@@ -47,7 +47,7 @@ pub struct LeakReport {
 }
 
 /// One leak.
-#[derive(Clone, Debug, PartialEq, Serialize)]
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 pub struct Leak {
     /// The training example.
     pub source: SourceRef,

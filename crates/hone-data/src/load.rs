@@ -93,8 +93,16 @@ pub fn tokenise(loaded: &Loaded, config: &DataConfig, codec: &dyn Codec) -> Resu
     if validation.is_empty() && !loaded.validation.is_empty() {
         return Err(nothing("validation", &report));
     }
-    report.train = split_report(loaded.train.len(), &train);
-    report.validation = split_report(loaded.validation.len(), &validation);
+    let ends: Vec<u32> = codec.end_of_turn_ids().iter().copied().chain(codec.eos()).collect();
+    report.train = split_report(loaded.train.len(), &train, &ends);
+    report.validation = split_report(loaded.validation.len(), &validation, &ends);
+    if report.train.without_end == report.train.sequences {
+        report.notes.push(
+            "no sequence trains an end-of-turn or end-of-text token, so the model will not learn where to stop: look at the \
+             end of the examples in `hone data show`, and at `max_length`"
+                .into(),
+        );
+    }
     Ok(Tokenised { train, validation, max_length: options.max_length, report })
 }
 
@@ -136,6 +144,9 @@ impl Loader<'_> {
             };
             self.file(&file, source, &interpreter, left, &mut report, &mut kept)?;
             self.report.rows_read += report.rows;
+            if let Some(detection) = &report.detection {
+                *self.report.formats.entry(detection.format.clone()).or_default() += report.examples;
+            }
             self.report.files.push(report);
         }
         Ok(kept)

@@ -27,7 +27,7 @@ pub enum Packing {
 }
 
 /// One row of training: examples that are read in together.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize)]
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct TrainRow {
     /// Indices of tokenised examples.
     pub documents: Vec<usize>,

@@ -1,7 +1,7 @@
 //! Examples as they will be trained: their text in pieces, each trained or not. The pieces are cut from the very text that
 //! is tokenised, at the tokens' own byte ranges, so what is shown is what is trained.
 
-use serde::Serialize;
+use serde::{Deserialize, Serialize};
 
 use crate::codec::Codec;
 use crate::encode::{EncodeOptions, Outcome, encode, mark, render};
@@ -9,7 +9,7 @@ use crate::error::DataError;
 use crate::example::{Example, SourceRef};
 
 /// An example to be shown.
-#[derive(Clone, Debug, PartialEq, Serialize)]
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 pub struct PreviewExample {
     /// Where it came from.
     pub source: SourceRef,

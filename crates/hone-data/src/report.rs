@@ -1,8 +1,9 @@
 //! What was read, kept, dropped and encoded, as plain data: for the screen, the run's files and the report.
 
+use std::collections::BTreeMap;
 use std::path::PathBuf;
 
-use serde::Serialize;
+use serde::{Deserialize, Serialize};
 
 use crate::drops::Drops;
 use crate::encode::TokenisedExample;
@@ -10,10 +11,12 @@ use crate::formats::Detection;
 use crate::packing::TrainRow;
 
 /// Everything about a data set.
-#[derive(Clone, Debug, Default, PartialEq, Serialize)]
+#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
 pub struct DataReport {
     /// The training files, then the validation files.
     pub files: Vec<FileReport>,
+    /// Examples kept, by format.
+    pub formats: BTreeMap<String, usize>,
     /// Rows read from all files, malformed ones included.
     pub rows_read: usize,
     /// Rows that were dropped, by reason; those dropped while encoding are added by then. `rows_read` is the number of
@@ -32,7 +35,7 @@ pub struct DataReport {
 }
 
 /// One file.
-#[derive(Clone, Debug, PartialEq, Serialize)]
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 pub struct FileReport {
     /// The file.
     pub path: PathBuf,
@@ -55,7 +58,7 @@ pub struct FileReport {
 }
 
 /// Examples of one side of the split, in tokens.
-#[derive(Clone, Debug, Default, PartialEq, Serialize)]
+#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
 pub struct SplitReport {
     /// Examples before encoding.
     pub examples: usize,
@@ -69,6 +72,8 @@ pub struct SplitReport {
     pub trained_share: Range,
     /// Length of the sequences in tokens.
     pub lengths: Lengths,
+    /// Sequences that train no end-of-turn and no end-of-text token: from them the model does not learn where to stop.
+    pub without_end: usize,
     /// Sequences that were cut.
     pub truncated_sequences: usize,
     /// Tokens cut off.
@@ -76,7 +81,7 @@ pub struct SplitReport {
 }
 
 /// Smallest, mean and largest of some numbers; zeros of none.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Serialize)]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Serialize, Deserialize)]
 pub struct Range {
     /// Smallest.
     pub min: f64,
@@ -87,7 +92,7 @@ pub struct Range {
 }
 
 /// Lengths in tokens.
-#[derive(Clone, Debug, Default, PartialEq, Serialize)]
+#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
 pub struct Lengths {
     /// Shortest.
     pub min: usize,
@@ -102,7 +107,7 @@ pub struct Lengths {
 }
 
 /// Sequences of `from..below` tokens.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Bucket {
     /// Shortest length.
     pub from: usize,
@@ -113,7 +118,7 @@ pub struct Bucket {
 }
 
 /// What packing made of the sequences.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Serialize)]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Serialize, Deserialize)]
 pub struct PackingReport {
     /// Rows.
     pub rows: usize,
@@ -125,8 +130,9 @@ pub struct PackingReport {
     pub fill: f64,
 }
 
-/// Numbers of one side of the split.
-pub fn split_report(examples: usize, sequences: &[TokenisedExample]) -> SplitReport {
+/// Numbers of one side of the split; `ends` are the model's end-of-turn and end-of-text ids.
+pub fn split_report(examples: usize, sequences: &[TokenisedExample], ends: &[u32]) -> SplitReport {
+    let endless = |s: &&TokenisedExample| !s.ids.iter().zip(&s.trained).any(|(id, trained)| *trained && ends.contains(id));
     let share = |s: &TokenisedExample| s.trained_tokens() as f64 / s.ids.len().max(1) as f64;
     let cut = |s: &&TokenisedExample| s.truncated > 0;
     SplitReport {
@@ -136,6 +142,7 @@ pub fn split_report(examples: usize, sequences: &[TokenisedExample]) -> SplitRep
         trained_tokens: sequences.iter().map(TokenisedExample::trained_tokens).sum(),
         trained_share: range(sequences.iter().map(share)),
         lengths: lengths(sequences.iter().map(|s| s.ids.len()).collect()),
+        without_end: sequences.iter().filter(endless).count(),
         truncated_sequences: sequences.iter().filter(cut).count(),
         truncated_tokens: sequences.iter().map(|s| s.truncated).sum(),
     }

@@ -92,6 +92,22 @@ fn a_data_set_is_encoded_with_every_row_accounted_for() {
     assert!(data.train.iter().all(|e| e.ids.len() <= 300 && e.trained.contains(&true)));
     let json = serde_json::to_value(report).unwrap();
     assert_eq!(json["files"][0]["detection"]["format"], "question_answer");
+    assert_eq!(json["formats"], serde_json::json!({"alpaca": 5, "question_answer": 4, "sharegpt": 3}));
+    assert_eq!(serde_json::from_value::<hone_data::DataReport>(json).unwrap(), *report);
+}
+
+#[test]
+fn a_data_set_that_never_teaches_where_to_stop_is_said_aloud() {
+    let said = |yaml: &str| {
+        let config = config(yaml);
+        let loaded = load(&config, &fixture(""), CHAT).unwrap();
+        tokenise(&loaded, &config, &TestCodec::plain()).unwrap().report
+    };
+    let whole = said("{path: gsm8k.jsonl, chat_template: never}");
+    assert_eq!((whole.train.without_end, whole.notes.len()), (0, 0));
+    let cut = said("{path: gsm8k.jsonl, chat_template: never, max_length: 80}");
+    assert_eq!((cut.train.without_end, cut.train.sequences), (4, 4));
+    assert!(cut.notes[0].contains("will not learn where to stop"), "{:?}", cut.notes);
 }
 
 #[test]

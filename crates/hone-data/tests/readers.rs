@@ -272,6 +272,19 @@ fn parquet_rows_come_with_their_types() {
 }
 
 #[test]
+fn parquet_written_by_pyarrow_gives_pyarrows_rows() {
+    // Made by tools/golden/data_parquet.py.
+    let golden = Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/golden");
+    let expected: Vec<Value> = serde_json::from_slice(&std::fs::read(golden.join("parquet.json")).unwrap()).unwrap();
+    for name in ["none", "snappy", "gzip", "zstd", "brotli", "lz4", "pages-v2"] {
+        let path = golden.join(format!("{name}.parquet"));
+        let file = hone_data::readers::DataFile { path: path.into(), kind: FileKind::Parquet };
+        let rows = values(open(&file, &ReaderOptions::default()).unwrap().collect());
+        assert_eq!(rows, expected, "{name}");
+    }
+}
+
+#[test]
 fn damaged_parquet_is_an_error_and_never_a_panic() {
     let whole = parquet_bytes();
     for cut in [0, 3, 4, 11, whole.len() / 2, whole.len() - 1] {

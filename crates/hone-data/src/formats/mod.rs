@@ -15,7 +15,7 @@ mod text;
 
 use std::path::Path;
 
-use serde::Serialize;
+use serde::{Deserialize, Serialize};
 
 use crate::codec::Abilities;
 use crate::config::{ChatUse, SourceConfig};
@@ -80,7 +80,7 @@ pub const FORMATS: &[&dyn Format] = &[
 ];
 
 /// What a file's rows were taken for, and why.
-#[derive(Clone, Debug, PartialEq, Serialize)]
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 pub struct Detection {
     /// The format's name; `template` for rows rendered by the recipe's own templates.
     pub format: String,
