@@ -119,3 +119,19 @@ fn a_conversation_the_template_refuses_is_an_error_not_a_guess() {
 fn conversations_without_an_answer_have_no_span() {
     assert!(spans("smollm2", &turns(&[("user", "Hello?")])).is_empty());
 }
+
+#[test]
+fn turns_are_where_hugging_faces_generation_tags_say() {
+    // Made by tools/golden/data_spans.py: the same templates with `{% generation %}` tags, by transformers.
+    let path = std::path::Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/golden/spans.json");
+    let golden: Vec<serde_json::Value> = serde_json::from_slice(&std::fs::read(path).unwrap()).unwrap();
+    assert!(golden.len() >= 28);
+    for case in golden {
+        let messages: Vec<Message> = serde_json::from_value(case["messages"].clone()).unwrap();
+        let template = case["template"].as_str().unwrap();
+        let (text, spans) = TestCodec::chat(template).render_chat_spans(&messages, &Map::new()).unwrap();
+        assert_eq!(text, case["text"].as_str().unwrap(), "{template}");
+        let turns: Vec<&str> = spans.into_iter().map(|s| &text[s]).collect();
+        assert_eq!(json!(turns), case["turns"], "{template}");
+    }
+}
