@@ -132,7 +132,8 @@ pub struct PackingReport {
 
 /// Numbers of one side of the split; `ends` are the model's end-of-turn and end-of-text ids.
 pub fn split_report(examples: usize, sequences: &[TokenisedExample], ends: &[u32]) -> SplitReport {
-    let endless = |s: &&TokenisedExample| !s.ids.iter().zip(&s.trained).any(|(id, trained)| *trained && ends.contains(id));
+    let endless =
+        |s: &&TokenisedExample| !s.ids.iter().zip(&s.trained).any(|(id, trained)| *trained && ends.contains(id));
     let share = |s: &TokenisedExample| s.trained_tokens() as f64 / s.ids.len().max(1) as f64;
     let cut = |s: &&TokenisedExample| s.truncated > 0;
     SplitReport {
