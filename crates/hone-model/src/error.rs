@@ -119,6 +119,13 @@ pub enum ModelError {
         prompt: usize,
         /// Tokens read before.
         position: usize,
+    /// A chat template that does not compile, or does not take a conversation.
+    #[error("{path}: chat template: {reason}")]
+    Template {
+        /// The file that has it.
+        path: PathBuf,
+        /// What is wrong, in the template's or the renderer's words.
+        reason: String,
     },
     /// An architecture without code.
     #[error("{path}: architecture `{found}` is not known; known architectures: {known}")]
