@@ -60,11 +60,12 @@ impl Model {
         let spec = DecoderSpec::from_config(&files.config_path(), &config)?;
         let tokenizer = Tokenizer::from_files(&files)?;
         let end_ids = end_ids(&spec.config, files.generation_config()?.as_ref(), &tokenizer);
+        let template = ChatTemplate::from_files(&files, &tokenizer)?;
         let weights = files.weights()?;
         let decoder = Arc::new(Decoder::load(spec, &weights, options)?);
         let sha256 = fingerprint::fingerprint(&weights.files())?;
         let source = ModelSource { reference: reference.to_owned(), path, sha256 };
-        Ok(Model { spec: decoder.spec.clone(), decoder, tokenizer, template: None, end_ids, source })
+        Ok(Model { spec: decoder.spec.clone(), decoder, tokenizer, template, end_ids, source })
     }
 
     /// Whether every sequence of a batch is one the model can read: known tokens, at least one, and no more (with the
