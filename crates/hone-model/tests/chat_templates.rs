@@ -113,7 +113,10 @@ fn templates_are_found_where_directories_keep_them() {
     assert_eq!(say(&template, json!({})), "hi");
     assert_eq!(say(&template, json!({"tools": [1, 2]})), "2 tools");
 
-    write("tokenizer_config.json", r#"{"eos_token": {"content": "</s>"}, "chat_template": "{{ eos_token }}{{ bos_token }}!"}"#);
+    write(
+        "tokenizer_config.json",
+        r#"{"eos_token": {"content": "</s>"}, "chat_template": "{{ eos_token }}{{ bos_token }}!"}"#,
+    );
     assert_eq!(say(&find().expect("compiles").expect("there"), json!({})), "</s>!");
     write("chat_template.jinja", "{{ 1 + 1 }}");
     assert_eq!(say(&find().expect("compiles").expect("there"), json!({})), "2");
