@@ -119,6 +119,7 @@ pub enum ModelError {
         prompt: usize,
         /// Tokens read before.
         position: usize,
+    },
     /// A chat template that does not compile, or does not take a conversation.
     #[error("{path}: chat template: {reason}")]
     Template {
