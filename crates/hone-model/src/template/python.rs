@@ -156,9 +156,9 @@ pub(super) fn to_json(value: &Value, options: Kwargs) -> Result<Value, Error> {
         Some(pair) if !pair.is_none() => {
             let part = |i: i64| -> Result<String, Error> {
                 let part = pair.get_item(&Value::from(i))?;
-                part.as_str().map(str::to_owned).ok_or_else(|| {
-                    Error::new(ErrorKind::InvalidOperation, "tojson: separators are two texts")
-                })
+                part.as_str()
+                    .map(str::to_owned)
+                    .ok_or_else(|| Error::new(ErrorKind::InvalidOperation, "tojson: separators are two texts"))
             };
             (part(0)?, part(1)?)
         }
@@ -199,7 +199,9 @@ impl Json {
             ValueKind::String => self.text(value.as_str().unwrap_or_default(), out),
             ValueKind::Seq | ValueKind::Iterable => {
                 let elements: Vec<Value> = value.try_iter()?.collect();
-                self.enclosed(out, ('[', ']'), depth, &elements, |json, element, out| json.write(element, out, depth + 1))?;
+                self.enclosed(out, ('[', ']'), depth, &elements, |json, element, out| {
+                    json.write(element, out, depth + 1)
+                })?;
             }
             ValueKind::Map => {
                 let mut pairs = Vec::new();
