@@ -85,6 +85,9 @@ pub enum EvalError {
         /// What is wrong, what to do.
         problem: String,
     },
+    /// A data file's side.
+    #[error(transparent)]
+    Data(#[from] hone_data::DataError),
     /// The model's side.
     #[error(transparent)]
     Model(#[from] ModelError),

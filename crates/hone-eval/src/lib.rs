@@ -5,12 +5,14 @@
 pub mod compare;
 pub mod error;
 pub mod files;
+pub mod filters;
 pub mod ledger;
 pub mod metrics;
 pub mod python;
 pub mod rules;
 pub mod scorecard;
 pub mod statistics;
+pub mod task;
 pub mod verdict;
 
 pub use compare::{CompareOptions, compare};

@@ -317,6 +317,21 @@ impl Metric {
         !free
     }
 
+    /// Whether the harness' name of an aggregation is this metric's.
+    pub fn is_aggregated_by(&self, name: &str) -> bool {
+        let own = match self.aggregation {
+            Aggregation::Mean if matches!(self.measure, Measure::Brier) => "brier_score",
+            Aggregation::Mean => "mean",
+            Aggregation::WeightedPerplexity if matches!(self.measure, Measure::Perplexity) => "perplexity",
+            Aggregation::WeightedPerplexity => "weighted_perplexity",
+            Aggregation::BitsPerByte => "bits_per_byte",
+            Aggregation::F1 => "f1",
+            Aggregation::MatthewsCorrcoef => "matthews_corrcoef",
+            _ => "bleu",
+        };
+        name == own
+    }
+
     /// Whether the log-likelihoods of the choices without the prompt are needed.
     pub fn needs_unconditional(&self) -> bool {
         matches!(self.measure, Measure::AccMutualInfo)

@@ -89,6 +89,19 @@ impl PythonRegex {
         Ok(self.find_all(text)?.into_iter().next().and_then(|groups| groups.into_iter().next()))
     }
 
+    /// `re.split` for a pattern without groups: the text between the matches.
+    pub fn split(&self, text: &str) -> Result<Vec<String>, RegexError> {
+        let mut pieces = Vec::new();
+        let mut from = 0;
+        for captures in self.matches(text)? {
+            let Some(whole) = captures.get(0) else { continue };
+            pieces.push(text[from..whole.start()].to_owned());
+            from = whole.end();
+        }
+        pieces.push(text[from..].to_owned());
+        Ok(pieces)
+    }
+
     /// `re.sub`: every match replaced; `\1` and `\g<1>`, `\g<name>` in the replacement stand for groups.
     pub fn replace_all(&self, text: &str, replacement: &str) -> Result<String, RegexError> {
         let mut out = String::with_capacity(text.len());
@@ -244,6 +257,7 @@ mod tests {
         assert_eq!(sub(r"(?P<q>['.,])", r"<\g<q>\g<1>>\n", "a,b"), "a<,,>\nb");
         assert_eq!(sub(r"(?s).*#### ", "", "one\ntwo #### 3"), "3");
         assert_eq!(sub("x*", "-", "abxd"), "-a-b--d-");
+        assert_eq!(PythonRegex::new(r"\s+").unwrap().split(" a b ").unwrap(), ["", "a", "b", ""]);
     }
 
     #[test]

@@ -1,0 +1,454 @@
+//! Task files: lm-evaluation-harness' YAML, read key by key.
+//!
+//! All keys that need no Python are read and mean what they mean there. Keys of our own: `main_metric` (which metric decides
+//! a comparison), `doc_to_count` (whose words and bytes divide a document's log-likelihood), `process_docs` as a mapping of
+//! columns to templates (the harness has a Python function there), and `where` in `data_files`.
+
+use std::collections::BTreeMap;
+
+use serde::{Deserialize, Serialize};
+use serde_json::{Map, Value};
+use serde_yaml_ng::Value as Yaml;
+
+use crate::error::{EvalError, did_you_mean};
+use crate::metrics::Kind;
+
+/// Files may include files, so deep.
+const MAX_INCLUDES: usize = 8;
+
+/// Most bytes of a task file.
+const MAX_BYTES: usize = 4 << 20;
+
+/// What a task file says.
+#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
+#[serde(default)]
+pub struct TaskConfig {
+    /// Name.
+    pub task: String,
+    /// A reader (`json`, `csv`, `parquet`, `text`, `squad`, `wikitext_pages`) with files in `dataset_kwargs`, or one file.
+    pub dataset_path: Option<String>,
+    /// `data_files` by split, `field`.
+    pub dataset_kwargs: DatasetKwargs,
+    /// Split that shots come from when no other is named.
+    pub training_split: Option<String>,
+    /// Split evaluated when there is no test split.
+    pub validation_split: Option<String>,
+    /// Split evaluated.
+    pub test_split: Option<String>,
+    /// Split that shots come from.
+    pub fewshot_split: Option<String>,
+    /// Columns made from each row, in order.
+    pub process_docs: Option<Map<String, Value>>,
+    /// The question: a column's name or a template.
+    pub doc_to_text: Option<Value>,
+    /// The answer: a column's name, a template, an index into the choices, or a list.
+    pub doc_to_target: Option<Value>,
+    /// The choices: a column's name, a template that renders a list, a list, or a mapping.
+    pub doc_to_choice: Option<Value>,
+    /// Text whose words and bytes divide a document's log-likelihood; the target where not given.
+    pub doc_to_count: Option<Value>,
+    /// Before everything else.
+    pub description: String,
+    /// Between question and answer.
+    pub target_delimiter: String,
+    /// Between shots.
+    pub fewshot_delimiter: String,
+    /// How shots are drawn and written.
+    pub fewshot_config: FewshotConfig,
+    /// Shots; 0 cannot be overridden.
+    pub num_fewshot: Option<usize>,
+    /// Kind of task, by the harness' names.
+    pub output_type: String,
+    /// How to generate.
+    pub generation_kwargs: GenerationKwargs,
+    /// What is measured.
+    pub metric_list: Option<Vec<Map<String, Value>>>,
+    /// What happens to generated text before it is scored.
+    pub filter_list: Option<Vec<FilterConfig>>,
+    /// Responses per example.
+    pub repeats: usize,
+    /// What the answer begins with.
+    pub gen_prefix: Option<String>,
+    /// `version` and anything else.
+    pub metadata: Map<String, Value>,
+    /// The metric that decides a comparison; the first where not given.
+    pub main_metric: Option<String>,
+}
+
+/// Where the data is.
+#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
+#[serde(default, deny_unknown_fields)]
+pub struct DatasetKwargs {
+    /// File by split.
+    pub data_files: BTreeMap<String, DataFileConfig>,
+    /// Where the list of rows lies in a JSON file that holds one object.
+    pub field: Option<String>,
+}
+
+/// A split's file.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[serde(untagged)]
+pub enum DataFileConfig {
+    /// The file.
+    Path(String),
+    /// The file and which of its rows.
+    Part(DataFilePart),
+}
+
+/// Some rows of a file.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct DataFilePart {
+    /// The file.
+    pub path: String,
+    /// A template expression that is true for the rows wanted. Besides the columns there is `row_number`, from 1.
+    #[serde(rename = "where")]
+    pub condition: Option<String>,
+}
+
+impl DataFileConfig {
+    /// The file.
+    pub fn path(&self) -> &str {
+        match self {
+            DataFileConfig::Path(path) => path,
+            DataFileConfig::Part(part) => &part.path,
+        }
+    }
+
+    /// Which rows, if not all.
+    pub fn condition(&self) -> Option<&str> {
+        match self {
+            DataFileConfig::Path(_) => None,
+            DataFileConfig::Part(part) => part.condition.as_deref(),
+        }
+    }
+}
+
+/// How shots are drawn, and what differs in how they are written.
+#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
+#[serde(default, deny_unknown_fields)]
+pub struct FewshotConfig {
+    /// `default` (drawn) or `first_n`.
+    pub sampler: Option<String>,
+    /// Split that shots come from.
+    pub split: Option<String>,
+    /// Rows to draw from, written here.
+    pub samples: Option<Vec<Map<String, Value>>>,
+    /// Rows of the split to draw from.
+    pub fewshot_indices: Option<Vec<usize>>,
+    /// Instead of the task's.
+    pub doc_to_text: Option<Value>,
+    /// Instead of the task's.
+    pub doc_to_target: Option<Value>,
+    /// Instead of the task's.
+    pub doc_to_choice: Option<Value>,
+    /// Instead of the task's.
+    pub gen_prefix: Option<String>,
+    /// Instead of the task's.
+    pub fewshot_delimiter: Option<String>,
+    /// Instead of the task's.
+    pub target_delimiter: Option<String>,
+}
+
+/// How to generate.
+#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
+#[serde(default, deny_unknown_fields)]
+pub struct GenerationKwargs {
+    /// Texts that end a generation; the shots' delimiter where not given.
+    pub until: Option<OneOrMany>,
+    /// Most tokens; 256 where not given.
+    #[serde(alias = "max_new_tokens", alias = "max_tokens", alias = "max_completion_tokens")]
+    pub max_gen_toks: Option<usize>,
+    /// Draw instead of taking the most likely token.
+    pub do_sample: Option<bool>,
+    /// Temperature of the draw.
+    pub temperature: Option<f32>,
+    /// Keep the smallest set of tokens with this probability.
+    pub top_p: Option<f32>,
+    /// Keep so many tokens.
+    pub top_k: Option<usize>,
+}
+
+/// A text or a list of texts.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[serde(untagged)]
+pub enum OneOrMany {
+    /// One.
+    One(String),
+    /// Several.
+    Many(Vec<String>),
+}
+
+impl OneOrMany {
+    /// As a list.
+    pub fn to_vec(&self) -> Vec<String> {
+        match self {
+            OneOrMany::One(text) => vec![text.clone()],
+            OneOrMany::Many(texts) => texts.clone(),
+        }
+    }
+}
+
+/// A named list of filters.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct FilterConfig {
+    /// The metric column it makes.
+    pub name: String,
+    /// The steps.
+    pub filter: Vec<Map<String, Value>>,
+}
+
+/// Keys that are read, and those that say nothing about scores.
+const KEYS: [&str; 25] = [
+    "task",
+    "dataset_path",
+    "dataset_kwargs",
+    "training_split",
+    "validation_split",
+    "test_split",
+    "fewshot_split",
+    "process_docs",
+    "doc_to_text",
+    "doc_to_target",
+    "doc_to_choice",
+    "doc_to_count",
+    "description",
+    "target_delimiter",
+    "fewshot_delimiter",
+    "fewshot_config",
+    "num_fewshot",
+    "output_type",
+    "generation_kwargs",
+    "metric_list",
+    "filter_list",
+    "repeats",
+    "gen_prefix",
+    "metadata",
+    "main_metric",
+];
+const IGNORED: [&str; 7] = [
+    "tag",
+    "task_alias",
+    "dataset_name",
+    "should_decontaminate",
+    "doc_to_decontamination_query",
+    "unsafe_code",
+    "kind",
+];
+const OTHERS: [(&str, &str); 8] = [
+    ("group", "groups of tasks are not read; name the tasks one by one"),
+    ("process_results", "scores that need Python are not computed; use the metrics there are"),
+    ("custom_dataset", "data made by Python is not read; write it to a file and name it in `data_files`"),
+    ("use_prompt", "promptsource is not read; write the prompt as a template in `doc_to_text`"),
+    ("doc_to_image", "tasks with images are not read"),
+    ("doc_to_audio", "tasks with sound are not read"),
+    ("aggregate_metric_list", "groups of tasks are not read; name the tasks one by one"),
+    ("task_list", "lists of tasks are not read; write one file a task"),
+];
+
+/// Finds the text of an included file: by its name, from the file that includes it.
+pub type Include<'a> = &'a dyn Fn(&str) -> Result<String, EvalError>;
+
+impl TaskConfig {
+    /// Parses a task file. `file` is for messages; `include` finds included files.
+    pub fn parse(file: &str, text: &str, include: Include<'_>) -> Result<TaskConfig, EvalError> {
+        let problem =
+            |place: &str, problem: String| EvalError::TaskFile { file: file.into(), place: place.into(), problem };
+        let merged = merge(file, text, include, 0)?;
+        for key in merged.keys() {
+            if let Some((_, why)) = OTHERS.iter().find(|(other, _)| other == key) {
+                return Err(problem(key, (*why).into()));
+            }
+            if !KEYS.contains(&key.as_str()) && !IGNORED.contains(&key.as_str()) {
+                let hint = did_you_mean(key, KEYS.into_iter());
+                return Err(problem(key, format!("unknown key{hint}; keys: {}", KEYS.join(", "))));
+            }
+        }
+        let mut config = TaskConfig {
+            target_delimiter: " ".into(),
+            fewshot_delimiter: "\n\n".into(),
+            output_type: Kind::GenerateUntil.name().into(),
+            repeats: 1,
+            ..TaskConfig::default()
+        };
+        // Key by key, so that a wrong value is reported with its key; `null` is the same as leaving a key out.
+        let mut whole = serde_json::to_value(&config).map_err(|e| problem("the file", e.to_string()))?;
+        for (key, value) in merged {
+            let key = if key == "kind" { "output_type".to_owned() } else { key };
+            if value.is_null() || IGNORED.contains(&key.as_str()) {
+                continue;
+            }
+            whole[key.as_str()] = normalised(&key, value);
+            config = serde_json::from_value(whole.clone()).map_err(|e| problem(&key, e.to_string()))?;
+        }
+        config.check(file)?;
+        Ok(config)
+    }
+
+    fn check(&self, file: &str) -> Result<(), EvalError> {
+        let problem =
+            |place: &str, problem: String| EvalError::TaskFile { file: file.into(), place: place.into(), problem };
+        if self.task.is_empty() {
+            return Err(problem("task", "missing; give the task a name".into()));
+        }
+        let Some(kind) = Kind::from_name(&self.output_type) else {
+            let names = Kind::NAMES.map(|(_, name, _)| name);
+            let hint = did_you_mean(&self.output_type, names.into_iter());
+            return Err(problem("output_type", format!("`{}`{hint}; known: {}", self.output_type, names.join(", "))));
+        };
+        if self.doc_to_target.is_none() {
+            return Err(problem("doc_to_target", "missing; give a column's name or a template".into()));
+        }
+        if self.doc_to_text.is_none() && kind != Kind::LoglikelihoodRolling {
+            return Err(problem("doc_to_text", "missing; give a column's name or a template".into()));
+        }
+        if kind == Kind::MultipleChoice && self.doc_to_choice.is_none() {
+            return Err(problem("doc_to_choice", "missing; multiple_choice tasks need the choices".into()));
+        }
+        if self.repeats == 0 {
+            return Err(problem("repeats", "is 0, expected at least 1".into()));
+        }
+        match self.fewshot_config.sampler.as_deref() {
+            None | Some("default" | "first_n") => Ok(()),
+            Some(other) => {
+                Err(problem("fewshot_config.sampler", format!("`{other}` is not known; known: default, first_n")))
+            }
+        }
+    }
+
+    /// `metadata.version`, or `0`.
+    pub fn version(&self) -> String {
+        match self.metadata.get("version") {
+            None | Some(Value::Null) => "0".into(),
+            Some(Value::String(version)) => version.clone(),
+            Some(other) => other.to_string(),
+        }
+    }
+}
+
+/// Shapes that the harness also takes: `data_files` as one file (the training split there), one `until`.
+fn normalised(key: &str, mut value: Value) -> Value {
+    if key == "dataset_kwargs"
+        && let Some(files) = value.get_mut("data_files").filter(|files| files.is_string())
+    {
+        *files = serde_json::json!({ "train": files.take() });
+    }
+    value
+}
+
+/// The file's keys over those of the files it includes.
+fn merge(file: &str, text: &str, include: Include<'_>, depth: usize) -> Result<Map<String, Value>, EvalError> {
+    let problem =
+        |place: &str, problem: String| EvalError::TaskFile { file: file.into(), place: place.into(), problem };
+    if depth > MAX_INCLUDES {
+        return Err(problem("include", format!("more than {MAX_INCLUDES} files deep; do files include each other?")));
+    }
+    if text.len() > MAX_BYTES {
+        return Err(problem("the file", format!("larger than {} MiB; is this a task file?", MAX_BYTES >> 20)));
+    }
+    let yaml: Yaml = serde_yaml_ng::from_str(text).map_err(|e| problem("YAML", e.to_string()))?;
+    let Value::Object(mut own) = to_json(&yaml, "").map_err(|(place, what)| problem(&place, what))? else {
+        return Err(problem("the file", "not a mapping of keys to values".into()));
+    };
+    let includes = match own.remove("include") {
+        None | Some(Value::Null) => Vec::new(),
+        Some(Value::String(one)) => vec![one],
+        Some(other) => serde_json::from_value(other).map_err(|e| problem("include", e.to_string()))?,
+    };
+    let mut merged = Map::new();
+    for name in includes {
+        merged.extend(merge(&name, &include(&name)?, include, depth + 1)?);
+    }
+    merged.extend(own);
+    Ok(merged)
+}
+
+/// YAML to JSON; a Python function is refused by its name.
+fn to_json(yaml: &Yaml, place: &str) -> Result<Value, (String, String)> {
+    let refuse = |what: String| Err((if place.is_empty() { "the file".to_owned() } else { place.to_owned() }, what));
+    Ok(match yaml {
+        Yaml::Null => Value::Null,
+        Yaml::Bool(b) => Value::Bool(*b),
+        Yaml::String(text) => Value::String(text.clone()),
+        Yaml::Number(number) => match (number.as_i64(), number.as_f64()) {
+            (Some(integer), _) => Value::from(integer),
+            (None, Some(float)) if float.is_finite() => Value::from(float),
+            _ => return refuse(format!("the number {number} is not one")),
+        },
+        Yaml::Sequence(items) => {
+            let item = |(i, item): (usize, &Yaml)| to_json(item, &format!("{place}[{i}]"));
+            Value::Array(items.iter().enumerate().map(item).collect::<Result<_, _>>()?)
+        }
+        Yaml::Mapping(mapping) => {
+            let mut out = Map::new();
+            for (key, value) in mapping {
+                let key = match key {
+                    Yaml::String(text) => text.clone(),
+                    Yaml::Bool(b) => b.to_string(),
+                    Yaml::Number(number) => number.to_string(),
+                    _ => return refuse("a key that is no text".into()),
+                };
+                let inner = if place.is_empty() { key.clone() } else { format!("{place}.{key}") };
+                out.insert(key, to_json(value, &inner)?);
+            }
+            Value::Object(out)
+        }
+        Yaml::Tagged(tagged) => {
+            let function = tagged.value.as_str().unwrap_or("…");
+            return refuse(match tagged.tag == "function" {
+                true => format!(
+                    "`!function {function}` is Python, which is never run; write a template instead (`process_docs` makes \
+                     columns from templates)"
+                ),
+                false => format!("the YAML tag `{}` is not known", tagged.tag),
+            });
+        }
+    })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn parse(text: &str) -> Result<TaskConfig, EvalError> {
+        TaskConfig::parse("task.yaml", text, &|name| match name {
+            "common" => Ok("output_type: multiple_choice\ntarget_delimiter: ''\nmetadata: {version: 1}".into()),
+            _ => Ok("include: loop".into()),
+        })
+    }
+
+    const SMALL: &str = "task: t\ndataset_path: a.jsonl\ndoc_to_text: q\ndoc_to_target: a\n";
+
+    #[test]
+    fn the_harness_own_files_are_read() {
+        let config = parse(
+            "tag: [ai2_arc]\ntask: arc_easy\ndataset_path: json\ndataset_kwargs: {data_files: {test: a.jsonl}}\n\
+             dataset_name: null\noutput_type: multiple_choice\ntest_split: test\ndoc_to_text: \"Question: {{question}}\\nAnswer:\"\n\
+             doc_to_target: \"{{choices.label.index(answerKey)}}\"\ndoc_to_choice: \"{{choices.text}}\"\n\
+             should_decontaminate: true\nmetric_list:\n  - metric: acc\n    aggregation: mean\n    higher_is_better: true\n\
+             metadata:\n  version: 1.0\n",
+        )
+        .unwrap();
+        assert_eq!((config.version().as_str(), config.target_delimiter.as_str()), ("1.0", " "));
+        assert_eq!(config.dataset_kwargs.data_files["test"].path(), "a.jsonl");
+        let included = parse(&format!("include: common\n{SMALL}doc_to_choice: [a]\ntarget_delimiter: x\n")).unwrap();
+        assert_eq!((included.output_type.as_str(), included.target_delimiter.as_str()), ("multiple_choice", "x"));
+    }
+
+    #[test]
+    fn mistakes_are_named_with_their_place() {
+        let message = |more: &str| parse(&format!("{SMALL}{more}")).unwrap_err().to_string();
+        assert!(message("fewshot_splt: train").contains("fewshot_splt: unknown key; did you mean `fewshot_split`?"));
+        let python = message("process_docs: !function utils.process_docs");
+        assert!(python.contains("process_docs: `!function utils.process_docs` is Python"), "{python}");
+        assert!(message("num_fewshot: many").contains("task.yaml: num_fewshot:"));
+        assert!(message("generation_kwargs: {untill: ['x']}").contains("untill"));
+        assert!(message("output_type: multiple_chioce").contains("did you mean `multiple_choice`?"));
+        assert!(message("output_type: multiple_choice").contains("doc_to_choice: missing"));
+        assert!(message("use_prompt: x").contains("promptsource"));
+        assert!(message("include: other").contains("more than 8 files deep"));
+        assert!(parse("- 1").unwrap_err().to_string().contains("not a mapping"));
+        assert!(parse("a: [").unwrap_err().to_string().contains("YAML"));
+    }
+}

@@ -1,0 +1,287 @@
+//! Where a task's examples come from: the data root, the files that ship with the program, and the readers.
+//!
+//! Files are read by `hone-data`; two layouts that are no list of rows are read here: SQuAD's nested JSON and WikiText's pages.
+
+use std::io::Cursor;
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+
+use hone_data::config::{FileKind, SampleBy};
+use hone_data::example::SourceRef;
+use hone_data::readers::{ReaderOptions, stream};
+use serde_json::{Map, Value, json};
+use sha2::{Digest, Sha256};
+
+use super::bundled;
+use super::config::TaskConfig;
+use super::template::Templates;
+use crate::error::EvalError;
+
+/// Names of `dataset_path` that say how files are read; the files stand in `dataset_kwargs.data_files`.
+const READERS: [&str; 6] = ["json", "csv", "parquet", "text", "squad", "wikitext_pages"];
+
+/// An example of a task: a row's columns and where it was.
+#[derive(Clone, Debug, PartialEq)]
+pub struct Doc {
+    /// The row.
+    pub columns: Map<String, Value>,
+    /// File and row.
+    pub place: SourceRef,
+}
+
+/// Where data files are looked for.
+#[derive(Clone, Debug, Default)]
+pub struct DataRoot {
+    /// Directories, in order.
+    pub directories: Vec<PathBuf>,
+}
+
+impl DataRoot {
+    /// The directory asked for, else that of `HONE_DATA`, else `data` and `shared/data` in the working directory and those
+    /// above it. Files that ship with the program are found in any case.
+    pub fn discover(asked_for: Option<&Path>) -> DataRoot {
+        if let Some(root) = asked_for {
+            return DataRoot { directories: vec![root.to_owned()] };
+        }
+        if let Some(root) = std::env::var_os("HONE_DATA").filter(|root| !root.is_empty()) {
+            return DataRoot { directories: vec![root.into()] };
+        }
+        let here = std::env::current_dir().unwrap_or_default();
+        let candidates = here.ancestors().flat_map(|above| [above.join("data"), above.join("shared/data")]);
+        DataRoot { directories: candidates.filter(|directory| directory.is_dir()).collect() }
+    }
+
+    /// A file's path for messages and its bytes: an absolute path, a path beside the task file, in a data root, or a file
+    /// that ships with the program.
+    fn read(&self, task: &str, file: &str, beside: Option<&Path>) -> Result<(PathBuf, Vec<u8>), EvalError> {
+        let directories = beside.into_iter().chain(self.directories.iter().map(PathBuf::as_path));
+        let paths: Vec<PathBuf> = directories.map(|directory| directory.join(file)).collect();
+        if let Some(path) = paths.iter().find(|path| path.is_file()) {
+            let bytes = std::fs::read(path).map_err(|source| EvalError::Io { path: path.clone(), source })?;
+            return Ok((path.clone(), bytes));
+        }
+        if let Some(bytes) = bundled::data(file) {
+            return Ok((PathBuf::from(file), bytes.to_vec()));
+        }
+        let mut looked: Vec<String> = paths.iter().map(|p| p.display().to_string()).collect();
+        looked.push("the files that ship with the program".into());
+        Err(EvalError::NoData { task: task.into(), file: file.into(), looked: looked.join(", ") })
+    }
+}
+
+/// A split's examples and the hash of the file they came from.
+pub struct Split {
+    /// The examples.
+    pub docs: Vec<Doc>,
+    /// SHA-256 of the file, in hexadecimal.
+    pub sha256: String,
+}
+
+/// Reads a split: its file's rows, those wanted, with the task's own columns.
+pub fn load_split(config: &TaskConfig, file: &str, split: &str, root: &DataRoot) -> Result<Split, EvalError> {
+    let problem =
+        |place: &str, problem: String| EvalError::TaskFile { file: file.into(), place: place.into(), problem };
+    let dataset = config.dataset_path.as_deref().unwrap_or("json");
+    let is_reader = READERS.contains(&dataset);
+    let entry = config.dataset_kwargs.data_files.get(split);
+    let data_file = match entry {
+        Some(entry) => entry.path(),
+        None if !is_reader && FileKind::of(Path::new(dataset)).is_some() => dataset,
+        None if !is_reader && config.dataset_kwargs.data_files.is_empty() => {
+            let what = format!(
+                "`{dataset}` is neither a file nor a reader ({}); give local files in `dataset_kwargs.data_files`",
+                READERS.join(", ")
+            );
+            return Err(problem("dataset_path", what));
+        }
+        None => {
+            let known: Vec<&str> = config.dataset_kwargs.data_files.keys().map(String::as_str).collect();
+            let what = format!("no file for the split `{split}`; there are: {}", known.join(", "));
+            return Err(problem("dataset_kwargs.data_files", what));
+        }
+    };
+    let beside = Path::new(file).parent().filter(|_| Path::new(file).is_file());
+    let (path, bytes) = root.read(&config.task, data_file, beside)?;
+    let sha256 = hex(&Sha256::digest(&bytes));
+    let path: Arc<Path> = path.into();
+    let rows = match dataset {
+        "squad" => squad(&path, &bytes)?,
+        "wikitext_pages" => wikitext_pages(&path, &bytes)?,
+        _ => {
+            let kind = match dataset {
+                "csv" => Some(FileKind::Csv),
+                "parquet" => Some(FileKind::Parquet),
+                "text" => Some(FileKind::Text),
+                _ => FileKind::of(&path),
+            };
+            let unknown = || format!("{}: what kind of file is this? Name a reader", path.display());
+            let kind = kind.ok_or_else(|| problem("dataset_path", unknown()))?;
+            rows(kind, &path, bytes, config.dataset_kwargs.field.clone())?
+        }
+    };
+    let condition = entry.and_then(|entry| entry.condition()).map(|condition| format!("{{{{ {condition} }}}}"));
+    let templates = Templates::new();
+    let mut docs = Vec::new();
+    for mut doc in rows {
+        let at = doc.place.clone();
+        let wrong = |key: &str, what: String| EvalError::Row {
+            file: at.file.display().to_string(),
+            row: at.row,
+            problem: format!("{key}: {what}"),
+        };
+        if let Some(condition) = &condition {
+            let mut columns = doc.columns.clone();
+            columns.insert("row_number".into(), Value::from(doc.place.row));
+            let value = templates.column(condition, &columns).map_err(|e| wrong("where", e))?;
+            if value != Value::Bool(true) {
+                continue;
+            }
+        }
+        for (column, source) in config.process_docs.iter().flatten() {
+            let value = match source {
+                Value::String(source) => {
+                    templates.column(source, &doc.columns).map_err(|e| wrong(&format!("process_docs.{column}"), e))?
+                }
+                other => other.clone(),
+            };
+            doc.columns.insert(column.clone(), value);
+        }
+        docs.push(doc);
+    }
+    if docs.is_empty() {
+        return Err(EvalError::Empty { task: config.task.clone(), place: format!("{data_file} (split `{split}`)") });
+    }
+    Ok(Split { docs, sha256 })
+}
+
+/// Rows of a file that is a list of rows.
+fn rows(kind: FileKind, path: &Arc<Path>, bytes: Vec<u8>, field: Option<String>) -> Result<Vec<Doc>, EvalError> {
+    let options = ReaderOptions { field, sample_by: SampleBy::Line, ..ReaderOptions::default() };
+    let mut docs = Vec::new();
+    for row in stream(Cursor::new(bytes), kind, path.clone(), &options)? {
+        let row = row?;
+        docs.push(Doc { columns: row.columns, place: row.source });
+    }
+    Ok(docs)
+}
+
+/// SQuAD's layout, flattened: a row a question with `id`, `title`, `context`, `question`, `answers.text`,
+/// `answers.answer_start`.
+fn squad(path: &Arc<Path>, bytes: &[u8]) -> Result<Vec<Doc>, EvalError> {
+    #[derive(serde::Deserialize)]
+    struct Data {
+        data: Vec<Article>,
+    }
+    #[derive(serde::Deserialize)]
+    struct Article {
+        #[serde(default)]
+        title: String,
+        paragraphs: Vec<Paragraph>,
+    }
+    #[derive(serde::Deserialize)]
+    struct Paragraph {
+        context: String,
+        qas: Vec<Question>,
+    }
+    #[derive(serde::Deserialize)]
+    struct Question {
+        id: String,
+        question: String,
+        answers: Vec<Answer>,
+    }
+    #[derive(serde::Deserialize)]
+    struct Answer {
+        text: String,
+        answer_start: i64,
+    }
+    let parsed: Data = serde_json::from_slice(bytes).map_err(|e| EvalError::Row {
+        file: path.display().to_string(),
+        row: e.line(),
+        problem: format!("not SQuAD's layout (data, paragraphs, qas): {e}"),
+    })?;
+    let mut docs = Vec::new();
+    for article in &parsed.data {
+        for paragraph in &article.paragraphs {
+            for question in &paragraph.qas {
+                let texts: Vec<&str> = question.answers.iter().map(|a| a.text.as_str()).collect();
+                let starts: Vec<i64> = question.answers.iter().map(|a| a.answer_start).collect();
+                let columns = json!({
+                    "id": question.id,
+                    "title": article.title,
+                    "context": paragraph.context,
+                    "question": question.question,
+                    "answers": {"text": texts, "answer_start": starts},
+                });
+                let place = SourceRef { file: path.clone(), row: docs.len() + 1, line: None };
+                let Value::Object(columns) = columns else { continue };
+                docs.push(Doc { columns, place });
+            }
+        }
+    }
+    Ok(docs)
+}
+
+/// WikiText by pages, as the harness' data set has them: a page starts at a heading of the first level; its text is the
+/// column `page`.
+fn wikitext_pages(path: &Arc<Path>, bytes: &[u8]) -> Result<Vec<Doc>, EvalError> {
+    let text = std::str::from_utf8(bytes).map_err(|e| EvalError::Row {
+        file: path.display().to_string(),
+        row: 1 + bytes[..e.valid_up_to()].iter().filter(|&&b| b == b'\n').count(),
+        problem: "not UTF-8 text".into(),
+    })?;
+    let mut pages: Vec<(usize, Vec<&str>)> = vec![(1, Vec::new())];
+    for (number, line) in text.split('\n').enumerate() {
+        let heading = line.replace("= = =", "===").replace("= =", "==");
+        let heading = heading.trim();
+        if heading.starts_with("= ") && heading.ends_with(" =") {
+            pages.push((number + 1, Vec::new()));
+        }
+        if let Some((_, page)) = pages.last_mut() {
+            page.push(line);
+        }
+    }
+    let pages =
+        pages.into_iter().map(|(row, lines)| (row, lines.join("\n"))).filter(|(_, page)| !page.trim().is_empty());
+    let doc = |(row, page): (usize, String)| Doc {
+        columns: [("page".to_owned(), Value::String(page))].into_iter().collect(),
+        place: SourceRef { file: path.clone(), row, line: Some(row) },
+    };
+    Ok(pages.map(doc).collect())
+}
+
+/// Bytes in hexadecimal.
+pub fn hex(bytes: &[u8]) -> String {
+    bytes.iter().map(|b| format!("{b:02x}")).collect()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn path() -> Arc<Path> {
+        Path::new("file").into()
+    }
+
+    #[test]
+    fn squads_layout_becomes_rows() {
+        let text = r#"{"data": [{"title": "T", "paragraphs": [{"context": "C", "qas": [
+            {"id": "1", "question": "Q", "answers": [{"text": "A", "answer_start": 3}]},
+            {"id": "2", "question": "R", "answers": []}]}]}]}"#;
+        let docs = squad(&path(), text.as_bytes()).unwrap();
+        assert_eq!(docs.len(), 2);
+        assert_eq!(docs[0].columns["answers"]["text"], json!(["A"]));
+        let error = squad(&path(), b"{\"data\": [{\"paragraphs\": [{}]}]}").unwrap_err().to_string();
+        assert!(error.contains("SQuAD") && error.contains("context"), "{error}");
+    }
+
+    #[test]
+    fn pages_start_at_headings_of_the_first_level() {
+        let text = " \n = One = \n \n text = not \n = = Part = = \n more \n = = = Sub = = = \n\n = Two = \n end \n";
+        let docs = wikitext_pages(&path(), text.as_bytes()).unwrap();
+        let starts: Vec<_> = docs.iter().map(|d| (d.place.row, d.columns["page"].as_str().unwrap().len())).collect();
+        assert_eq!(docs.len(), 2);
+        assert_eq!((starts[0].0, starts[1].0), (2, 9));
+        assert!(docs[1].columns["page"].as_str().unwrap().ends_with("end \n"));
+        assert!(wikitext_pages(&path(), b"a\nb\xff").unwrap_err().to_string().contains("row 2"));
+    }
+}

@@ -1,0 +1,236 @@
+//! Tasks: examples, how they are asked and how an answer is scored.
+
+pub mod bundled;
+pub mod config;
+pub mod data;
+pub mod fewshot;
+pub mod fields;
+pub mod prompt;
+pub mod template;
+
+use std::path::Path;
+
+use serde_json::Value;
+use sha2::{Digest, Sha256};
+
+pub use config::TaskConfig;
+pub use data::{DataRoot, Doc};
+pub use prompt::{Item, PromptOptions, Prompts, Question};
+
+use crate::error::{EvalError, did_you_mean};
+use crate::filters::FilterList;
+use crate::metrics::{Kind, Metric};
+use fields::Fields;
+
+/// A task, its examples loaded.
+pub struct Task {
+    /// What the task file says.
+    pub config: TaskConfig,
+    /// Where the task file is; the name of one that ships with the program.
+    pub file: String,
+    /// Kind of task.
+    pub kind: Kind,
+    /// What is measured.
+    pub metrics: Vec<Metric>,
+    /// What happens to generated text first; one metric column each.
+    pub filters: Vec<FilterList>,
+    /// The evaluated examples.
+    pub docs: Vec<Doc>,
+    fields: Fields,
+    root: DataRoot,
+    data_sha256: String,
+}
+
+impl Task {
+    /// Loads a task by the name of one that ships with the program, or by the path of a task file.
+    pub fn load(reference: &str, root: &DataRoot) -> Result<Task, EvalError> {
+        let (file, text) = find(reference)?;
+        let include = |name: &str| -> Result<String, EvalError> {
+            let path = Path::new(&file).parent().unwrap_or(Path::new("")).join(name);
+            match bundled::task(name).filter(|_| !Path::new(&file).is_file()) {
+                Some(text) => Ok(text.into()),
+                None => std::fs::read_to_string(&path).map_err(|source| EvalError::Io { path, source }),
+            }
+        };
+        let config = TaskConfig::parse(&file, &text, &include)?;
+        Task::from_config(config, file.clone(), root)
+    }
+
+    /// A task from its settings. `file` is for messages, and data files may lie beside it.
+    pub fn from_config(config: TaskConfig, file: String, root: &DataRoot) -> Result<Task, EvalError> {
+        let problem =
+            |place: &str, problem: String| EvalError::TaskFile { file: file.clone(), place: place.into(), problem };
+        let kind = Kind::from_name(&config.output_type)
+            .ok_or_else(|| problem("output_type", format!("`{}` is not known", config.output_type)))?;
+        let metrics = metrics(&config, kind, &file)?;
+        let filters = match config.filter_list.as_deref() {
+            None => vec![FilterList::default_list()],
+            Some(_) if kind != Kind::GenerateUntil => {
+                return Err(problem("filter_list", "filters are for generate_until tasks".into()));
+            }
+            Some(lists) => lists
+                .iter()
+                .map(|list| FilterList::new(&list.name, &list.filter))
+                .collect::<Result<_, _>>()
+                .map_err(|what| problem("filter_list", what))?,
+        };
+        let split = evaluated_split(&config).ok_or_else(|| {
+            problem(
+                "test_split",
+                "neither `test_split` nor `validation_split` is given; name the split to evaluate".into(),
+            )
+        })?;
+        let loaded = data::load_split(&config, &file, &split, root)?;
+        let fields = Fields::new(&config, kind, &file, &loaded.docs[0])?;
+        let task = Task {
+            fields,
+            kind,
+            metrics,
+            filters,
+            docs: loaded.docs,
+            data_sha256: loaded.sha256,
+            root: root.clone(),
+            config,
+            file,
+        };
+        task.main_metric()?;
+        Ok(task)
+    }
+
+    /// The task's name.
+    pub fn name(&self) -> &str {
+        &self.config.task
+    }
+
+    /// SHA-256 over the task's definition and its data.
+    pub fn sha256(&self) -> String {
+        let mut hash = Sha256::new();
+        hash.update(serde_json::to_string(&self.config).unwrap_or_default());
+        hash.update(&self.data_sha256);
+        data::hex(&hash.finalize())
+    }
+
+    /// The metric columns: a metric under each filter list. Without filter lists the names are the metrics' own.
+    pub fn columns(&self) -> impl Iterator<Item = (String, &Metric, &FilterList)> {
+        let plain = self.config.filter_list.is_none();
+        self.filters.iter().flat_map(move |filter| {
+            self.metrics.iter().map(move |metric| {
+                let name = if plain { metric.name.clone() } else { format!("{},{}", metric.name, filter.name) };
+                (name, metric, filter)
+            })
+        })
+    }
+
+    /// The metric column that decides a comparison: `main_metric`, else the first.
+    pub fn main_metric(&self) -> Result<String, EvalError> {
+        let names: Vec<String> = self.columns().map(|(name, ..)| name).collect();
+        let wanted = self.config.main_metric.as_ref();
+        let found = match wanted {
+            None => names.first(),
+            Some(wanted) => names.iter().find(|name| *name == wanted || name.split(',').next() == Some(wanted)),
+        };
+        found.cloned().ok_or_else(|| EvalError::TaskFile {
+            file: self.file.clone(),
+            place: "main_metric".into(),
+            problem: format!("`{}` is none of {}", wanted.map_or("", |w| w), names.join(", ")),
+        })
+    }
+
+    /// The rows that shots are drawn from: `fewshot_split`, else `fewshot_config.samples`, else the training, validation or
+    /// test split.
+    fn fewshot_pool(&self) -> Result<Vec<Doc>, EvalError> {
+        let config = &self.config;
+        let fewshot = &config.fewshot_config;
+        let named = fewshot.split.as_ref().or(config.fewshot_split.as_ref());
+        if let (None, Some(samples)) = (named, &fewshot.samples) {
+            let place = hone_data::example::SourceRef { file: Path::new(&self.file).into(), row: 1, line: None };
+            return Ok(samples.iter().map(|columns| Doc { columns: columns.clone(), place: place.clone() }).collect());
+        }
+        let split = named.or(config.training_split.as_ref()).cloned().or_else(|| evaluated_split_for_shots(config));
+        let Some(split) = split else { return Ok(self.docs.clone()) };
+        let docs = match evaluated_split(config) == Some(split.clone()) {
+            true => self.docs.clone(),
+            false => data::load_split(config, &self.file, &split, &self.root)?.docs,
+        };
+        let Some(indices) = &fewshot.fewshot_indices else { return Ok(docs) };
+        let pick = |&i: &usize| {
+            docs.get(i).cloned().ok_or_else(|| EvalError::TaskFile {
+                file: self.file.clone(),
+                place: "fewshot_config.fewshot_indices".into(),
+                problem: format!("{i} is beyond the {} rows of `{split}`", docs.len()),
+            })
+        };
+        indices.iter().map(pick).collect()
+    }
+
+    /// Whether the pool of shots counts as the evaluated split, so that the evaluated example is taken out: both names are
+    /// the same, also where neither is given.
+    fn shots_from_evaluated(&self) -> bool {
+        let named = self.config.fewshot_config.split.as_ref().or(self.config.fewshot_split.as_ref());
+        named == self.config.test_split.as_ref()
+    }
+}
+
+/// The split that is evaluated: the test split, else the validation split; `test` for a task with one file.
+fn evaluated_split(config: &TaskConfig) -> Option<String> {
+    let one_file = config.dataset_kwargs.data_files.is_empty().then(|| "test".to_owned());
+    config.test_split.clone().or_else(|| config.validation_split.clone()).or(one_file)
+}
+
+fn evaluated_split_for_shots(config: &TaskConfig) -> Option<String> {
+    config.validation_split.clone().or_else(|| config.test_split.clone())
+}
+
+/// The task file's path (or bundled name) and text.
+fn find(reference: &str) -> Result<(String, String), EvalError> {
+    let path = Path::new(reference);
+    if path.extension().is_some_and(|e| e == "yaml" || e == "yml") {
+        let text = std::fs::read_to_string(path).map_err(|source| EvalError::Io { path: path.into(), source })?;
+        return Ok((reference.into(), text));
+    }
+    match bundled::task(reference) {
+        Some(text) => Ok((format!("tasks/{reference}.yaml"), text.into())),
+        None => Err(EvalError::UnknownTask {
+            name: reference.into(),
+            hint: did_you_mean(reference, bundled::names()),
+            known: bundled::names().collect::<Vec<_>>().join(", "),
+        }),
+    }
+}
+
+fn metrics(config: &TaskConfig, kind: Kind, file: &str) -> Result<Vec<Metric>, EvalError> {
+    let wrong = |source| EvalError::Metric { file: file.to_owned(), source };
+    let Some(list) = &config.metric_list else {
+        let defaults = kind.default_metrics().iter();
+        return defaults.map(|name| Metric::new(kind, name, &Default::default()).map_err(wrong)).collect();
+    };
+    let mut metrics = Vec::new();
+    for entry in list {
+        let problem = |problem: String| EvalError::TaskFile { file: file.into(), place: "metric_list".into(), problem };
+        let mut options = entry.clone();
+        let Some(Value::String(name)) = options.remove("metric") else {
+            return Err(problem("an entry without `metric: NAME`".into()));
+        };
+        let aggregation = options.remove("aggregation");
+        let direction = options.remove("higher_is_better");
+        options.remove("hf_evaluate");
+        let mut metric = Metric::new(kind, &name, &options).map_err(wrong)?;
+        if let Some(Value::Bool(higher)) = direction {
+            metric.higher_is_better = higher;
+        }
+        if let Some(named) = aggregation.as_ref().and_then(Value::as_str)
+            && !metric.is_aggregated_by(named)
+        {
+            return Err(problem(format!("`{name}` is not aggregated by `{named}`; leave `aggregation` out")));
+        }
+        metrics.push(metric);
+    }
+    if metrics.is_empty() {
+        return Err(EvalError::TaskFile {
+            file: file.into(),
+            place: "metric_list".into(),
+            problem: "is empty; leave it out for the defaults".into(),
+        });
+    }
+    Ok(metrics)
+}
