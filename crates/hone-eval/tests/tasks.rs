@@ -89,7 +89,10 @@ doc_to_choice: "{{ [s[:s.index('_')] + a, s[:s.index('_')] + b] }}"
 fn mistakes_in_rows_and_files_are_named() {
     let error = |yaml: &str, rows: &str| task(yaml, rows).err().map(|e| e.to_string()).unwrap_or_default();
     let missing = error(CHOICE, r#"{"question": "one?", "choices": ["a"], "gold": 0}"#);
-    assert!(missing.contains("data.jsonl, row 1: doc_to_text: field `q` is missing; the row has: question"), "{missing}");
+    assert!(
+        missing.contains("data.jsonl, row 1: doc_to_text: field `q` is missing; the row has: question"),
+        "{missing}"
+    );
     let broken = error(CHOICE, &format!("{ROWS}{{\"q\": "));
     assert!(broken.contains("row 4"), "{broken}");
     let list = error(CHOICE, r#"{"q": "one?", "choices": "a, b", "gold": 0}"#);
