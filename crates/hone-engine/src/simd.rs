@@ -77,7 +77,8 @@ pub fn log2(x: f32) -> f32 {
     let p = p.mul_add(z, 1.998_878_5e-1);
     let p = p.mul_add(z, 3.333_338_8e-1);
     let artanh = (p * z).mul_add(t, t);
-    artanh.mul_add(2.0 * std::f32::consts::LOG2_E, n as f32)
+    let log = artanh.mul_add(2.0 * std::f32::consts::LOG2_E, n as f32);
+    if x.is_nan() { x } else { log }
 }
 
 /// `1 / (1 + e^-x)`, at most 3 units in the last place off (where the result is not subnormal).

@@ -54,7 +54,7 @@ pub fn cached_attention(
             query_row: lane.start,
             queries: lane.len,
             first_position: lane.past,
-            pieces: vec![first..first + keys],
+            pieces: std::iter::once(first..first + keys).collect(),
             keys,
         }
     };

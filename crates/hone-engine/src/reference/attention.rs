@@ -113,8 +113,8 @@ pub fn attention_gradients(
             if let Some(dbias) = &mut d.bias {
                 dbias[(head * tokens + query) * tokens + key] += dscore;
             }
-            for c in 0..dim {
-                d.v[at_key(key) + c] += p * dout[c];
+            for (c, dout) in dout.iter().enumerate() {
+                d.v[at_key(key) + c] += p * dout;
                 d.k[at_key(key) + c] += slope * dscore * x.q[at_query + c];
                 d.q[at_query + c] += slope * dscore * x.k[at_key(key) + c];
             }

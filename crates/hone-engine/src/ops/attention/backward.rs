@@ -15,7 +15,7 @@ use crate::simd;
 
 use super::AttentionSpec;
 use super::engine::{Engine, EngineKind, Product, Work, run};
-use super::keys::{BlockLayout, KeysValues, Pass, pack_blocks};
+use super::keys::{BlockLayout, KeyStream, KeysValues, Pass};
 use super::pack::{Scratch, pack_row, pair_rows, take, transpose};
 use super::passes::{RowStatistics, Scores, mask, softmax_gradient};
 use super::plan::{Geometry, KEY_BLOCK, Sequence, Tile};
@@ -86,7 +86,7 @@ impl<T: Element> Backward<'_, T> {
             query_gradient: Shared::new(self.query_gradient),
             key_gradient: Shared::new(self.key_gradient),
             value_gradient: Shared::new(self.value_gradient),
-            bias_gradient: self.bias_gradient.map(|b| Shared::new(b)),
+            bias_gradient: self.bias_gradient.map(Shared::new),
         };
         // Sequences that share a prefix add to the same keys: they are one family, worked on in order.
         let mut families: Vec<Vec<&Sequence>> = Vec::new();
@@ -186,7 +186,8 @@ impl<T: Element> Job<'_, T> {
     fn sequence(&self, sequence: &Sequence, head: usize) -> KeyGradients {
         let (geometry, kind) = (&self.geometry, self.kind);
         let mut sums = KeyGradients::new(sequence.keys, geometry.width);
-        let packed = pack_blocks(kind, self.keys_values, sequence, head, geometry, &self.layout);
+        let keys = KeyStream { source: self.keys_values, sequence, head, geometry, layout: self.layout };
+        let packed = keys.pack(kind);
         let packed = packed.as_units();
         let (dk, dv) = sums.halves();
         let (dk, dv) = (&Shared::new(dk), &Shared::new(dv));

@@ -10,7 +10,7 @@ use crate::simd;
 
 use super::AttentionSpec;
 use super::engine::{Engine, EngineKind, Product, Work, run};
-use super::keys::{BlockLayout, KeysValues, Pass, pack_block, pack_blocks};
+use super::keys::{BlockLayout, KeyStream, KeysValues, Pass};
 use super::pack::{Scratch, pack_row, take, transpose};
 use super::passes::{Scores, Softmax, mask, scale_columns, softmax};
 use super::plan::{Geometry, KEY_BLOCK, Sequence, Tile};
@@ -43,7 +43,7 @@ impl<T: Element> Forward<'_, T> {
         let layout = BlockLayout::new(&geometry, Pass::Forward);
         let (queries, spec, kind, bias) = (self.queries, self.spec, self.kind, self.bias);
         let out = Shared::new(self.out);
-        let log_sum = self.log_sum.map(|l| Shared::new(l));
+        let log_sum = self.log_sum.map(Shared::new);
         let (out, log_sum) = (&out, log_sum.as_ref());
         let heads = 0..spec.key_value_heads;
         let streams: Vec<(&Sequence, usize)> = self
@@ -56,25 +56,13 @@ impl<T: Element> Forward<'_, T> {
         let together = (TASK_BLOCKS * self.sequences.len() / blocks.max(1)).max(1);
         streams.par_iter().with_min_len(together).for_each(|&(sequence, head)| {
             let tiles = geometry.tiles(sequence);
-            let stream = |packed, tiles| Stream {
-                spec,
-                geometry: &geometry,
-                layout: &layout,
-                sequence,
-                head,
-                queries,
-                keys_values: self.keys_values,
-                packed,
-                bias,
-                out,
-                log_sum,
-                tiles,
-            };
+            let keys = KeyStream { source: self.keys_values, sequence, head, geometry: &geometry, layout };
+            let stream = |packed, tiles| Stream { spec, keys: &keys, queries, packed, bias, out, log_sum, tiles };
             // A block that is used once is packed where it is used, while it is in the cache.
             if tiles <= 1 {
                 return run(kind, stream(None, 0..tiles));
             }
-            let packed = pack_blocks(kind, self.keys_values, sequence, head, &geometry, &layout);
+            let packed = keys.pack(kind);
             let together = (TASK_BLOCKS / sequence.blocks()).max(1);
             (0..tiles.div_ceil(together)).into_par_iter().for_each(|task| {
                 let tiles = task * together..((task + 1) * together).min(tiles);
@@ -87,12 +75,9 @@ impl<T: Element> Forward<'_, T> {
 /// Tiles of one sequence and key head.
 struct Stream<'a, T> {
     spec: &'a AttentionSpec,
-    geometry: &'a Geometry,
-    layout: &'a BlockLayout,
-    sequence: &'a Sequence,
-    head: usize,
+    keys: &'a KeyStream<'a, T>,
     queries: &'a [T],
-    keys_values: KeysValues<'a, T>,
+    /// All blocks of keys, if they are packed already.
     packed: Option<&'a [u32]>,
     bias: Option<Bias<'a>>,
     out: &'a Shared<'a, T>,
@@ -118,13 +103,13 @@ struct Memory<'a> {
 impl<T: Element> Work for Stream<'_, T> {
     #[inline(always)]
     fn run<E: Engine>(self, engine: E) {
-        let geometry = self.geometry;
+        let (geometry, layout) = (self.keys.geometry, self.keys.layout);
         let (rows, width) = (geometry.tile_queries, geometry.width);
         let natural = rows * geometry.width_units();
         let scores = rows * KEY_BLOCK.max(width);
         let (block, spare) = match self.packed {
             Some(_) => (0, 0),
-            None => (self.layout.units(), self.layout.spare_units()),
+            None => (layout.units(), layout.spare_units()),
         };
         let mut scratch = Scratch::new(2 * natural + scores + rows * width + 5 * rows + block + spare);
         let mut rest = scratch.units();
@@ -151,12 +136,12 @@ impl<T: Element> Work for Stream<'_, T> {
 impl<T: Element> Stream<'_, T> {
     #[inline(always)]
     fn tile<E: Engine>(&self, engine: E, index: usize, memory: &mut Memory) {
-        let (geometry, sequence, width) = (self.geometry, self.sequence, self.geometry.width);
-        let units = geometry.width_units();
+        let KeyStream { geometry, sequence, layout, head, .. } = *self.keys;
+        let (width, units) = (geometry.width, geometry.width_units());
         let tile = Tile::new(index, sequence, geometry, self.spec, memory.first_seen, memory.last_seen);
         let columns = tile.padded;
         self.pack_queries::<E>(&tile, memory);
-        let shaping = Shaping::new(self.spec, self.bias, sequence, &tile, geometry, self.head);
+        let shaping = Shaping::new(self.spec, self.bias, sequence, &tile, geometry, head);
         let mut state = Softmax {
             max: &mut memory.max[..columns],
             sum: &mut memory.sum[..columns],
@@ -166,15 +151,13 @@ impl<T: Element> Stream<'_, T> {
         state.sum.fill(0.0);
         for (at, taken) in tile.blocks(geometry.key_grain).enumerate() {
             let block = match self.packed {
-                Some(packed) => &packed[taken.block * self.layout.units()..][..self.layout.units()],
+                Some(packed) => &packed[taken.block * layout.units()..][..layout.units()],
                 None => {
-                    let (to, spare) = (&mut *memory.block, &mut *memory.spare);
-                    let source = self.keys_values;
-                    pack_block::<T, E>(to, spare, source, sequence, taken.block, self.head, geometry, self.layout);
+                    self.keys.pack_block::<E>(taken.block, memory.block, memory.spare);
                     &*memory.block
                 }
             };
-            let block = self.layout.view(block);
+            let block = layout.view(block);
             let rows = taken.rows.clone();
             let scores = &mut *memory.scores;
             // SAFETY: operands hold `rows` of a block and `columns` queries; sizes are multiples of 16.
@@ -219,7 +202,7 @@ impl<T: Element> Stream<'_, T> {
     /// The tile's queries as a `b` operand, `[width, queries]`.
     #[inline(always)]
     fn pack_queries<E: Engine>(&self, tile: &Tile, memory: &mut Memory) {
-        let geometry = self.geometry;
+        let geometry = self.keys.geometry;
         let units = geometry.width_units();
         let mut rows = memory.natural.chunks_exact_mut(units).take(tile.padded);
         for token in 0..tile.tokens {
@@ -235,15 +218,16 @@ impl<T: Element> Stream<'_, T> {
     /// Where the group's heads of a tile's token stand in the queries and the output.
     #[inline(always)]
     fn place(&self, tile: &Tile, token: usize) -> usize {
-        let row = self.sequence.query_row + tile.first + token;
-        let group = self.geometry.group * self.geometry.head_dim;
-        row * self.geometry.key_value_heads * group + self.head * group
+        let KeyStream { geometry, sequence, head, .. } = *self.keys;
+        let row = sequence.query_row + tile.first + token;
+        (row * geometry.key_value_heads + head) * geometry.group * geometry.head_dim
     }
 
     /// Divides by the sums of probabilities and writes the rows out.
     #[inline(always)]
     fn finish<E: Engine>(&self, engine: E, tile: &Tile, memory: &mut Memory) {
-        let (geometry, width, columns) = (self.geometry, self.geometry.width, tile.padded);
+        let geometry = self.keys.geometry;
+        let (width, columns) = (geometry.width, tile.padded);
         for (inverse, sum) in memory.correction.iter_mut().zip(&*memory.sum) {
             // A query whose scores are all negative infinity attends to nothing.
             *inverse = if *sum == 0.0 { 0.0 } else { 1.0 / sum };
@@ -267,16 +251,7 @@ impl<T: Element> Stream<'_, T> {
         for (token, logs) in memory.correction.chunks_exact(geometry.group).take(tile.tokens).enumerate() {
             let at = self.place(tile, token) / geometry.head_dim;
             // SAFETY: as above.
-            unsafe { self.log_sum_slice(log_sum, at) }.copy_from_slice(logs);
+            unsafe { log_sum.slice(at..at + geometry.group) }.copy_from_slice(logs);
         }
-    }
-
-    /// # Safety
-    /// As [`Shared::slice`].
-    #[inline(always)]
-    #[allow(clippy::mut_from_ref)]
-    unsafe fn log_sum_slice<'s>(&self, log_sum: &'s Shared<f32>, at: usize) -> &'s mut [f32] {
-        // SAFETY: the caller's promise.
-        unsafe { log_sum.slice(at..at + self.geometry.group) }
     }
 }

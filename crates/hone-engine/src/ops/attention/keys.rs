@@ -60,7 +60,7 @@ impl BlockLayout {
         natural * self.natural + self.transposed
     }
 
-    /// Units of working memory [`pack_block`] wants.
+    /// Units of working memory that packing a block takes.
     pub fn spare_units(&self) -> usize {
         2 * self.natural
     }
@@ -76,88 +76,73 @@ impl BlockLayout {
     }
 }
 
-/// Packs block `block` of a sequence for one key head. Positions past the sequence's end become zeros.
-#[inline(always)]
-pub(super) fn pack_block<T: Element, E: Engine>(
-    to: &mut [u32],
-    spare: &mut [u32],
-    source: KeysValues<T>,
-    sequence: &Sequence,
-    block: usize,
-    head: usize,
-    geometry: &Geometry,
-    layout: &BlockLayout,
-) {
-    let positions = block * KEY_BLOCK..((block + 1) * KEY_BLOCK).min(sequence.keys);
-    let (mut to, mut spare) = (to, spare);
-    let keys = take(&mut to, layout.natural);
-    natural_rows::<T, E>(keys, source.keys, sequence, positions.clone(), head, geometry);
-    let values = match layout.pass {
-        Pass::Forward => take(&mut spare, layout.natural),
-        Pass::Backward => take(&mut to, layout.natural),
-    };
-    natural_rows::<T, E>(values, source.values, sequence, positions, head, geometry);
-    let transposed = match layout.pass {
-        Pass::Forward => values,
-        Pass::Backward => keys,
-    };
-    transpose_rows::<E>(to, transposed, spare, KEY_BLOCK, geometry.width);
+/// Keys and values of one sequence and head, to be packed.
+pub(super) struct KeyStream<'a, T> {
+    pub source: KeysValues<'a, T>,
+    pub sequence: &'a Sequence,
+    /// Key head.
+    pub head: usize,
+    pub geometry: &'a Geometry,
+    pub layout: BlockLayout,
 }
 
-#[inline(always)]
-fn natural_rows<T: Element, E: Engine>(
-    to: &mut [u32],
-    from: &[T],
-    sequence: &Sequence,
-    positions: Range<usize>,
-    head: usize,
-    geometry: &Geometry,
-) {
-    let stride = geometry.key_value_heads * geometry.head_dim;
-    let mut rows = to.chunks_exact_mut(geometry.width_units());
-    for row in sequence.key_rows(positions).flatten() {
-        if let Some(to) = rows.next() {
-            pack_row::<T, E>(to, &from[row * stride + head * geometry.head_dim..][..geometry.head_dim]);
-        }
+impl<T: Element> KeyStream<'_, T> {
+    /// Packs one block. Positions past the sequence's end become zeros.
+    #[inline(always)]
+    pub fn pack_block<E: Engine>(&self, block: usize, to: &mut [u32], spare: &mut [u32]) {
+        let positions = block * KEY_BLOCK..((block + 1) * KEY_BLOCK).min(self.sequence.keys);
+        let (mut to, mut spare) = (to, spare);
+        let keys = take(&mut to, self.layout.natural);
+        self.natural_rows::<E>(keys, self.source.keys, positions.clone());
+        let values = match self.layout.pass {
+            Pass::Forward => take(&mut spare, self.layout.natural),
+            Pass::Backward => take(&mut to, self.layout.natural),
+        };
+        self.natural_rows::<E>(values, self.source.values, positions);
+        let transposed = match self.layout.pass {
+            Pass::Forward => values,
+            Pass::Backward => keys,
+        };
+        transpose_rows::<E>(to, transposed, spare, KEY_BLOCK, self.geometry.width);
     }
-    rows.for_each(|to| to.fill(0));
-}
 
-/// All blocks of a sequence for one key head, packed in parallel.
-pub(super) fn pack_blocks<T: Element>(
-    kind: EngineKind,
-    source: KeysValues<T>,
-    sequence: &Sequence,
-    head: usize,
-    geometry: &Geometry,
-    layout: &BlockLayout,
-) -> Scratch {
-    let mut packed = Scratch::new(sequence.blocks() * layout.units());
-    let task = TASK_BLOCKS * layout.units();
-    packed.units().par_chunks_mut(task).enumerate().for_each(|(task, to)| {
-        run(kind, PackBlocks { to, first: task * TASK_BLOCKS, source, sequence, head, geometry, layout });
-    });
-    packed
+    #[inline(always)]
+    fn natural_rows<E: Engine>(&self, to: &mut [u32], from: &[T], positions: Range<usize>) {
+        let width = self.geometry.head_dim;
+        let mut rows = to.chunks_exact_mut(self.geometry.width_units());
+        for row in self.sequence.key_rows(positions).flatten() {
+            let at = (row * self.geometry.key_value_heads + self.head) * width;
+            if let Some(to) = rows.next() {
+                pack_row::<T, E>(to, &from[at..at + width]);
+            }
+        }
+        rows.for_each(|to| to.fill(0));
+    }
+
+    /// All blocks, packed in parallel.
+    pub fn pack(&self, kind: EngineKind) -> Scratch {
+        let mut packed = Scratch::new(self.sequence.blocks() * self.layout.units());
+        let task = TASK_BLOCKS * self.layout.units();
+        packed.units().par_chunks_mut(task).enumerate().for_each(|(task, to)| {
+            run(kind, PackBlocks { stream: self, first: task * TASK_BLOCKS, to });
+        });
+        packed
+    }
 }
 
 struct PackBlocks<'a, T> {
-    to: &'a mut [u32],
+    stream: &'a KeyStream<'a, T>,
     first: usize,
-    source: KeysValues<'a, T>,
-    sequence: &'a Sequence,
-    head: usize,
-    geometry: &'a Geometry,
-    layout: &'a BlockLayout,
+    to: &'a mut [u32],
 }
 
 impl<T: Element> Work for PackBlocks<'_, T> {
     #[inline(always)]
     fn run<E: Engine>(self, _engine: E) {
-        let mut spare = Scratch::new(self.layout.spare_units());
-        let spare = spare.units();
-        for (i, to) in self.to.chunks_exact_mut(self.layout.units()).enumerate() {
-            let Self { source, sequence, head, geometry, layout, first, .. } = self;
-            pack_block::<T, E>(to, spare, source, sequence, first + i, head, geometry, layout);
+        let layout = &self.stream.layout;
+        let mut spare = Scratch::new(layout.spare_units());
+        for (i, to) in self.to.chunks_exact_mut(layout.units()).enumerate() {
+            self.stream.pack_block::<E>(self.first + i, to, spare.units());
         }
     }
 }

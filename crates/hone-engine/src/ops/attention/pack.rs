@@ -112,7 +112,7 @@ pub(super) fn transpose(
     rows: usize,
     columns: usize,
 ) {
-    assert!(rows % BLOCK == 0 && columns % BLOCK == 0 && rows > 0 && columns > 0);
+    assert!(rows.is_multiple_of(BLOCK) && columns.is_multiple_of(BLOCK) && rows > 0 && columns > 0);
     assert!(from.len() >= (rows - 1) * from_stride + columns && to.len() >= (columns - 1) * to_stride + rows);
     for r in (0..rows).step_by(BLOCK) {
         for c in (0..columns).step_by(BLOCK) {

@@ -5,6 +5,9 @@
 //! Every column is worked on alone and downwards, so what a query gets does not depend on its neighbours; a key that is
 //! masked changes nothing, to the bit (its probability is exactly 0).
 
+// Loops over registers are written by index: rows, columns and sums side by side.
+#![allow(clippy::needless_range_loop)]
+
 use std::ops::Range;
 
 use pulp::Simd;
@@ -14,7 +17,8 @@ use super::engine::Engine;
 /// `1.5 * 2^23`: adding it rounds an `f32` to the nearest integer and leaves that integer in the low bits.
 const ROUND: f32 = 12_582_912.0;
 /// `2^f = 1 + f P(f)` for `|f| <= 0.5`, relative error 9e-8 (`tools/golden/polynomials.py`).
-const EXP2: [f32; 5] = [6.931_47e-1, 2.402_224_2e-1, 5.550_733_8e-2, 9.671_513e-3, 1.326_472_4e-3];
+#[allow(clippy::approx_constant)]
+const EXP2: [f32; 5] = [6.931_47e-1, 2.402_224_2e-1, 5.550_734e-2, 9.671_513e-3, 1.326_472_4e-3];
 
 /// `2^x` for `x` up to 126; exactly 0 from -127 downwards, exactly 1 for 0, NaN for NaN.
 #[inline(always)]
@@ -236,7 +240,7 @@ fn gradient_columns<E: Engine, const SLOPE: bool>(
     let lanes = <E::Simd as Simd>::F32_LANES;
     let factor = simd.splat_f32s(factor);
     let queries = s.queries;
-    assert!(queries % (2 * lanes) == 0 && (E::PAIR == 1 || ds_keys.len() >= s.rows.end / 2 * queries));
+    assert!(queries.is_multiple_of(2 * lanes) && (E::PAIR == 1 || ds_keys.len() >= s.rows.end / 2 * queries));
     assert!(!SLOPE || slope.len() >= s.rows.end * queries);
     for vector in (0..queries / lanes).step_by(2) {
         let mut shift = [simd.splat_f32s(0.0); 2];

@@ -234,7 +234,7 @@ mod tests {
         assert_eq!(all[2].keys, 17);
         assert_eq!(rows(2, 0..17), [10..15, 0..10, 15..17]);
         assert_eq!(rows(2, 4..16), [14..15, 0..10, 15..16]);
-        assert_eq!(rows(1, 5..15), [0..10]);
+        assert_eq!(rows(1, 2..15), [12..15, 0..10]);
         assert_eq!(all[1].first_position, 5);
     }
 

@@ -205,8 +205,11 @@ fn with_a_window_of_one_a_token_gets_its_own_value() {
             let spec = AttentionSpec { window: Some(1), causal, ..spec(2, 2, 16) };
             let case = case(spec, segments(&[140]), dtype, false, 3);
             let results = run(kind, &case);
-            assert_eq!(results.out, case.v.to_vec_f32(), "{kind:?}");
-            assert_eq!(results.dv, case.gradient.to_vec_f32(), "{kind:?}");
+            for (ours, exact) in [(&results.out, &case.v), (&results.dv, &case.gradient)] {
+                for (ours, exact) in ours.iter().zip(exact.to_vec_f32()) {
+                    assert!((ours - exact).abs() <= 1e-6 * exact.abs(), "{kind:?}: {ours} for {exact}");
+                }
+            }
             assert!(results.dq.iter().chain(&results.dk).all(|d| d.abs() < 1e-5), "{kind:?}");
         }
     }

@@ -1,5 +1,8 @@
 //! Products of `bf16` tiles by `vdpbf16ps` (AVX-512 BF16): 32 multiply-adds an instruction, a pair summed at a time.
 
+// Loops over registers are written by index: rows, columns and sums side by side.
+#![allow(clippy::needless_range_loop)]
+
 use std::arch::x86_64::{
     __m512, __m512bh, __m512i, _mm512_castps_si512, _mm512_dpbf16_ps, _mm512_loadu_ps, _mm512_set1_epi32,
     _mm512_setzero_ps, _mm512_storeu_ps,

@@ -1,5 +1,8 @@
 //! Products of `f32` tiles by fused multiply-add, on any machine. `bf16` tensors are widened when they are packed.
 
+// Loops over registers are written by index: rows, columns and sums side by side.
+#![allow(clippy::needless_range_loop)]
+
 use pulp::Simd;
 
 use super::{Engine, Product};
