@@ -70,7 +70,12 @@ impl AttentionSpec {
     /// Panics unless `q` and `k` fit.
     pub(super) fn check(&self, q: &Tensor, k: &Tensor) {
         let heads = (self.query_heads, self.key_value_heads);
-        assert!(heads.1 > 0 && heads.0.is_multiple_of(heads.1), "attention: {} query heads over {} key heads", heads.0, heads.1);
+        assert!(
+            heads.1 > 0 && heads.0.is_multiple_of(heads.1),
+            "attention: {} query heads over {} key heads",
+            heads.0,
+            heads.1
+        );
         assert!(self.window != Some(0), "attention: a window of 0 tokens");
         let (queries, keys) = (q.rows_cols().1, k.rows_cols().1);
         assert_eq!(queries, heads.0 * self.head_dim, "attention: width of q");
