@@ -231,7 +231,7 @@ impl<'a> Lane<'a> {
     ) -> Result<Generation, ModelError> {
         let (last, stopped) = self.text.finish()?;
         if !last.is_empty() && finish_reason != FinishReason::Cancelled {
-            stream(self.index, last);
+            stream(self.index, &last);
         }
         if stopped {
             finish_reason = FinishReason::Stop;

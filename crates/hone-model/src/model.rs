@@ -1,6 +1,7 @@
 //! A loaded model: spec, weights, tokenizer, chat template, and where it all came from.
 
 mod fingerprint;
+mod save;
 
 use std::path::PathBuf;
 use std::sync::Arc;
@@ -47,6 +48,8 @@ pub struct Model {
     pub template: Option<ChatTemplate>,
     /// Ids that end a generation: end-of-text and every end-of-turn token.
     pub end_ids: Vec<u32>,
+    /// `generation_config.json` as it was found, written back when the model is saved.
+    pub generation_config: Option<serde_json::Value>,
     /// Where it came from.
     pub source: ModelSource,
 }
@@ -59,13 +62,15 @@ impl Model {
         let config = files.config()?;
         let spec = DecoderSpec::from_config(&files.config_path(), &config)?;
         let tokenizer = Tokenizer::from_files(&files)?;
-        let end_ids = end_ids(&spec.config, files.generation_config()?.as_ref(), &tokenizer);
+        let generation_config = files.generation_config()?;
+        let end_ids = end_ids(&spec.config, generation_config.as_ref(), &tokenizer);
         let template = ChatTemplate::from_files(&files, &tokenizer)?;
         let weights = files.weights()?;
         let decoder = Arc::new(Decoder::load(spec, &weights, options)?);
         let sha256 = fingerprint::fingerprint(&weights.files())?;
         let source = ModelSource { reference: reference.to_owned(), path, sha256 };
-        Ok(Model { spec: decoder.spec.clone(), decoder, tokenizer, template, end_ids, source })
+        let spec = decoder.spec.clone();
+        Ok(Model { spec, decoder, tokenizer, template, end_ids, generation_config, source })
     }
 
     /// Whether every sequence of a batch is one the model can read: known tokens, at least one, and no more (with the

@@ -17,6 +17,15 @@ pub enum NamedWeight<'a> {
 }
 
 impl NamedWeight<'_> {
+    /// The axes.
+    pub fn dims(self) -> Vec<usize> {
+        match self {
+            NamedWeight::Matrix(WeightRef::Frozen(weight)) => vec![weight.out_features(), weight.in_features()],
+            NamedWeight::Matrix(WeightRef::Trained(var)) => var.value.dims().to_vec(),
+            NamedWeight::Vector(tensor) => tensor.dims().to_vec(),
+        }
+    }
+
     /// The numbers, expanded where they are kept in blocks.
     pub fn to_dense(self, dtype: DType) -> Tensor {
         match self {
@@ -81,8 +90,7 @@ impl Decoder {
 
         let mut matrix = |name: &str, old: &WeightRef| {
             let new = replace(name, NamedWeight::Matrix(old))?;
-            let (rows, columns) = dims(old);
-            assert_eq!(new.dims(), [rows, columns], "replacement of `{name}`");
+            assert_eq!(new.dims(), NamedWeight::Matrix(old).dims(), "replacement of `{name}`");
             Some(WeightRef::Frozen(Arc::new(Weight::dense(new))))
         };
         for linear in layers.iter_mut().flat_map(linears_mut) {
@@ -106,11 +114,4 @@ impl Decoder {
 fn linears_mut(layer: &mut Layer) -> [&mut Linear; 7] {
     let Layer { q, k, v, o, gate, up, down, .. } = layer;
     [q, k, v, o, gate, up, down]
-}
-
-fn dims(weight: &WeightRef) -> (usize, usize) {
-    match weight {
-        WeightRef::Frozen(weight) => (weight.out_features(), weight.in_features()),
-        WeightRef::Trained(var) => var.value.rows_cols(),
-    }
 }

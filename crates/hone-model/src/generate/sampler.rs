@@ -197,11 +197,48 @@ mod tests {
         }
     }
 
+    /// `tools/golden/sampling.py`
+    #[test]
+    fn the_filters_leave_what_those_of_transformers_leave() {
+        let file = safetensors::SafeTensors::deserialize(include_bytes!("../../tests/golden/sampling.safetensors"));
+        let file = file.unwrap();
+        let floats = |name: &str| -> Vec<f32> {
+            let (values, _) = file.tensor(name).unwrap().data().as_chunks::<4>();
+            values.iter().map(|b| f32::from_le_bytes(*b)).collect()
+        };
+        let logits = floats("logits");
+        let seen: Vec<u32> = floats("seen").iter().map(|four_bytes| four_bytes.to_bits()).collect();
+        let (settings, rows) = (floats("settings"), 5);
+        let (vocabulary, prompt) = (logits.len() / rows, seen.len() / rows);
+        for (i, s) in settings.chunks(5).enumerate() {
+            let config = GenerationConfig {
+                temperature: s[0],
+                top_k: s[1] as usize,
+                top_p: s[2],
+                min_p: s[3],
+                repetition_penalty: s[4],
+                ..GenerationConfig::default()
+            };
+            let processed = floats(&format!("processed.{i}"));
+            for row in 0..rows {
+                let sampler = Sampler::new(&config, 0, &seen[row * prompt..(row + 1) * prompt]);
+                let mut logits = logits[row * vocabulary..(row + 1) * vocabulary].to_vec();
+                sampler.penalise(&mut logits);
+                let left = filtered(&logits, &config).unwrap();
+                let expected = &processed[row * vocabulary..(row + 1) * vocabulary];
+                let ids: Vec<u32> = left.iter().map(|c| c.id).collect();
+                let kept: Vec<u32> = (0..vocabulary as u32).filter(|&id| expected[id as usize].is_finite()).collect();
+                assert_eq!(ids, kept, "settings {s:?}, row {row}");
+                for candidate in left {
+                    let expected = expected[candidate.id as usize];
+                    assert!((candidate.score - expected).abs() <= 1e-5 * expected.abs().max(1.0), "settings {s:?}");
+                }
+            }
+        }
+    }
+
     #[test]
     fn a_row_without_a_finite_logit_gives_nothing() {
-        let mut greedy = Sampler::new(&GenerationConfig::default(), 0, &[]).seen.clone();
-        assert!(greedy.is_empty());
-        greedy.clear();
         assert_eq!(highest(&[f32::NAN, f32::NEG_INFINITY]), None);
         assert!(filtered(&[f32::NAN, f32::INFINITY], &sampling()).is_none());
         assert_eq!(highest(&[f32::NAN, -5.0, f32::NEG_INFINITY]), Some(1));

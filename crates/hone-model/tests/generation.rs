@@ -1,0 +1,188 @@
+//! Generation as a user gets it: against `transformers` (`tools/golden/logits.py`), and what must hold whatever the model.
+
+mod common;
+
+use std::path::Path;
+use std::sync::Arc;
+
+use common::Golden;
+use hone_engine::DType;
+use hone_model::generate::{FinishReason, Generation, GenerationConfig, generate};
+use hone_model::{LoadOptions, Model, ModelError, NoHooks};
+
+const STORIES: &str = "../../assets/stories260k";
+
+fn load(path: &Path, dtype: DType) -> Model {
+    let options = LoadOptions { dtype, keep_quantised: false };
+    Model::load(path.to_str().expect("a printable path"), options).expect("a sound model")
+}
+
+fn stories() -> Model {
+    load(Path::new(STORIES), DType::F32)
+}
+
+fn greedy(max_new_tokens: usize) -> GenerationConfig {
+    GenerationConfig { max_new_tokens, ..GenerationConfig::default() }
+}
+
+fn run(model: &Model, prompts: &[Vec<u32>], config: &GenerationConfig) -> Vec<Generation> {
+    generate(model, Arc::new(NoHooks), DType::F32, prompts, config, &mut |_, _| true).expect("a sound run")
+}
+
+fn prompt(model: &Model, text: &str) -> Vec<u32> {
+    model.tokenizer.encode(text, true).expect("encodes").ids
+}
+
+#[test]
+fn greedy_continuations_are_those_of_transformers() {
+    let mut models = vec![("stories260k", Path::new(STORIES).to_path_buf())];
+    for (name, file) in common::GGUF_MODELS {
+        models.extend(common::cached(file).map(|path| (name, path)));
+    }
+    for (name, path) in models {
+        let model = load(&path, DType::F32);
+        let golden = Golden::open(Path::new(&format!("tests/golden/{name}.safetensors")));
+        let prompts: Vec<Vec<u32>> = (0..3).map(|i| golden.ids(&format!("prompt.{i}"))).collect();
+        for (i, ours) in run(&model, &prompts, &greedy(64)).into_iter().enumerate() {
+            let mut expected = golden.ids(&format!("greedy.{i}"));
+            let ended = expected.last().is_some_and(|last| model.end_ids.contains(last));
+            if ended {
+                expected.pop();
+            }
+            assert_eq!(ours.ids, expected, "{name}: prompt {i}: {:?}", ours.text);
+            let reason = if ended { FinishReason::EndOfTurn } else { FinishReason::Length };
+            assert_eq!(ours.finish_reason, reason, "{name}: prompt {i}");
+        }
+    }
+}
+
+#[test]
+fn what_else_is_in_the_batch_changes_nothing() {
+    let model = stories();
+    let texts = ["Once upon a time", "Tom", "The dog was very happy. It ran to the park and", "One day,", "Lily said: \"I"];
+    let prompts: Vec<Vec<u32>> = texts.iter().map(|text| prompt(&model, text)).collect();
+    let mut lengths = Vec::new();
+    for config in [greedy(40), GenerationConfig { temperature: 0.9, top_k: 50, seed: 3, ..greedy(40) }] {
+        let together = run(&model, &prompts, &config);
+        lengths.extend(together.iter().map(|g| g.ids.len()));
+        for (i, expected) in together.iter().enumerate() {
+            // The same place in the list, other neighbours: long ones, and none that run along.
+            let mut others = vec![prompt(&model, "She has a red ball and a big box. They play all day."); i + 1];
+            others[i] = prompts[i].clone();
+            assert_eq!(run(&model, &others, &config)[i], *expected, "prompt {i} with long neighbours");
+            let single = GenerationConfig { max_new_tokens: 40, ..config.clone() };
+            if config.temperature == 0.0 {
+                assert_eq!(run(&model, &prompts[i..=i], &single)[0], *expected, "prompt {i} alone");
+            }
+        }
+    }
+    assert!(lengths.iter().any(|&l| l == 40), "no continuation ran to its end: {lengths:?}");
+}
+
+#[test]
+fn more_prompts_than_slots_take_turns() {
+    let model = stories();
+    let prompts: Vec<Vec<u32>> = (0..150).map(|i| prompt(&model, &"very ".repeat(i % 7 + 1))).collect();
+    let all = run(&model, &prompts, &greedy(5));
+    assert_eq!(all.len(), prompts.len());
+    for i in [0, 63, 64, 149] {
+        assert_eq!(run(&model, &prompts[i..=i], &greedy(5))[0], all[i], "prompt {i}");
+    }
+}
+
+#[test]
+fn a_prompt_longer_than_a_piece_is_read_whole() {
+    let model = stories();
+    let long: Vec<u32> = prompt(&model, &"Lily went to the park to play with Tom. ".repeat(30)).split_off(0);
+    assert!(long.len() > 300 && long.len() < 480, "{} tokens", long.len());
+    let one = &run(&model, std::slice::from_ref(&long), &greedy(3))[0];
+    // Token by token over growing prompts, each read afresh.
+    let mut grown = long.clone();
+    for expected in &one.ids {
+        let next = &run(&model, std::slice::from_ref(&grown), &greedy(1))[0];
+        assert_eq!(next.ids, [*expected]);
+        grown.push(*expected);
+    }
+}
+
+#[test]
+fn seeds_decide_draws() {
+    let model = stories();
+    let prompts = vec![prompt(&model, "Once upon a time"); 2];
+    let config = |seed| GenerationConfig { temperature: 1.0, seed, ..greedy(20) };
+    let first = run(&model, &prompts, &config(1));
+    assert_eq!(first, run(&model, &prompts, &config(1)));
+    assert_ne!(first, run(&model, &prompts, &config(2)));
+    assert_ne!(first[0], first[1], "equal prompts draw for themselves");
+}
+
+#[test]
+fn generation_ends_at_stop_texts_end_tokens_the_limit_and_on_request() {
+    let mut model = stories();
+    let start = [prompt(&model, "Once upon a time, there was a little girl named Lily. She loved to play")];
+    let free = run(&model, &start, &greedy(64)).remove(0);
+
+    let stopped = run(&model, &start, &GenerationConfig { stop: vec!["ball".into()], ..greedy(64) }).remove(0);
+    assert_eq!(stopped.finish_reason, FinishReason::Stop);
+    assert_eq!(stopped.text, free.text.split_once("ball").expect("the story has one").0);
+    assert!(stopped.ids.len() < free.ids.len());
+
+    let none = run(&model, &start, &greedy(0)).remove(0);
+    assert_eq!((none.ids.len(), none.text.as_str(), none.finish_reason), (0, "", FinishReason::Length));
+
+    let mut seen = String::new();
+    let mut stream = |index: usize, piece: &str| {
+        assert_eq!(index, 0);
+        seen.push_str(piece);
+        seen.len() < 20
+    };
+    let cancelled = generate(&model, Arc::new(NoHooks), DType::F32, &start, &greedy(64), &mut stream).expect("runs");
+    assert_eq!(cancelled[0].finish_reason, FinishReason::Cancelled);
+    assert!(seen.len() >= 20 && free.text.starts_with(&seen) && seen.len() < free.text.len());
+
+    let full = vec![start[0].iter().copied().cycle().take(510).collect::<Vec<u32>>()];
+    let last = run(&model, &full, &greedy(64)).remove(0);
+    assert_eq!((last.ids.len(), last.finish_reason), (2, FinishReason::Length), "512 positions in all");
+
+    model.end_ids.push(free.ids[10]);
+    let first = free.ids.iter().position(|id| *id == free.ids[10]).expect("it is there");
+    let ended = run(&model, &start, &greedy(64)).remove(0);
+    assert_eq!((ended.ids.as_slice(), ended.finish_reason), (&free.ids[..first], FinishReason::EndOfTurn));
+}
+
+#[test]
+fn streamed_pieces_are_the_text() {
+    let model = stories();
+    let prompts = vec![prompt(&model, "Once upon a time"), prompt(&model, "Tom and")];
+    let mut streamed = vec![String::new(); 2];
+    let config = GenerationConfig { temperature: 1.5, ..greedy(50) };
+    let mut stream = |index: usize, piece: &str| {
+        assert!(!piece.is_empty());
+        streamed[index].push_str(piece);
+        true
+    };
+    let texts = generate(&model, Arc::new(NoHooks), DType::F32, &prompts, &config, &mut stream).expect("runs");
+    assert_eq!(texts.iter().map(|g| &g.text).collect::<Vec<_>>(), streamed.iter().collect::<Vec<_>>());
+}
+
+#[test]
+fn what_cannot_be_generated_is_refused_by_name() {
+    let model = stories();
+    let refused = |prompts: &[Vec<u32>], config: &GenerationConfig| -> ModelError {
+        generate(&model, Arc::new(NoHooks), DType::F32, prompts, config, &mut |_, _| true).expect_err("refused")
+    };
+    let says = |error: ModelError, text: &str| assert!(error.to_string().contains(text), "{error}");
+    says(refused(&[vec![5], vec![]], &greedy(1)), "sequence 1: 0 tokens");
+    says(refused(&[vec![5; 513]], &greedy(1)), "513 tokens, but the model reads from 1 to 512");
+    says(refused(&[vec![5, 512]], &greedy(1)), "token 1 of the batch is 512");
+    let top_p = GenerationConfig { top_p: 1.5, ..greedy(1) };
+    says(refused(&[vec![5]], &top_p), "`top_p`: found 1.5");
+    says(refused(&[vec![5]], &GenerationConfig { temperature: f32::NAN, ..greedy(1) }), "`temperature`");
+    says(refused(&[vec![5]], &GenerationConfig { min_p: -1.0, ..greedy(1) }), "`min_p`");
+    says(refused(&[vec![5]], &GenerationConfig { repetition_penalty: 0.0, ..greedy(1) }), "`repetition_penalty`");
+}
+
+#[test]
+fn no_prompts_give_no_continuations() {
+    assert!(run(&stories(), &[], &greedy(4)).is_empty());
+}
