@@ -7,13 +7,14 @@ use std::path::PathBuf;
 use std::sync::Arc;
 
 use hone_engine::DType;
+use serde_json::Map;
 
 use crate::context::TokenBatch;
 use crate::decoder::Decoder;
 use crate::error::ModelError;
 use crate::files::ModelFiles;
 use crate::spec::DecoderSpec;
-use crate::template::ChatTemplate;
+use crate::template::{ChatTemplate, Message};
 use crate::tokenizer::{Tokenizer, end_ids};
 
 /// How to load.
@@ -63,14 +64,26 @@ impl Model {
         let spec = DecoderSpec::from_config(&files.config_path(), &config)?;
         let tokenizer = Tokenizer::from_files(&files)?;
         let generation_config = files.generation_config()?;
-        let end_ids = end_ids(&spec.config, generation_config.as_ref(), &tokenizer);
         let template = ChatTemplate::from_files(&files, &tokenizer)?;
+        let mut end_ids = end_ids(&spec.config, generation_config.as_ref(), &tokenizer);
+        let of_turn = template.as_ref().and_then(|template| end_of_turn(template, &tokenizer));
+        end_ids.extend(of_turn.filter(|id| !end_ids.contains(id)));
         let weights = files.weights()?;
         let decoder = Arc::new(Decoder::load(spec, &weights, options)?);
         let sha256 = fingerprint::fingerprint(&weights.files())?;
         let source = ModelSource { reference: reference.to_owned(), path, sha256 };
         let spec = decoder.spec.clone();
         Ok(Model { spec, decoder, tokenizer, template, end_ids, generation_config, source })
+    }
+
+    /// A conversation as the model's chat template writes it; `add_generation_prompt` opens the assistant's turn. A model
+    /// without a template is an error.
+    pub fn render_chat(&self, messages: &[Message], add_generation_prompt: bool) -> Result<String, ModelError> {
+        let Some(template) = &self.template else {
+            let expected = "a model that was tuned for conversations; give this one plain text";
+            return Err(ModelError::malformed(&self.source.path, "chat template", "none", expected));
+        };
+        template.render(messages, add_generation_prompt, &Map::new())
     }
 
     /// Whether every sequence of a batch is one the model can read: known tokens, at least one, and no more (with the
@@ -97,4 +110,17 @@ impl Model {
 /// Where the model is that the user named.
 fn locate(reference: &str) -> Result<PathBuf, ModelError> {
     Ok(PathBuf::from(reference))
+}
+
+/// The special token with which the template closes an assistant's answer. Configs often name the end of text only, and
+/// a model that was tuned on turns would then never stop.
+fn end_of_turn(template: &ChatTemplate, tokenizer: &Tokenizer) -> Option<u32> {
+    const ANSWER: &str = "Forty-two.";
+    let message =
+        |role: &str, content: &str| Message { role: role.into(), content: content.into(), extra: Map::new() };
+    let conversation = [message("user", "How many?"), message("assistant", ANSWER)];
+    let rendered = template.render(&conversation, false, &Map::new()).ok()?;
+    let (_, after) = rendered.rsplit_once(ANSWER)?;
+    let first = *tokenizer.encode(after.trim_start(), false).ok()?.ids.first()?;
+    tokenizer.is_special(first).then_some(first)
 }
