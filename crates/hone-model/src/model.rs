@@ -116,8 +116,7 @@ fn locate(reference: &str) -> Result<PathBuf, ModelError> {
 /// a model that was tuned on turns would then never stop.
 fn end_of_turn(template: &ChatTemplate, tokenizer: &Tokenizer) -> Option<u32> {
     const ANSWER: &str = "Forty-two.";
-    let message =
-        |role: &str, content: &str| Message { role: role.into(), content: content.into(), extra: Map::new() };
+    let message = |role: &str, content: &str| Message { role: role.into(), content: content.into(), extra: Map::new() };
     let conversation = [message("user", "How many?"), message("assistant", ANSWER)];
     let rendered = template.render(&conversation, false, &Map::new()).ok()?;
     let (_, after) = rendered.rsplit_once(ANSWER)?;

@@ -53,19 +53,22 @@ fn tensors_that_do_not_fit_the_config_are_named_with_the_expected_shapes() {
     };
     says(
         |c| c["num_hidden_layers"] = 6.into(),
-        &["missing (9): `model.layers.5.input_layernorm.weight` [64]", "`model.layers.5.self_attn.q_proj.weight` [64, 64]"],
+        &[
+            "missing (9): `model.layers.5.input_layernorm.weight` [64]",
+            "`model.layers.5.self_attn.q_proj.weight` [64, 64]",
+        ],
     );
-    says(
-        |c| c["num_hidden_layers"] = 4.into(),
-        &["unexpected (9): `model.layers.4.input_layernorm.weight` [64]"],
-    );
+    says(|c| c["num_hidden_layers"] = 4.into(), &["unexpected (9): `model.layers.4.input_layernorm.weight` [64]"]);
     says(
         |c| c["intermediate_size"] = 170.into(),
         &["mis-shaped (15): `model.layers.0.mlp.gate_proj.weight` is [172, 64], expected [170, 64]"],
     );
     says(|c| c["tie_word_embeddings"] = false.into(), &["missing (1): `lm_head.weight` [512, 64]"]);
     says(|c| c["attention_bias"] = true.into(), &["missing (20)", "`model.layers.0.self_attn.q_proj.bias` [64]"]);
-    says(|c| c["model_type"] = "gpt2".into(), &["config.json: architecture `gpt2` is not known", "llama, mistral, qwen2"]);
+    says(
+        |c| c["model_type"] = "gpt2".into(),
+        &["config.json: architecture `gpt2` is not known", "llama, mistral, qwen2"],
+    );
 }
 
 #[test]

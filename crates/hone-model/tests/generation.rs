@@ -59,7 +59,8 @@ fn greedy_continuations_are_those_of_transformers() {
 #[test]
 fn what_else_is_in_the_batch_changes_nothing() {
     let model = stories();
-    let texts = ["Once upon a time", "Tom", "The dog was very happy. It ran to the park and", "One day,", "Lily said: \"I"];
+    let texts =
+        ["Once upon a time", "Tom", "The dog was very happy. It ran to the park and", "One day,", "Lily said: \"I"];
     let prompts: Vec<Vec<u32>> = texts.iter().map(|text| prompt(&model, text)).collect();
     let mut lengths = Vec::new();
     for config in [greedy(40), GenerationConfig { temperature: 0.9, top_k: 50, seed: 3, ..greedy(40) }] {
