@@ -77,7 +77,7 @@ fn what_else_is_in_the_batch_changes_nothing() {
             }
         }
     }
-    assert!(lengths.iter().any(|&l| l == 40), "no continuation ran to its end: {lengths:?}");
+    assert!(lengths.contains(&40), "no continuation ran to its end: {lengths:?}");
 }
 
 #[test]
