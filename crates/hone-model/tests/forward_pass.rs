@@ -181,7 +181,8 @@ impl Hooks for Trained {
     fn linears(&self, cx: &Context, linears: &[&hone_model::Linear], x: &Var) -> Vec<Var> {
         let mut out = cx.base_linears(linears, x);
         for (linear, y) in linears.iter().zip(&mut out) {
-            if let (true, WeightRef::Frozen(weight)) = (linear.name.ends_with("layers.1.mlp.down_proj"), &linear.weight) {
+            if let (true, WeightRef::Frozen(weight)) = (linear.name.ends_with("layers.1.mlp.down_proj"), &linear.weight)
+            {
                 let trained = WeightRef::Trained(Var::param(ParamId(0), weight.to_dense(DType::F32)));
                 *y = ops::linear(&cx.tape, x, &trained, None, &[]);
             }
