@@ -151,11 +151,11 @@ fn table_row(task: &TaskComparison) -> TableRow<'_> {
 }
 
 fn number(v: f64) -> String {
-    if v.abs() >= 100.0 { format!("{v:.1}") } else { format!("{v:.3}") }
+    if v.abs() >= 10.0 { format!("{v:.1}") } else { format!("{v:.3}") }
 }
 
 fn signed(v: f64) -> String {
-    if v.abs() >= 100.0 { format!("{v:+.1}") } else { format!("{v:+.3}") }
+    if v.abs() >= 10.0 { format!("{v:+.1}") } else { format!("{v:+.2}") }
 }
 
 fn p_value(p: f64) -> String {

@@ -40,10 +40,15 @@ fn span(rows: &[Row]) -> (f64, f64) {
     (low - margin, high + margin)
 }
 
+fn tick(value: f64) -> String {
+    if value == 0.0 { "0".into() } else { format!("{value:+.0}").replace('-', "−") }
+}
+
 fn svg(rows: &[Row], width: u32, shares: bool) -> Result<String, ReportError> {
     let narrow = width < 500;
     // On a phone the name stands above its bar, on a desktop beside it.
-    let (row_height, left, right) = if narrow { (50, 10, 10) } else { (36, 170, 170) };
+    let longest = rows.iter().map(|r| r.task.name.chars().count()).max().unwrap_or(0) as u32;
+    let (row_height, left, right) = if narrow { (50, 10, 10) } else { (36, (longest + 3) * 8 + 16, 150) };
     let height = rows.len() as u32 * row_height + 56;
     let mut out = String::new();
     {
@@ -67,7 +72,7 @@ fn svg(rows: &[Row], width: u32, shares: bool) -> Result<String, ReportError> {
             .bold_line_style(Role::Grid.color())
             .axis_style(Role::Grid.color())
             .label_style(label)
-            .x_label_formatter(&|v| format!("{v:+.0}").replace("+0", "0").replace("-0", "0"))
+            .x_label_formatter(&|v| tick(*v))
             .x_desc(if shares { "points (tuned − base)" } else { "% of base (tuned − base)" })
             .draw()
             .map_err(failed("forest"))?;
@@ -90,9 +95,9 @@ fn svg(rows: &[Row], width: u32, shares: bool) -> Result<String, ReportError> {
                 ("sans-serif", size).into_font().color(&role.color()).pos(Pos::new(h, VPos::Center))
             };
             let name = if r.task.is_target { format!("{} ◎", r.task.name) } else { r.task.name.clone() };
-            let value = format!("{:+.1} [{:+.1}, {:+.1}]", r.middle, r.low, r.high);
+            let value = format!("{:+.1} [{:+.1}, {:+.1}]", r.middle, r.low, r.high).replace('-', "−");
             let (name_at, name_side) =
-                if narrow { (plot_x.start, HPos::Left) } else { (left as i32 - 12, HPos::Right) };
+                if narrow { (plot_x.start, HPos::Left) } else { (left as i32 - 14, HPos::Right) };
             area.draw_text(&name, &style(Role::Ink, 14, name_side), (name_at, y)).map_err(failed("forest"))?;
             let (value_at, value_side) = if narrow { (plot_x.end, HPos::Right) } else { (plot_x.end + 12, HPos::Left) };
             let role = verdict_role(&r.task.verdict);

@@ -64,7 +64,7 @@ fn svg(training: &[(f64, f64)], validation: &[(f64, f64)], width: u32) -> Result
         let accent = Role::Accent.color();
         let raw = LineSeries::new(training.iter().copied(), accent.mix(0.35).stroke_width(1));
         chart.draw_series(raw).map_err(failed("loss"))?;
-        let keep = 1.0 - (10.0 / training.len() as f64).clamp(0.03, 0.5);
+        let keep = 1.0 - (10.0 / training.len() as f64).clamp(0.1, 0.5);
         let smoothed = LineSeries::new(smooth(training, keep), accent.stroke_width(2));
         chart.draw_series(smoothed).map_err(failed("loss"))?;
         let second = Role::Second.color();

@@ -17,7 +17,7 @@ pub struct Chart {
 /// Widths the plots are drawn at, in pixels.
 pub const WIDE: u32 = 920;
 /// See [`WIDE`].
-pub const NARROW: u32 = 380;
+pub const NARROW: u32 = 344;
 
 fn failed<E: std::fmt::Display>(chart: &'static str) -> impl Fn(E) -> ReportError {
     move |error| ReportError::Plot { chart, reason: error.to_string() }
