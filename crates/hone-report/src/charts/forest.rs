@@ -48,7 +48,7 @@ fn svg(rows: &[Row], width: u32, shares: bool) -> Result<String, ReportError> {
     let narrow = width < 500;
     // On a phone the name stands above its bar, on a desktop beside it.
     let longest = rows.iter().map(|r| r.task.name.chars().count()).max().unwrap_or(0) as u32;
-    let (row_height, left, right) = if narrow { (50, 10, 10) } else { (36, (longest + 3) * 8 + 16, 150) };
+    let (row_height, left, right) = if narrow { (50, 10, 10) } else { (36, (longest + 3) * 9 + 16, 160) };
     let height = rows.len() as u32 * row_height + 56;
     let mut out = String::new();
     {
@@ -61,7 +61,7 @@ fn svg(rows: &[Row], width: u32, shares: bool) -> Result<String, ReportError> {
             .x_label_area_size(40)
             .build_cartesian_2d(low..high, 0.0..rows.len() as f64)
             .map_err(failed("forest"))?;
-        let label = ("sans-serif", 13).into_font().color(&Role::Muted.color());
+        let label = ("sans-serif", super::pixels(13)).into_font().color(&Role::Muted.color());
         chart
             .configure_mesh()
             .disable_y_mesh()
@@ -71,7 +71,8 @@ fn svg(rows: &[Row], width: u32, shares: bool) -> Result<String, ReportError> {
             .light_line_style(TRANSPARENT)
             .bold_line_style(Role::Grid.color())
             .axis_style(Role::Grid.color())
-            .label_style(label)
+            .label_style(label.clone())
+            .axis_desc_style(label)
             .x_label_formatter(&|v| tick(*v))
             .x_desc(if shares { "points (tuned − base)" } else { "% of base (tuned − base)" })
             .draw()
@@ -92,7 +93,7 @@ fn svg(rows: &[Row], width: u32, shares: bool) -> Result<String, ReportError> {
             let top = f64::from(plot_y.start) + step * i as f64;
             let y = (top + if narrow { step * 0.28 } else { step * 0.5 }) as i32;
             let style = |role: Role, size: i32, h: HPos| {
-                ("sans-serif", size).into_font().color(&role.color()).pos(Pos::new(h, VPos::Center))
+                ("sans-serif", super::pixels(size)).into_font().color(&role.color()).pos(Pos::new(h, VPos::Center))
             };
             let name = if r.task.is_target { format!("{} ◎", r.task.name) } else { r.task.name.clone() };
             let value = format!("{:+.1} [{:+.1}, {:+.1}]", r.middle, r.low, r.high).replace('-', "−");

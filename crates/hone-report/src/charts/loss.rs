@@ -47,13 +47,14 @@ fn svg(training: &[(f64, f64)], validation: &[(f64, f64)], width: u32) -> Result
             .y_label_area_size(if narrow { 38 } else { 52 })
             .build_cartesian_2d(first..last.max(first + 1.0), (low - margin)..(high + margin))
             .map_err(failed("loss"))?;
-        let label = ("sans-serif", 13).into_font().color(&Role::Muted.color());
+        let label = ("sans-serif", super::pixels(13)).into_font().color(&Role::Muted.color());
         chart
             .configure_mesh()
             .light_line_style(TRANSPARENT)
             .bold_line_style(Role::Grid.color())
             .axis_style(Role::Grid.color())
-            .label_style(label)
+            .label_style(label.clone())
+            .axis_desc_style(label)
             .x_labels(if narrow { 4 } else { 8 })
             .y_labels(5)
             .x_desc("step")
