@@ -1,0 +1,78 @@
+//! What the user typed.
+
+use std::path::PathBuf;
+
+use clap::{Parser, Subcommand};
+
+use crate::verbs;
+
+/// Fine-tune a model, and learn, with intervals, what it gained and what it lost.
+#[derive(Parser, Debug)]
+#[command(name = "hone", version, arg_required_else_help = true, after_help = EXAMPLES)]
+pub struct Arguments {
+    /// What to do.
+    #[command(subcommand)]
+    pub verb: Verb,
+    /// What goes for every verb.
+    #[command(flatten)]
+    pub common: Common,
+}
+
+const EXAMPLES: &str = "Examples:
+  hone demo                                    the whole job on a small model, in minutes
+  hone tune recipe.yaml --out runs/first       tune, and compare before with after
+  hone eval smollm2-135m-instruct --tasks arc_easy,boolq --limit 200 --out cards/base
+  hone compare cards/base cards/tuned --out report
+  hone chat smollm2-135m-instruct --edit runs/first/adapter --versus
+
+MODEL is a Hugging Face directory, a GGUF file, or a name that `hone pull` knows.
+Exit codes: 0 done, 1 a fault of hone, 2 something you can mend, 3 a rule of fail_if was broken.";
+
+/// Options of every verb.
+#[derive(clap::Args, Debug, Clone)]
+pub struct Common {
+    /// Print one JSON document on standard output and nothing else there.
+    #[arg(long, global = true)]
+    pub json: bool,
+    /// No progress bars and no remarks.
+    #[arg(long, short, global = true)]
+    pub quiet: bool,
+    /// Threads to compute with (default: all cores).
+    #[arg(long, global = true, value_name = "N")]
+    pub threads: Option<usize>,
+    /// Folder the task files' data paths are relative to (default: $HONE_DATA, then what ships with hone).
+    #[arg(long, global = true, value_name = "DIR")]
+    pub data_root: Option<PathBuf>,
+}
+
+/// The verbs.
+#[derive(Subcommand, Debug)]
+pub enum Verb {
+    /// The whole job on a small model: tune, compare, report. Does its own set-up.
+    Demo(verbs::demo::Demo),
+    /// Tune a model as a recipe says.
+    Tune(verbs::tune::Tune),
+    /// Score a model on tasks; writes one scorecard a task, one row an example.
+    Eval(verbs::eval::Eval),
+    /// Pair two sets of scorecards question by question: gained, lost, verdict, report.
+    Compare(verbs::compare::Compare),
+    /// Look at training data as the model will see it.
+    Data(verbs::data::Data),
+    /// Log-probabilities of a text, token by token.
+    Score(verbs::score::Score),
+    /// Continue a prompt.
+    Generate(verbs::generate::Generate),
+    /// Talk to a model, or to a base and its tuned version side by side.
+    Chat(verbs::chat::Chat),
+    /// Write a model, edits merged in, as a Hugging Face directory or a GGUF file.
+    Export(verbs::export::Export),
+    /// Fetch a model into the cache.
+    Pull(verbs::pull::Pull),
+    /// What this machine can do, what is in the cache, and a five-second self-check.
+    Doctor(verbs::doctor::Doctor),
+}
+
+/// Reads the command line; ends the process with help on a mistake.
+pub fn parse() -> Arguments {
+    Arguments::parse()
+}
