@@ -1,0 +1,87 @@
+//! What most verbs begin with: a model, perhaps with an edit on it.
+
+use std::path::PathBuf;
+use std::sync::Arc;
+
+use hone_edit::{EditStack, load_edit};
+use hone_engine::DType;
+use hone_model::{Hooks, LoadOptions, Model, NoHooks};
+
+use crate::args::Common;
+use crate::fail::Failure;
+use crate::progress;
+
+/// Which model, which edit, computed in which type.
+#[derive(clap::Args, Debug, Clone)]
+pub struct ModelArguments {
+    /// A Hugging Face directory, a GGUF file, or a name that `hone pull` knows.
+    pub model: String,
+    /// An adapter directory to apply (may be given several times; they stack).
+    #[arg(long, value_name = "DIR")]
+    pub edit: Vec<PathBuf>,
+    /// Type to compute in.
+    #[arg(long, default_value = "f32", value_name = "f32|bf16")]
+    pub dtype: DType,
+}
+
+/// A model ready to run.
+pub struct Ready {
+    /// The model.
+    pub model: Arc<Model>,
+    /// Its edits, or none.
+    pub hooks: Arc<dyn Hooks>,
+    /// The compute type.
+    pub dtype: DType,
+}
+
+impl ModelArguments {
+    /// Loads the model and its edits.
+    pub fn load(&self, common: &Common) -> Result<Ready, Failure> {
+        let spinner = progress::spinner("loading", common.quiet || common.json);
+        spinner.set_message(self.model.clone());
+        let model = load_model(&self.model, self.dtype, common)?;
+        let hooks = self.hooks(&model, common)?;
+        spinner.finish_and_clear();
+        Ok(Ready { model, hooks, dtype: self.dtype })
+    }
+
+    /// The hooks of the edits named.
+    pub fn hooks(&self, model: &Model, common: &Common) -> Result<Arc<dyn Hooks>, Failure> {
+        match self.stack(model, common)? {
+            Some(stack) => Ok(stack.hooks(self.dtype)),
+            None => Ok(Arc::new(NoHooks)),
+        }
+    }
+
+    /// The stack of the edits named; `None` without any.
+    pub fn stack(&self, model: &Model, common: &Common) -> Result<Option<EditStack>, Failure> {
+        let mut stack: Option<EditStack> = None;
+        for dir in &self.edit {
+            let loaded = load_edit(dir, model)?;
+            if !common.quiet {
+                loaded.warnings().for_each(|warning| eprintln!("note: {}: {warning}", dir.display()));
+            }
+            match &mut stack {
+                None => stack = Some(loaded),
+                Some(stack) => loaded.into_entries().into_iter().try_for_each(|entry| stack.push(entry))?,
+            }
+        }
+        Ok(stack)
+    }
+
+    /// The edits as one text, for scorecards.
+    pub fn edit_name(&self) -> Option<String> {
+        let names: Vec<String> = self.edit.iter().map(|d| d.display().to_string()).collect();
+        (!names.is_empty()).then(|| names.join(" + "))
+    }
+}
+
+/// Loads a model by path or name, pulling it first if it is a known name that is not in the cache.
+pub fn load_model(reference: &str, dtype: DType, common: &Common) -> Result<Arc<Model>, Failure> {
+    let path = super::pull::resolve(reference, common)?;
+    let options = LoadOptions { dtype, keep_quantised: false };
+    let mut model = Model::load(&path.to_string_lossy(), options)?;
+    // A name says more in a scorecard than the place in the cache it stands for.
+    model.source.reference = reference.to_owned();
+    Ok(Arc::new(model))
+}
