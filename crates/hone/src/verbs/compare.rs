@@ -1,0 +1,105 @@
+//! `hone compare`: two sets of scorecards, paired question by question.
+
+use std::path::{Path, PathBuf};
+
+use hone_eval::compare::{CompareOptions, compare};
+use hone_eval::files::{read_scorecards, write_ledger};
+use hone_eval::ledger::Ledger;
+use hone_eval::rules::{Rule, Rules};
+use hone_eval::scorecard::Scorecard;
+use hone_report::Report;
+
+use super::outcome;
+use crate::args::Common;
+use crate::fail::{Failure, RULE};
+
+/// Arguments of `hone compare`.
+#[derive(clap::Args, Debug)]
+#[command(after_help = "Examples:
+  hone compare cards/base cards/tuned --out comparison
+  hone compare cards/base cards/tuned --out comparison --target telecom --fail-if boolq=3   # exit code 3 if boolq drops by more than 3 points")]
+pub struct Compare {
+    /// Directory with the first model's scorecards (from `hone eval --out`).
+    base: PathBuf,
+    /// Directory with the second model's scorecards.
+    tuned: PathBuf,
+    /// Where `ledger.json` and `report.html` go.
+    #[arg(long, value_name = "DIR")]
+    out: PathBuf,
+    /// A task the tuning was for (may be given several times).
+    #[arg(long, value_name = "TASK")]
+    target: Vec<String>,
+    /// Exit with code 3 when TASK drops by more than POINTS (may be given several times).
+    #[arg(long, value_name = "TASK=POINTS", value_parser = parse_rule)]
+    fail_if: Vec<(String, f64)>,
+}
+
+fn parse_rule(text: &str) -> Result<(String, f64), String> {
+    let wrong = || format!("found `{text}`, expected TASK=POINTS, such as `boolq=3`");
+    let (task, points) = text.split_once('=').ok_or_else(wrong)?;
+    Ok((task.to_owned(), points.parse().map_err(|_| wrong())?))
+}
+
+impl Compare {
+    /// Runs the verb.
+    pub fn run(self, common: &Common) -> Result<u8, Failure> {
+        let base = read_scorecards(&self.base)?;
+        let tuned = read_scorecards(&self.tuned)?;
+        let rule = |(task, points): &(String, f64)| (task.clone(), Rule { drop_over: Some(*points), ..Rule::default() });
+        let rules: Rules = self.fail_if.iter().map(rule).collect();
+        let options = CompareOptions { targets: self.target.clone(), fail_if: rules, ..CompareOptions::default() };
+        let ledger = compare(&base, &tuned, &options)?;
+        let title = self.tuned.file_name().map_or_else(|| "comparison".into(), |n| n.to_string_lossy().into_owned());
+        let report = Report {
+            title,
+            scorecards: headers(&base, &tuned),
+            run: None,
+            invariants: Vec::new(),
+            provenance: provenance(&base, &tuned),
+            command: std::env::args().collect::<Vec<_>>().join(" "),
+            ledger,
+        };
+        write(&self.out, &report)?;
+        show(&report.ledger, &self.out, common)
+    }
+}
+
+/// The headers of both sides.
+pub fn headers(base: &[Scorecard], tuned: &[Scorecard]) -> Vec<hone_eval::scorecard::ScorecardHeader> {
+    base.iter().chain(tuned).map(|card| card.header.clone()).collect()
+}
+
+fn provenance(base: &[Scorecard], tuned: &[Scorecard]) -> Vec<(String, String)> {
+    let side = |name: &str, cards: &[Scorecard]| {
+        let header = cards.first().map(|card| &card.header)?;
+        let edit = header.edit.as_deref().map(|edit| format!(" with {edit}")).unwrap_or_default();
+        Some((name.to_owned(), format!("{}{edit}, sha256 {}", header.model, header.model_sha256)))
+    };
+    let mut facts: Vec<(String, String)> = [side("Base", base), side("Tuned", tuned)].into_iter().flatten().collect();
+    facts.push(("Hone".into(), env!("CARGO_PKG_VERSION").into()));
+    facts
+}
+
+/// Writes `ledger.json` and `report.html`.
+pub fn write(out: &Path, report: &Report) -> Result<(), Failure> {
+    write_ledger(&out.join("ledger.json"), &report.ledger)?;
+    let page = hone_report::render(report).map_err(|error| Failure::ours(error.to_string()))?;
+    write_text(&out.join("report.html"), &page)
+}
+
+/// Writes a text file whole or not at all.
+pub fn write_text(path: &Path, text: &str) -> Result<(), Failure> {
+    hone_eval::files::write_atomically(path, |file| std::io::Write::write_all(file, text.as_bytes()))?;
+    Ok(())
+}
+
+/// Prints the outcome; the number is the exit code.
+pub fn show(ledger: &Ledger, out: &Path, common: &Common) -> Result<u8, Failure> {
+    if common.json {
+        println!("{}", serde_json::to_string(ledger)?);
+    } else {
+        print!("{}", outcome::table(ledger));
+        println!("\nreport: {}", out.join("report.html").display());
+    }
+    Ok(if ledger.broken_rules.is_empty() { 0 } else { RULE })
+}
