@@ -13,6 +13,8 @@ mod outcome;
 pub mod pull;
 pub mod score;
 pub mod tune;
+mod tune_progress;
+mod tune_report;
 
 use crate::args::{Arguments, Verb};
 use crate::fail::Failure;

@@ -1,0 +1,192 @@
+//! `hone eval`: a model on tasks, one scorecard a task.
+
+use std::path::PathBuf;
+use std::sync::Arc;
+use std::sync::atomic::AtomicBool;
+
+use hone_engine::DType;
+use hone_eval::files::write_scorecard;
+use hone_eval::scorecard::{Scorecard, ScorecardHeader};
+use hone_eval::task::data::DataRoot;
+use hone_eval::{EvalOptions, Task, evaluate};
+use hone_model::{Hooks, Model};
+use hone_train::recipe::Recipe;
+use serde::Serialize;
+
+use super::load::ModelArguments;
+use crate::args::Common;
+use crate::fail::{Failure, INTERRUPTED};
+use crate::{interrupt, progress};
+
+/// Arguments of `hone eval`.
+#[derive(clap::Args, Debug)]
+#[command(after_help = "Examples:
+  hone eval smollm2-135m-instruct --tasks arc_easy,boolq --limit 200 --out cards/base
+  hone eval smollm2-135m-instruct --edit runs/first/adapter --tasks mytask.yaml --out cards/tuned
+  hone eval --list                                                  # tasks that ship with hone")]
+pub struct Eval {
+    #[command(flatten)]
+    model: Option<ModelArguments>,
+    /// Task names or task files, separated by commas.
+    #[arg(long, value_delimiter = ',', required_unless_present = "list")]
+    tasks: Vec<String>,
+    /// At most so many questions a task (the first ones).
+    #[arg(long, value_name = "N")]
+    limit: Option<usize>,
+    /// Examples in the prompt (default: what the task says).
+    #[arg(long, value_name = "N")]
+    num_fewshot: Option<usize>,
+    /// Put prompts through the model's chat template (default: what the task says).
+    #[arg(long, value_name = "BOOL")]
+    chat_template: Option<bool>,
+    /// Where the scorecards go.
+    #[arg(long, value_name = "DIR")]
+    out: Option<PathBuf>,
+    /// List the tasks that ship with hone and end.
+    #[arg(long)]
+    list: bool,
+}
+
+/// How questions are asked.
+pub struct Asked {
+    /// Where the tasks' data are.
+    pub root: DataRoot,
+    /// Limits, shots, template.
+    pub options: EvalOptions,
+    /// Type to compute in.
+    pub dtype: DType,
+}
+
+impl Asked {
+    /// As a recipe says.
+    pub fn from_recipe(recipe: &Recipe, common: &Common) -> Asked {
+        let place = |path: &String| recipe.directory.join(path);
+        let root = common.data_root.clone().or_else(|| recipe.eval.data_root.as_ref().map(place));
+        Asked {
+            root: DataRoot::discover(root.as_deref()),
+            options: EvalOptions {
+                limit: recipe.eval.limit,
+                num_fewshot: recipe.eval.num_fewshot,
+                chat_template: recipe.eval.chat_template,
+                ..EvalOptions::default()
+            },
+            dtype: recipe.eval.dtype.unwrap_or(recipe.train.dtype).into(),
+        }
+    }
+}
+
+/// Loads tasks by name or file.
+pub fn load_tasks(references: &[String], asked: &Asked) -> Result<Vec<Task>, Failure> {
+    references.iter().map(|reference| Ok(Task::load(reference, &asked.root)?)).collect()
+}
+
+/// Scores one task with a progress bar. `None` when asked to stop.
+#[allow(clippy::too_many_arguments)]
+pub fn score_tasks(
+    model: &Arc<Model>,
+    hooks: &Arc<dyn Hooks>,
+    edit: Option<String>,
+    task: &Task,
+    asked: &Asked,
+    side: &str,
+    stop: &AtomicBool,
+    common: &Common,
+) -> Result<Option<Scorecard>, Failure> {
+    let bar = progress::bar(0, side, common.quiet || common.json);
+    bar.set_message(task.name().to_owned());
+    let mut shown = |done: usize, all: usize| {
+        bar.set_length(all as u64);
+        bar.set_position(done as u64);
+    };
+    let card = evaluate(model, Arc::clone(hooks), asked.dtype, task, &asked.options, &mut shown, stop)?;
+    bar.finish_and_clear();
+    Ok(card.map(|mut card| {
+        card.header.edit = edit;
+        card
+    }))
+}
+
+/// What `--json` prints.
+#[derive(Serialize)]
+struct Output<'a> {
+    tasks: Vec<&'a ScorecardHeader>,
+}
+
+impl Eval {
+    /// Runs the verb.
+    pub fn run(self, common: &Common) -> Result<u8, Failure> {
+        if self.list {
+            return list(common);
+        }
+        let Some(arguments) = &self.model else {
+            return Err(Failure::user("which model?", "name one: `hone eval MODEL --tasks …`"));
+        };
+        let asked = Asked {
+            root: DataRoot::discover(common.data_root.as_deref()),
+            options: EvalOptions {
+                limit: self.limit,
+                num_fewshot: self.num_fewshot,
+                chat_template: self.chat_template,
+                ..EvalOptions::default()
+            },
+            dtype: arguments.dtype,
+        };
+        let tasks = load_tasks(&self.tasks, &asked)?;
+        let ready = arguments.load(common)?;
+        let stop = interrupt::stop_flag();
+        let mut cards = Vec::new();
+        for task in &tasks {
+            let scored = score_tasks(
+                &ready.model,
+                &ready.hooks,
+                arguments.edit_name(),
+                task,
+                &asked,
+                "scoring",
+                &stop,
+                common,
+            )?;
+            let Some(card) = scored else {
+                eprintln!("stopped; finished tasks are kept");
+                return Ok(INTERRUPTED);
+            };
+            if let Some(out) = &self.out {
+                write_scorecard(&out.join(format!("{}.jsonl", task.name())), &card)?;
+            }
+            if !common.json {
+                print_card(&card.header);
+            }
+            cards.push(card);
+        }
+        if common.json {
+            let tasks = cards.iter().map(|card| &card.header).collect();
+            println!("{}", serde_json::to_string(&Output { tasks })?);
+        }
+        Ok(0)
+    }
+}
+
+fn print_card(header: &ScorecardHeader) {
+    let template = if header.chat_template { "on" } else { "off" };
+    println!(
+        "{} (v{}, {} questions, {} shots, chat template {template}, {:.1} s)",
+        header.task, header.version, header.n, header.num_fewshot, header.seconds
+    );
+    for metric in &header.metrics {
+        let stderr = metric.stderr.map_or_else(String::new, |e| format!(" ± {e:.4}"));
+        println!("  {:<20} {:.4}{stderr}", metric.name, metric.value);
+    }
+    if header.truncated > 0 {
+        println!("  {} prompts were cut from the left to fit the model", header.truncated);
+    }
+}
+
+fn list(common: &Common) -> Result<u8, Failure> {
+    let names: Vec<&str> = hone_eval::task::bundled::names().collect();
+    if common.json {
+        println!("{}", serde_json::to_string(&names)?);
+    } else {
+        names.iter().for_each(|name| println!("{name}"));
+    }
+    Ok(0)
+}

@@ -1,0 +1,209 @@
+//! `hone tune`: a recipe in, an adapter and a verdict out.
+
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
+
+use hone_edit::{EditStack, load_edit};
+use hone_eval::compare::{CompareOptions, compare};
+use hone_eval::files::{read_scorecards, write_scorecard};
+use hone_eval::ledger::Ledger;
+use hone_eval::rules::Rule;
+use hone_eval::scorecard::Scorecard;
+use hone_model::{Model, NoHooks};
+use hone_train::prepare::{new_edit, prepare};
+use hone_train::recipe::{self, Recipe};
+use hone_train::session::Start;
+use hone_train::trainer::{EndReason, Outcome, Trainer};
+use serde::Serialize;
+
+use super::eval::{Asked, load_tasks, score_tasks};
+use super::load::load_model;
+use super::tune_progress::TuneProgress;
+use super::tune_report;
+use super::{compare as compare_verb, outcome};
+use crate::args::Common;
+use crate::fail::{Failure, INTERRUPTED, RULE};
+use crate::interrupt;
+
+/// Arguments of `hone tune`.
+#[derive(clap::Args, Debug)]
+#[command(after_help = "Examples:
+  hone tune recipe.yaml --out runs/first
+  hone tune recipe.yaml --out runs/first --resume                  # continues an interrupted run, bit for bit
+  hone tune recipe.yaml --out runs/hot --set train.learning_rate=1e-3
+  hone tune --schema > recipe.schema.json                          # JSON Schema of recipes, for editors")]
+pub struct Tune {
+    /// The recipe (YAML).
+    #[arg(required_unless_present = "schema")]
+    recipe: Option<PathBuf>,
+    /// The run's directory.
+    #[arg(long, required_unless_present = "schema", value_name = "DIR")]
+    out: Option<PathBuf>,
+    /// Continue the run in `--out`.
+    #[arg(long)]
+    resume: bool,
+    /// Override a key of the recipe: `--set train.steps=50`.
+    #[arg(long, value_name = "KEY=VALUE")]
+    set: Vec<String>,
+    /// Print the JSON Schema of recipes and end.
+    #[arg(long)]
+    schema: bool,
+}
+
+/// What `--json` prints.
+#[derive(Serialize)]
+struct Output<'a> {
+    run: &'a Path,
+    #[serde(flatten)]
+    outcome: &'a Outcome,
+    ledger: Option<&'a Ledger>,
+}
+
+/// A finished run with its comparison, if the recipe asked for one.
+pub struct Tuned {
+    /// How the training ended.
+    pub outcome: Outcome,
+    /// Before against after.
+    pub ledger: Option<Ledger>,
+}
+
+impl Tune {
+    /// Runs the verb.
+    pub fn run(self, common: &Common) -> Result<u8, Failure> {
+        if self.schema {
+            println!("{}", serde_json::to_string_pretty(&Recipe::schema())?);
+            return Ok(0);
+        }
+        let (Some(recipe), Some(out)) = (&self.recipe, &self.out) else {
+            return Err(Failure::user("a recipe and `--out` are needed", "see `hone tune --help`"));
+        };
+        let recipe = recipe::read(recipe, &self.set)?;
+        let start = if self.resume { Start::Resume } else { Start::Fresh };
+        let command = std::env::args().collect::<Vec<_>>().join(" ");
+        let tuned = tune(&recipe, out, start, &command, common)?;
+        finish(&tuned, out, common)
+    }
+}
+
+/// Prints how a run came out; the number is the exit code.
+pub fn finish(tuned: &Tuned, out: &Path, common: &Common) -> Result<u8, Failure> {
+    let ledger = tuned.ledger.as_ref();
+    if common.json {
+        println!("{}", serde_json::to_string(&Output { run: out, outcome: &tuned.outcome, ledger })?);
+    } else {
+        if let Some(ledger) = ledger {
+            println!("{}", outcome::table(ledger));
+            println!("report:  {}", out.join("report.html").display());
+        }
+        if tuned.outcome.reason != EndReason::Interrupted {
+            println!("adapter: {}", tuned.outcome.adapter.display());
+        }
+    }
+    Ok(match (tuned.outcome.reason, ledger) {
+        (EndReason::Interrupted, _) => INTERRUPTED,
+        (_, Some(ledger)) if !ledger.broken_rules.is_empty() => RULE,
+        _ => 0,
+    })
+}
+
+/// Runs a recipe: score before, train, score after, compare, report.
+pub fn tune(recipe: &Recipe, out: &Path, start: Start, command: &str, common: &Common) -> Result<Tuned, Failure> {
+    let stop = interrupt::stop_flag();
+    let model = load_model(&recipe.model, recipe.train.dtype.into(), common)?;
+    let data = Arc::new(prepare(recipe, &model)?);
+    let stack = EditStack::training(new_edit(recipe, &model)?);
+    // Tasks are read before the first step: a typing error in the recipe must not surface after an hour.
+    let asked = Asked::from_recipe(recipe, common);
+    let tasks = load_tasks(&recipe.eval.before_after, &asked)?;
+    let trainer = Trainer::new(Arc::clone(&model), stack, data, recipe, out, start)?;
+    let cards = out.join("scorecards");
+    if !tasks.is_empty() {
+        let scored = scorecards(&model, None, &tasks, &asked, &cards.join("base"), &stop, common)?;
+        if scored.is_none() {
+            return Err(interrupted_before_training(out));
+        }
+    }
+    let mut progress = TuneProgress::new(common);
+    let trained = trainer.run(&stop, &mut |event| progress.event(&event));
+    progress.finish();
+    let outcome = trained?;
+    if outcome.reason == EndReason::Interrupted || tasks.is_empty() {
+        return Ok(Tuned { outcome, ledger: None });
+    }
+    let edit = outcome.adapter.clone();
+    let Some(after) = scorecards(&model, Some(&edit), &tasks, &asked, &cards.join("tuned"), &stop, common)? else {
+        eprintln!("stopped while scoring; `hone tune … --resume` scores what is missing");
+        let outcome = Outcome { reason: EndReason::Interrupted, ..outcome };
+        return Ok(Tuned { outcome, ledger: None });
+    };
+    let before = read_scorecards(&cards.join("base"))?;
+    let ledger = compare(&before, &after, &options(recipe))?;
+    let report = tune_report::assemble(recipe, out, &outcome, ledger, &before, &after, command)?;
+    compare_verb::write(out, &report)?;
+    Ok(Tuned { outcome, ledger: Some(report.ledger) })
+}
+
+fn interrupted_before_training(out: &Path) -> Failure {
+    Failure {
+        code: INTERRUPTED,
+        causes: vec!["stopped before training began".into()],
+        hint: Some(format!("run the same command with `--resume` to go on in {}", out.display())),
+    }
+}
+
+fn options(recipe: &Recipe) -> CompareOptions {
+    let rule = |(task, rule): (&String, &recipe::FailRule)| {
+        (task.clone(), Rule { drop_over: Some(rule.drop_over), ..Rule::default() })
+    };
+    let first = recipe.eval.before_after.iter().take(1);
+    let targets = if recipe.eval.target.is_empty() { first.cloned().collect() } else { recipe.eval.target.clone() };
+    CompareOptions {
+        fail_if: recipe.eval.fail_if.iter().map(rule).collect(),
+        targets: targets.iter().map(|t| task_name(t)).collect(),
+        ..CompareOptions::default()
+    }
+}
+
+/// A task's name from what the recipe calls it: a name, or a file.
+fn task_name(reference: &str) -> String {
+    let stem = Path::new(reference).file_stem().map(|s| s.to_string_lossy().into_owned());
+    if reference.ends_with(".yaml") || reference.ends_with(".yml") { stem.unwrap_or_default() } else { reference.into() }
+}
+
+/// Scores the tasks and keeps the cards; those already there (of a run that is continued) are not scored again. `None`
+/// when asked to stop.
+fn scorecards(
+    model: &Arc<Model>,
+    edit: Option<&Path>,
+    tasks: &[hone_eval::Task],
+    asked: &Asked,
+    directory: &Path,
+    stop: &AtomicBool,
+    common: &Common,
+) -> Result<Option<Vec<Scorecard>>, Failure> {
+    let hooks: Arc<dyn hone_model::Hooks> = match edit {
+        Some(dir) => load_edit(dir, model)?.hooks(asked.dtype),
+        None => Arc::new(NoHooks),
+    };
+    let mut cards = Vec::new();
+    for task in tasks {
+        let path = directory.join(format!("{}.jsonl", task.name()));
+        if let Ok(card) = hone_eval::files::read_scorecard(&path)
+            && card.header.task_sha256 == task.sha256()
+            && edit.is_none()
+        {
+            cards.push(card);
+            continue;
+        }
+        let side = if edit.is_some() { "tuned" } else { "base" };
+        let name = edit.map(|d| d.display().to_string());
+        let Some(card) = score_tasks(model, &hooks, name, task, asked, side, stop, common)? else { return Ok(None) };
+        write_scorecard(&path, &card)?;
+        cards.push(card);
+        if stop.load(Ordering::Relaxed) {
+            return Ok(None);
+        }
+    }
+    Ok(Some(cards))
+}
