@@ -8,7 +8,7 @@ use hone_model::template::Message;
 use hone_model::{Hooks, Model, NoHooks};
 
 use super::generate::Sampling;
-use super::load::{ModelArguments, Ready};
+use super::load::{ModelArguments, Ready, chat_text};
 use crate::args::Common;
 use crate::fail::Failure;
 
@@ -47,10 +47,8 @@ impl Chat {
             return Err(Failure::user("`--versus` needs something to compare with", hint));
         }
         let ready = self.model.load(common)?;
-        if ready.model.template.is_none() {
-            let hint = "use `hone generate`, which needs no template";
-            return Err(Failure::user(format!("`{}` has no chat template", self.model.model), hint));
-        }
+        // A model without a template is told so before the first question, not after it.
+        chat_text(&ready.model, &[message("user", "Hello")], true)?;
         let mut sides = self.sides(&ready);
         let terminal = std::io::stdin().is_terminal();
         loop {
@@ -86,7 +84,7 @@ impl Chat {
 
     fn answer(&self, model: &Model, dtype: hone_engine::DType, side: &mut Side, said: &str) -> Result<(), Failure> {
         side.history.push(message("user", said));
-        let text = model.render_chat(&side.history, true)?;
+        let text = chat_text(model, &side.history, true)?;
         let ids = model.tokenizer.encode(&text, false)?.ids;
         print!("{}> ", side.name);
         let mut show = |_: usize, piece: &str| {

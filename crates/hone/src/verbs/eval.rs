@@ -7,8 +7,7 @@ use std::sync::atomic::AtomicBool;
 use hone_engine::DType;
 use hone_eval::files::write_scorecard;
 use hone_eval::scorecard::{Scorecard, ScorecardHeader};
-use hone_eval::task::data::DataRoot;
-use hone_eval::{EvalOptions, Task, evaluate};
+use hone_eval::{DataRoot, EvalError, EvalOptions, Task, evaluate};
 use hone_model::{Hooks, Model};
 use hone_train::recipe::Recipe;
 use serde::Serialize;
@@ -51,8 +50,10 @@ pub struct Eval {
 pub struct Asked {
     /// Where the tasks' data are.
     pub root: DataRoot,
-    /// Limits, shots, template.
+    /// Limits and shots.
     pub options: EvalOptions,
+    /// Whether prompts go through the chat template; `None` is what each task says.
+    pub chat_template: Option<bool>,
     /// Type to compute in.
     pub dtype: DType,
 }
@@ -67,9 +68,9 @@ impl Asked {
             options: EvalOptions {
                 limit: recipe.eval.limit,
                 num_fewshot: recipe.eval.num_fewshot,
-                chat_template: recipe.eval.chat_template,
                 ..EvalOptions::default()
             },
+            chat_template: recipe.eval.chat_template,
             dtype: recipe.eval.dtype.unwrap_or(recipe.train.dtype).into(),
         }
     }
@@ -94,16 +95,19 @@ pub fn score_tasks(
 ) -> Result<Option<Scorecard>, Failure> {
     let bar = progress::bar(0, side, common.quiet || common.json);
     bar.set_message(task.name().to_owned());
-    let mut shown = |done: usize, all: usize| {
-        bar.set_length(all as u64);
-        bar.set_position(done as u64);
+    let mut shown = |at: &hone_eval::Progress<'_>| {
+        bar.set_length(at.total as u64);
+        bar.set_position(at.done as u64);
     };
-    let card = evaluate(model, Arc::clone(hooks), asked.dtype, task, &asked.options, &mut shown, stop)?;
+    let chat_template = asked.chat_template.or(task.config.chat_template).unwrap_or(false);
+    let options = EvalOptions { edit, chat_template, ..asked.options.clone() };
+    let card = evaluate(model, Arc::clone(hooks), asked.dtype, task, &options, &mut shown, stop);
     bar.finish_and_clear();
-    Ok(card.map(|mut card| {
-        card.header.edit = edit;
-        card
-    }))
+    match card {
+        Ok(card) => Ok(Some(card)),
+        Err(EvalError::Stopped { .. }) => Ok(None),
+        Err(error) => Err(error.into()),
+    }
 }
 
 /// What `--json` prints.
@@ -126,9 +130,9 @@ impl Eval {
             options: EvalOptions {
                 limit: self.limit,
                 num_fewshot: self.num_fewshot,
-                chat_template: self.chat_template,
                 ..EvalOptions::default()
             },
+            chat_template: self.chat_template,
             dtype: arguments.dtype,
         };
         let tasks = load_tasks(&self.tasks, &asked)?;

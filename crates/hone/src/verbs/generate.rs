@@ -6,7 +6,7 @@ use hone_model::generate::{FinishReason, GenerationConfig, generate};
 use hone_model::template::Message;
 use serde::Serialize;
 
-use super::load::ModelArguments;
+use super::load::{ModelArguments, chat_text};
 use crate::args::Common;
 use crate::fail::Failure;
 
@@ -89,7 +89,7 @@ impl Generate {
         let ids = if self.chat {
             let message =
                 Message { role: "user".into(), content: self.prompt.clone(), extra: serde_json::Map::default() };
-            let text = model.render_chat(&[message], true)?;
+            let text = chat_text(model, &[message], true)?;
             // The template writes its own special tokens.
             model.tokenizer.encode(&text, false)?.ids
         } else {

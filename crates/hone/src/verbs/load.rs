@@ -5,6 +5,7 @@ use std::sync::Arc;
 
 use hone_edit::{EditStack, load_edit};
 use hone_engine::DType;
+use hone_model::template::Message;
 use hone_model::{Hooks, LoadOptions, Model, NoHooks};
 
 use crate::args::Common;
@@ -63,7 +64,7 @@ impl ModelArguments {
             }
             match &mut stack {
                 None => stack = Some(loaded),
-                Some(stack) => loaded.into_entries().into_iter().try_for_each(|entry| stack.push(entry))?,
+                Some(stack) => loaded.entries.into_iter().try_for_each(|entry| stack.push(entry))?,
             }
         }
         Ok(stack)
@@ -74,6 +75,15 @@ impl ModelArguments {
         let names: Vec<String> = self.edit.iter().map(|d| d.display().to_string()).collect();
         (!names.is_empty()).then(|| names.join(" + "))
     }
+}
+
+/// A conversation as the model's chat template writes it; `open` opens the assistant's turn.
+pub fn chat_text(model: &Model, messages: &[Message], open: bool) -> Result<String, Failure> {
+    let Some(template) = &model.template else {
+        let hint = "use `hone generate` without `--chat`";
+        return Err(Failure::user(format!("`{}` has no chat template", model.source.reference), hint));
+    };
+    Ok(template.render(messages, open, &serde_json::Map::new())?)
 }
 
 /// Loads a model by path or name, pulling it first if it is a known name that is not in the cache.

@@ -154,7 +154,8 @@ fn interrupted_before_training(out: &Path) -> Failure {
 
 fn options(recipe: &Recipe) -> CompareOptions {
     let rule = |(task, rule): (&String, &recipe::FailRule)| {
-        (task.clone(), Rule { drop_over: Some(rule.drop_over), ..Rule::default() })
+        let rule = Rule { drop_over: rule.drop_over, worse_than: rule.worse_than, measurable: rule.measurable };
+        (task_name(task), rule)
     };
     let first = recipe.eval.before_after.iter().take(1);
     let targets = if recipe.eval.target.is_empty() { first.cloned().collect() } else { recipe.eval.target.clone() };
