@@ -63,7 +63,7 @@ pub fn load(config: &DataConfig, base: &Path, abilities: Abilities) -> Result<Lo
     }
     if let Some(source) = config.validation_source() {
         let trained: HashSet<ContentHash> = std::mem::take(&mut loader.seen);
-        for (example, hash) in loader.source(&source, 0, true, "validation_files: ")? {
+        for (example, hash) in loader.source(&source, 0, true, "")? {
             loader.report.validation_in_training += usize::from(trained.contains(&hash));
             validation.push(example);
         }
