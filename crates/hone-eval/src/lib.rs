@@ -4,16 +4,22 @@
 
 pub mod compare;
 pub mod error;
+pub mod evaluate;
 pub mod files;
 pub mod filters;
 pub mod ledger;
 pub mod metrics;
 pub mod python;
+pub mod requests;
 pub mod rules;
 pub mod scorecard;
+pub mod scorer;
 pub mod statistics;
 pub mod task;
 pub mod verdict;
 
 pub use compare::{CompareOptions, compare};
 pub use error::EvalError;
+pub use evaluate::{EvalOptions, Progress, evaluate};
+pub use scorer::{Scorer, TextScore, score_text};
+pub use task::{DataRoot, Task};

@@ -21,7 +21,7 @@ pub struct ScorecardHeader {
     pub edit: Option<String>,
     /// Compute type.
     pub dtype: String,
-    /// Kind of task: `multiple_choice`, `generate`, `loglikelihood`, `perplexity`.
+    /// Kind of task: `multiple_choice`, `generate_until`, `loglikelihood`, `loglikelihood_rolling`.
     pub kind: String,
     /// Shots in the prompt.
     pub num_fewshot: usize,

@@ -34,20 +34,33 @@ impl ChoiceOutcome<'_> {
 
     /// By log-likelihood over the choice's characters.
     pub fn acc_norm(&self) -> f64 {
-        let lengths = self.choices.iter().map(|c| c.chars().count() as f64);
-        self.hit(self.log_likelihoods.iter().zip(lengths).map(|(ll, n)| ll / n))
+        self.hit(self.per_character())
     }
 
     /// By log-likelihood over the choice's UTF-8 bytes.
     pub fn acc_bytes(&self) -> f64 {
-        let lengths = self.choices.iter().map(|c| c.len() as f64);
-        self.hit(self.log_likelihoods.iter().zip(lengths).map(|(ll, n)| ll / n))
+        self.hit(self.per_byte())
     }
 
     /// By what the prompt adds to the choice's log-likelihood.
     pub fn acc_mutual_info(&self) -> f64 {
+        self.hit(self.over_unconditional())
+    }
+
+    /// Log-likelihoods over the choices' characters.
+    pub fn per_character(&self) -> impl Iterator<Item = f64> + '_ {
+        self.log_likelihoods.iter().zip(self.choices).map(|(ll, choice)| ll / choice.chars().count() as f64)
+    }
+
+    /// Log-likelihoods over the choices' UTF-8 bytes.
+    pub fn per_byte(&self) -> impl Iterator<Item = f64> + '_ {
+        self.log_likelihoods.iter().zip(self.choices).map(|(ll, choice)| ll / choice.len() as f64)
+    }
+
+    /// What the prompt adds to the log-likelihoods.
+    pub fn over_unconditional(&self) -> impl Iterator<Item = f64> + '_ {
         let without = self.unconditional.unwrap_or(&[]);
-        self.hit(self.log_likelihoods.iter().zip(without).map(|(with, without)| with - without))
+        self.log_likelihoods.iter().zip(without).map(|(with, without)| with - without)
     }
 
     /// Whether greedy decoding would have written a right choice.

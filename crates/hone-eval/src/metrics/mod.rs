@@ -337,6 +337,16 @@ impl Metric {
         matches!(self.measure, Measure::AccMutualInfo)
     }
 
+    /// The choice this metric takes for the model's answer.
+    pub fn picked(&self, outcome: &ChoiceOutcome<'_>) -> Option<usize> {
+        match self.measure {
+            Measure::AccNorm => choice::argmax(outcome.per_character()),
+            Measure::AccBytes => choice::argmax(outcome.per_byte()),
+            Measure::AccMutualInfo => choice::argmax(outcome.over_unconditional()),
+            _ => outcome.predicted(),
+        }
+    }
+
     /// A multiple-choice example's score.
     pub fn of_choices(&self, outcome: &ChoiceOutcome<'_>) -> ExampleScore {
         let classes = |outcome: &ChoiceOutcome<'_>| {
