@@ -92,6 +92,7 @@ enum Family {
 
 /// Upper bounds that no real model comes near; they keep a hostile file from asking for absurd allocations.
 const MAX_WIDTH: usize = 1 << 20;
+const MAX_HEAD_DIM: usize = 1 << 12;
 const MAX_VOCABULARY: usize = 1 << 24;
 const MAX_LAYERS: usize = 4096;
 const MAX_POSITIONS: usize = 1 << 30;
@@ -190,7 +191,7 @@ fn read(fields: &Fields, family: Family) -> Result<DecoderSpec, ModelError> {
             return Err(fields.malformed("hidden_size", hidden_size, expected));
         }
     };
-    let head_dim = fields.size("head_dim", Some(head_dim_default), MAX_WIDTH)?;
+    let head_dim = fields.size("head_dim", Some(head_dim_default), MAX_HEAD_DIM)?;
     if head_dim % 2 != 0 {
         return Err(fields.malformed("head_dim", head_dim, "an even number (rotary embedding turns pairs)"));
     }

@@ -98,6 +98,16 @@ fn real_models_give_the_logits_of_transformers() {
     }
 }
 
+#[test]
+fn weights_kept_in_their_blocks_give_the_same_logits() {
+    let Some(path) = common::cached(common::GGUF_MODELS[0].1) else { return };
+    let batch = TokenBatch::from_sequences(&[vec![504u32, 2436, 3000, 17, 99, 28000]]);
+    let expanded = logits(&decoder(&path, DType::F32, false), &batch, DType::F32);
+    let kept = logits(&decoder(&path, DType::F32, true), &batch, DType::F32);
+    let worst = worst(kept.as_slice::<f32>(), expanded.as_slice::<f32>());
+    assert!(worst <= 1e-4, "{worst:e} of the largest logit");
+}
+
 fn check_real(name: &str, path: &Path, golden: &Golden) {
     let sequences: Vec<Vec<u32>> = (0..3).map(|i| golden.ids(&format!("ids.{i}"))).collect();
     let batch = TokenBatch::from_sequences(&sequences);

@@ -1,5 +1,6 @@
 //! What a config means, and what is refused.
 
+use proptest::prelude::*;
 use serde_json::json;
 
 use super::*;
@@ -144,4 +145,52 @@ fn sizes_that_make_no_sense_are_refused() {
     refused(with(llama(), json!({"rope_theta": -1.0})), "rope_theta");
     refused(with(llama(), json!({"rope_parameters": {"rope_type": "llama3", "factor": 8.0}})), "low_freq_factor");
     refused(with(llama(), json!({"rope_scaling": {"type": "yarn", "factor": 4.0, "rope_theta": 1.0}})), "frequencies");
+}
+
+fn any_value() -> impl Strategy<Value = Value> {
+    prop_oneof![
+        Just(Value::Null),
+        any::<bool>().prop_map(Value::from),
+        any::<i64>().prop_map(Value::from),
+        any::<u64>().prop_map(Value::from),
+        (0u64..70).prop_map(Value::from),
+        any::<f64>().prop_map(Value::from),
+        "[a-z_0-9]{0,12}".prop_map(Value::from),
+        prop::collection::vec(prop_oneof!["full_attention", "sliding_attention"], 0..8).prop_map(Value::from),
+        Just(json!({"rope_type": "llama3", "factor": 1e-300, "low_freq_factor": 1e300, "high_freq_factor": 1e301})),
+        Just(json!({"rope_type": "yarn", "factor": 1e300, "beta_fast": 1e-300, "truncate": false})),
+        Just(json!({"full_attention": {"rope_theta": 1e-300}, "sliding_attention": null})),
+    ]
+}
+
+proptest! {
+    #![proptest_config(ProptestConfig::with_cases(2000))]
+
+    /// Whatever stands in two fields, a config is read or refused, and what is read fits together.
+    #[test]
+    fn no_config_makes_it_panic(
+        gemma in any::<bool>(),
+        model_type in prop::sample::select(&KNOWN_MODEL_TYPES[..]),
+        first in (any::<prop::sample::Index>(), any_value()),
+        second in (any::<prop::sample::Index>(), any_value()),
+    ) {
+        const FIELDS: [&str; 19] = [
+            "vocab_size", "hidden_size", "intermediate_size", "num_hidden_layers", "num_attention_heads",
+            "num_key_value_heads", "head_dim", "max_position_embeddings", "rms_norm_eps", "hidden_act", "rope_theta",
+            "rope_scaling", "rope_parameters", "layer_types", "sliding_window", "sliding_window_pattern",
+            "use_sliding_window", "max_window_layers", "query_pre_attn_scalar",
+        ];
+        let mut config = if gemma { gemma3(4) } else { llama() };
+        config["model_type"] = model_type.into();
+        for (field, value) in [first, second] {
+            config[FIELDS[field.index(FIELDS.len())]] = value;
+        }
+        if let Ok(spec) = spec(config) {
+            prop_assert!(!spec.layers.is_empty() && spec.num_attention_heads % spec.num_key_value_heads == 0);
+            for layer in &spec.layers {
+                prop_assert_eq!(2 * layer.rope.inverse_frequencies.len(), spec.head_dim);
+                prop_assert!(layer.rope.inverse_frequencies.iter().all(|f| f.is_finite()));
+            }
+        }
+    }
 }

@@ -16,6 +16,7 @@ pub fn cached(name: &str) -> Option<PathBuf> {
     Some(path)
 }
 
+#[allow(dead_code)] // not every test file goes through all of them
 /// The GGUF models, with the names their golden files have.
 pub const GGUF_MODELS: [(&str, &str); 3] = [
     ("smollm2", "SmolLM2-135M-Instruct.Q4_1.gguf"),
