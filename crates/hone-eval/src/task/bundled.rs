@@ -4,12 +4,23 @@ macro_rules! tasks {
     ($($name:literal),* $(,)?) => { &[$(($name, include_str!(concat!("../../../../tasks/", $name, ".yaml")))),*] };
 }
 
+macro_rules! data {
+    ($($file:literal),* $(,)?) => {
+        &[$((concat!("demo/", $file), include_bytes!(concat!("../../../../assets/demo/", $file)).as_slice())),*]
+    };
+}
+
 /// Task files by name; a test compares the list with the directory.
 const TASKS: &[(&str, &str)] = tasks![
     "agnews",
     "arc_challenge",
     "arc_easy",
     "boolq",
+    "demo_arc_easy",
+    "demo_instructions",
+    "demo_lambada",
+    "demo_openbookqa",
+    "demo_piqa",
     "finance",
     "gsm8k",
     "lambada",
@@ -24,7 +35,8 @@ const TASKS: &[(&str, &str)] = tasks![
 ];
 
 /// Data files by the path task files name them by.
-const DATA: &[(&str, &[u8])] = &[];
+const DATA: &[(&str, &[u8])] =
+    data!["arc_easy.jsonl", "instructions.jsonl", "lambada.jsonl", "openbookqa.jsonl", "piqa.jsonl"];
 
 /// Names of the tasks there are.
 pub fn names() -> impl Iterator<Item = &'static str> {

@@ -69,6 +69,8 @@ pub struct TaskConfig {
     pub repeats: usize,
     /// What the answer begins with.
     pub gen_prefix: Option<String>,
+    /// Whether prompts go through the model's chat template when nobody says; hone's own key, off in the harness.
+    pub chat_template: Option<bool>,
     /// `version` and anything else.
     pub metadata: Map<String, Value>,
     /// The metric that decides a comparison; the first where not given.
@@ -200,7 +202,7 @@ pub struct FilterConfig {
 }
 
 /// Keys that are read, and those that say nothing about scores.
-const KEYS: [&str; 25] = [
+const KEYS: [&str; 26] = [
     "task",
     "dataset_path",
     "dataset_kwargs",
@@ -224,6 +226,7 @@ const KEYS: [&str; 25] = [
     "filter_list",
     "repeats",
     "gen_prefix",
+    "chat_template",
     "metadata",
     "main_metric",
 ];
