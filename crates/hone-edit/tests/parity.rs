@@ -148,11 +148,16 @@ fn strength_scales_the_edit_and_a_disabled_one_is_the_base() {
 fn stacked_edits_add_up_and_two_replacements_of_a_weight_are_refused() {
     let model = load(&stories());
     let (batch, _) = expected("plain");
-    let lora = |seed| random_edit(&model, json!({ "type": "lora", "r": 2, "target_modules": ["q_proj", "up_proj"] }), seed);
+    let lora =
+        |seed| random_edit(&model, json!({ "type": "lora", "r": 2, "target_modules": ["q_proj", "up_proj"] }), seed);
     let mut both = EditStack::of(lora(1));
     both.push(EditStack::of(lora(2)).entries.remove(0)).unwrap();
     // Rank concatenation: two edits are one of twice the rank.
-    let mut joined = random_edit(&model, json!({ "type": "lora", "r": 4, "lora_alpha": 8, "target_modules": ["q_proj", "up_proj"] }), 3);
+    let mut joined = random_edit(
+        &model,
+        json!({ "type": "lora", "r": 4, "lora_alpha": 8, "target_modules": ["q_proj", "up_proj"] }),
+        3,
+    );
     let (first, second) = (lora(1), lora(2));
     for (param, (a, b)) in joined.params.iter_mut().zip(first.params.iter().zip(&second.params)) {
         let (rows, columns) = param.value.rows_cols();
@@ -166,7 +171,9 @@ fn stacked_edits_add_up_and_two_replacements_of_a_weight_are_refused() {
     let apart = compare(&tuned(&model, &both, &batch), &tuned(&model, &EditStack::of(joined), &batch));
     assert!(apart <= 1e-5, "{apart}");
 
-    let full = || EditStack::of(random_edit(&model, json!({ "type": "full", "target_modules": ["o_proj"] }), 1)).entries.remove(0);
+    let full = || {
+        EditStack::of(random_edit(&model, json!({ "type": "full", "target_modules": ["o_proj"] }), 1)).entries.remove(0)
+    };
     both.push(full()).unwrap();
     let message = both.push(full()).unwrap_err().to_string();
     assert!(message.contains("both replace `model.layers.0.self_attn.o_proj`"), "{message}");
@@ -197,8 +204,11 @@ fn adapters_written_here_give_the_same_logits_in_peft() {
     let variants = [
         (stories(), json!({ "type": "lora", "r": 4 })),
         (stories(), json!({ "type": "lora", "r": 3, "use_rslora": true, "target_modules": ["q_proj", "down_proj"] })),
-        (stories(), json!({ "type": "lora", "r": 2, "target_modules": ["v_proj"], "rank_pattern": { "layers\\.1.*": 5 },
-            "alpha_pattern": { "layers\\.2.*": 7 }, "layers_to_transform": [1, 2, 3] })),
+        (
+            stories(),
+            json!({ "type": "lora", "r": 2, "target_modules": ["v_proj"], "rank_pattern": { "layers\\.1.*": 5 },
+            "alpha_pattern": { "layers\\.2.*": 7 }, "layers_to_transform": [1, 2, 3] }),
+        ),
         (stories(), json!({ "type": "lora", "r": 2, "modules_to_save": ["lm_head", "norm"] })),
         (stories(), json!({ "type": "lora", "r": 2, "modules_to_save": ["embed_tokens"] })),
         (stories(), json!({ "type": "lora", "r": 2, "target_modules": ".*layers\\.[02].*(q|gate)_proj" })),

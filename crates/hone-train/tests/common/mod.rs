@@ -23,7 +23,9 @@ pub fn stories(dtype: DType) -> Arc<Model> {
 
 /// A recipe with these lines under `train` and `data`.
 pub fn recipe(train: &str, data: &str) -> Recipe {
-    let text = format!("{{model: stories260k, data: {{path: none, {data}}}, method: {{type: lora, r: 4}}, train: {{{train}}}}}");
+    let text = format!(
+        "{{model: stories260k, data: {{path: none, {data}}}, method: {{type: lora, r: 4}}, train: {{{train}}}}}"
+    );
     recipe::parse(&text, "test", &[]).unwrap()
 }
 
