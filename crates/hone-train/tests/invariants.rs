@@ -47,7 +47,8 @@ fn a_mask_that_trains_everything_or_nothing_is_caught() {
 fn a_tokenizer_that_loses_text_is_caught() {
     let texts = ["user: hällo</s>".to_string(), "user: b</s>bot: c</s>".to_string()];
     let encode = |text: &str| -> Result<Vec<u32>, String> { Ok(text.chars().map(u32::from).collect()) };
-    let decode = |ids: &[u32]| -> Result<String, String> { Ok(ids.iter().filter_map(|i| char::from_u32(*i)).collect()) };
+    let decode =
+        |ids: &[u32]| -> Result<String, String> { Ok(ids.iter().filter_map(|i| char::from_u32(*i)).collect()) };
     assert_eq!(data::chat_text(&texts, &encode, &decode).status, Status::Held);
     let loses = |ids: &[u32]| decode(&ids.iter().copied().filter(|i| *i != u32::from('ä')).collect::<Vec<_>>());
     failed(&data::chat_text(&texts, &encode, &loses), "conversation 1: after 7 bytes the template wrote \"ällo</s>\"");
@@ -82,13 +83,22 @@ impl Bench {
         // B starts at zero and would hide half of the gradients.
         for (i, param) in edit.params.iter_mut().enumerate() {
             let key = RandomKey::new(3).index(i as u64);
-            param.value.as_mut_slice::<f32>().iter_mut().enumerate().for_each(|(j, v)| *v += 0.05 * key.normal(j as u64));
+            param
+                .value
+                .as_mut_slice::<f32>()
+                .iter_mut()
+                .enumerate()
+                .for_each(|(j, v)| *v += 0.05 * key.normal(j as u64));
         }
         let examples = sentences(&model, 12);
         Bench { stack: EditStack::training(edit), model, examples, dtype }
     }
 
-    fn checks(&self, normaliser: &dyn Fn(&FlatBatch, f32) -> f32, change: &dyn Fn(FlatBatch) -> FlatBatch) -> Vec<Check> {
+    fn checks(
+        &self,
+        normaliser: &dyn Fn(&FlatBatch, f32) -> f32,
+        change: &dyn Fn(FlatBatch) -> FlatBatch,
+    ) -> Vec<Check> {
         let run = |batches: &[FlatBatch], whole: f32| {
             let mut gradients = Gradients::new();
             let mut nll_sum = 0.0;

@@ -44,7 +44,8 @@ fn metrics(run: &Path) -> Vec<(String, u64, String)> {
 
 #[test]
 fn a_run_leaves_everything_it_says_it_leaves() {
-    let (model, data, recipe) = setting("steps: 12, learning_rate: 3e-3, dtype: bf16, validation_every: 4", "packing: true");
+    let (model, data, recipe) =
+        setting("steps: 12, learning_rate: 3e-3, dtype: bf16, validation_every: 4", "packing: true");
     let directory = tempfile::tempdir().unwrap();
     let (outcome, events) = ok(train(&model, &data, &recipe, directory.path(), Start::Fresh));
     assert_eq!((outcome.reason, outcome.steps), (EndReason::Finished, 12));
@@ -52,7 +53,8 @@ fn a_run_leaves_everything_it_says_it_leaves() {
         serde_json::from_str(&std::fs::read_to_string(directory.path().join(name)).unwrap()).unwrap()
     };
     let invariants = read("invariants.json");
-    let names: Vec<&str> = invariants["checks"].as_array().unwrap().iter().map(|c| c["name"].as_str().unwrap()).collect();
+    let names: Vec<&str> =
+        invariants["checks"].as_array().unwrap().iter().map(|c| c["name"].as_str().unwrap()).collect();
     let expected = [
         "trained_share",
         "chat_text",
@@ -80,9 +82,21 @@ fn a_run_leaves_everything_it_says_it_leaves() {
     assert!(best.validation_loss < 3.0, "{best:?}");
     let kept: Vec<_> = std::fs::read_dir(directory.path().join("checkpoints")).unwrap().collect();
     assert!((2..=3).contains(&kept.len()), "{kept:?}");
-    let estimates: Vec<_> = events.iter().filter_map(|e| match e { Event::Estimate(e) => Some(e), _ => None }).collect();
+    let estimates: Vec<_> = events
+        .iter()
+        .filter_map(|e| match e {
+            Event::Estimate(e) => Some(e),
+            _ => None,
+        })
+        .collect();
     assert_eq!((estimates.len(), estimates[0].steps), (1, 12));
-    let tokens: usize = events.iter().map(|e| match e { Event::Step(m) => m.tokens, _ => 0 }).sum();
+    let tokens: usize = events
+        .iter()
+        .map(|e| match e {
+            Event::Step(m) => m.tokens,
+            _ => 0,
+        })
+        .sum();
     assert_eq!(estimates[0].tokens, tokens as u64, "tokens are counted, not guessed");
     assert_eq!((estimates[0].trained_parameters, estimates[0].model_parameters), (23_120, 260_032));
     let lines = metrics(directory.path());
@@ -196,8 +210,10 @@ fn another_run_is_not_continued_nor_overwritten() {
 
 #[test]
 fn a_diverging_run_stops_and_keeps_its_last_good_checkpoint() {
-    let (model, data, recipe) =
-        setting("steps: 60, learning_rate: 1e18, warmup_steps: 0, optimizer: sgd, max_grad_norm: 0, dtype: f32, save_every: 1", "");
+    let (model, data, recipe) = setting(
+        "steps: 60, learning_rate: 1e18, warmup_steps: 0, optimizer: sgd, max_grad_norm: 0, dtype: f32, save_every: 1",
+        "",
+    );
     let directory = tempfile::tempdir().unwrap();
     let run = train(&model, &data, &recipe, directory.path(), Start::Fresh);
     let error = run.outcome.unwrap_err();
@@ -220,7 +236,13 @@ fn a_run_that_gets_no_better_stops_early_and_keeps_the_best() {
     assert_eq!(outcome.reason, EndReason::StoppedEarly);
     let best = outcome.best.unwrap();
     assert_eq!(outcome.steps, best.step + 6);
-    let losses: Vec<f64> = events.iter().filter_map(|e| match e { Event::Validation(v) => Some(v.validation_loss), _ => None }).collect();
+    let losses: Vec<f64> = events
+        .iter()
+        .filter_map(|e| match e {
+            Event::Validation(v) => Some(v.validation_loss),
+            _ => None,
+        })
+        .collect();
     let least = losses[1..].iter().copied().fold(f64::INFINITY, f64::min);
     assert_eq!(least, best.validation_loss);
     // The adapter holds the best step's values, not the last's.
@@ -236,7 +258,8 @@ fn a_run_that_gets_no_better_stops_early_and_keeps_the_best() {
 #[test]
 fn recomputation_and_accumulation_change_nothing_but_memory() {
     let losses = |train_part: &str| {
-        let (model, data, mut recipe) = setting(&format!("steps: 6, learning_rate: 3e-3, dtype: f32, {train_part}"), "");
+        let (model, data, mut recipe) =
+            setting(&format!("steps: 6, learning_rate: 3e-3, dtype: f32, {train_part}"), "");
         recipe.method.0.insert("lora_dropout".into(), 0.0.into());
         let directory = tempfile::tempdir().unwrap();
         train(&model, &data, &recipe, directory.path(), Start::Fresh).losses()
