@@ -32,6 +32,18 @@ impl KvCache {
         KvCache { layers, capacity }
     }
 
+    /// Gives slot `to` the first `tokens` tokens of slot `from`: sequences with a common beginning.
+    pub fn copy(&mut self, from: usize, to: usize, tokens: usize) {
+        assert!(tokens <= self.capacity, "{tokens} tokens of a slot of {}", self.capacity);
+        for tensor in self.layers.iter_mut().flat_map(|(keys, values)| [keys, values]) {
+            let slot = self.capacity * tensor.dim(2);
+            let length = tokens * tensor.dim(2);
+            dispatch_dtype!(tensor.dtype(), T => {
+                tensor.as_mut_slice::<T>().copy_within(from * slot..from * slot + length, to * slot);
+            });
+        }
+    }
+
     /// Bytes a sequence of `tokens` takes.
     pub fn bytes(spec: &DecoderSpec, tokens: usize, dtype: DType) -> usize {
         2 * spec.layers.len() * tokens * spec.key_value_width() * dtype.size()

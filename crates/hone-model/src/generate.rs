@@ -3,13 +3,14 @@
 //! Every prompt is a lane with its own length and its own slot of the cache. A step feeds each lane what the cache does not
 //! hold yet: one token of a running continuation, a piece of a prompt that is still being read. A lane that ends
 //! leaves at once and the next prompt takes its slot, so memory is bounded by the slots whatever the number of prompts,
-//! and no lane ever computes padding. What a lane gets depends on its own prompt, index and settings only.
+//! and no lane ever computes padding. A beginning that all prompts share (a system prompt, examples) is read once. What a
+//! lane gets depends on its own prompt, index and settings only.
 
 mod sampler;
 mod text_stream;
 
 use std::collections::VecDeque;
-use std::sync::{Arc, Mutex};
+use std::sync::{Arc, Mutex, MutexGuard};
 
 use hone_engine::DType;
 use hone_engine::ops::{CacheLane, Segment, head_logits};
@@ -26,6 +27,8 @@ use text_stream::TextStream;
 const PROMPT_PIECE: usize = 256;
 /// Tokens of a forward pass, as far as prompts being read can choose.
 const STEP_TOKENS: usize = 512;
+/// A common beginning of the prompts is read once if it has at least this many tokens.
+const SHARED_TOKENS: usize = 16;
 /// Continuations that run at once.
 const MAX_LANES: usize = 64;
 /// Bytes of keys and values that several lanes may take together; one lane may take what it needs.
@@ -134,9 +137,13 @@ pub fn generate(
     let longest = prompts.iter().map(|prompt| limit(model, prompt, config)).max().unwrap_or(0);
     let affordable = CACHE_BYTES / KvCache::bytes(&model.spec, longest.max(1), dtype).max(1);
     let slots = prompts.len().min(MAX_LANES).min(affordable.max(1));
-    let step = CacheStep { cache: KvCache::new(&model.spec, slots, longest, dtype), lanes: Vec::new() };
+    let shared = shared_prefix(prompts);
+    // The common beginning has a slot of its own, after the others.
+    let cache = KvCache::new(&model.spec, slots + usize::from(shared > 0), longest, dtype);
+    let step = Arc::new(Mutex::new(CacheStep { cache, lanes: Vec::new() }));
     let mut cx = Context::inference(hooks, dtype);
-    cx.cache = Some(Arc::new(Mutex::new(step)));
+    cx.cache = Some(step.clone());
+    read_prefix(model, &cx, &prompts.first().map_or(&[][..], Vec::as_slice)[..shared], slots);
 
     let mut waiting: VecDeque<usize> = (0..prompts.len()).collect();
     let mut free: Vec<usize> = (0..slots).rev().collect();
@@ -145,12 +152,16 @@ pub fn generate(
     loop {
         while let (false, Some(&slot)) = (waiting.is_empty(), free.last()) {
             let Some(index) = waiting.pop_front() else { break };
-            let lane = Lane::new(model, config, index, slot, &prompts[index]);
+            let mut lane = Lane::new(model, config, index, slot, &prompts[index]);
             if lane.tokens.len() >= lane.limit {
                 done[index] = Some(lane.into_generation(FinishReason::Length, stream)?);
                 continue;
             }
             free.pop();
+            if shared > 0 {
+                lock(&step).cache.copy(slots, slot, shared);
+                lane.cached = shared;
+            }
             lanes.push(lane);
         }
         if lanes.is_empty() {
@@ -166,6 +177,35 @@ pub fn generate(
         }
     }
     Ok(done.into_iter().flatten().collect())
+}
+
+/// Tokens with which all prompts begin, if reading them once saves anything. Every prompt keeps one of its own to read.
+fn shared_prefix(prompts: &[Vec<u32>]) -> usize {
+    let Some((first, others)) = prompts.split_first() else { return 0 };
+    let common = |other: &Vec<u32>| first.iter().zip(other).take_while(|(a, b)| a == b).count();
+    let longest = prompts.iter().map(|prompt| prompt.len() - 1).min().unwrap_or(0);
+    let shared = others.iter().map(common).fold(longest, usize::min);
+    if others.is_empty() || shared < SHARED_TOKENS { 0 } else { shared }
+}
+
+/// Reads `tokens` into `slot` of the cache.
+fn read_prefix(model: &Model, cx: &Context, tokens: &[u32], slot: usize) {
+    for (piece, ids) in tokens.chunks(PROMPT_PIECE).enumerate() {
+        let past = piece * PROMPT_PIECE;
+        let mut batch = TokenBatch::default();
+        let lane = push_lane(&mut batch, ids, slot, past);
+        set_lanes(cx, vec![lane]);
+        model.decoder.hidden(cx, &batch);
+    }
+}
+
+/// Adds tokens that come after `past` others of their sequence.
+fn push_lane(batch: &mut TokenBatch, ids: &[u32], slot: usize, past: usize) -> CacheLane {
+    let (start, len) = (batch.len(), ids.len());
+    batch.ids.extend_from_slice(ids);
+    batch.positions.extend(past as u32..(past + len) as u32);
+    batch.segments.push(Segment { start, len, parent: None });
+    CacheLane { start, len, slot, past }
 }
 
 /// Tokens that prompt and continuation may have together.
@@ -260,15 +300,12 @@ fn step_lanes(
         if missing > 1 && !batch.is_empty() && batch.len() + len > STEP_TOKENS {
             continue;
         }
-        let (start, past) = (batch.len(), lane.cached);
-        batch.ids.extend_from_slice(&lane.tokens[past..past + len]);
-        batch.positions.extend(past as u32..(past + len) as u32);
-        batch.segments.push(Segment { start, len, parent: None });
-        cache_lanes.push(CacheLane { start, len, slot: lane.slot, past });
+        let past = lane.cached;
+        cache_lanes.push(push_lane(&mut batch, &lane.tokens[past..past + len], lane.slot, past));
         lane.cached += len;
         if len == missing {
             ready.push(at);
-            rows.push((start + len - 1) as u32);
+            rows.push((batch.len() - 1) as u32);
         }
     }
     set_lanes(cx, cache_lanes);
@@ -308,7 +345,10 @@ fn step_lanes(
 
 fn set_lanes(cx: &Context, lanes: Vec<CacheLane>) {
     if let Some(step) = &cx.cache {
-        let mut step = step.lock().unwrap_or_else(|poisoned| poisoned.into_inner());
-        step.lanes = lanes;
+        lock(step).lanes = lanes;
     }
+}
+
+fn lock(step: &Mutex<CacheStep>) -> MutexGuard<'_, CacheStep> {
+    step.lock().unwrap_or_else(|poisoned| poisoned.into_inner())
 }

@@ -1,4 +1,4 @@
-//! Models loaded and saved: what does not fit is named, what is saved loads again as it was.
+//! Models from their files: what does not fit is named, what is replaced takes effect.
 
 mod common;
 
@@ -71,103 +71,56 @@ fn tensors_that_do_not_fit_the_config_are_named_with_the_expected_shapes() {
     );
 }
 
-#[test]
-fn a_saved_model_loads_as_it_was() {
-    let model = load(Path::new(STORIES), DType::F32);
-    let directory = tempfile::tempdir().expect("a temporary directory");
-    let saved = directory.path().join("new/place");
-    model.save_hf(&saved, DType::F32).expect("saves");
-    let again = load(&saved, DType::F32);
-    let (before, after) = (model.decoder.tensors(), again.decoder.tensors());
-    assert_eq!(before.len(), after.len());
-    for ((name, a), (other, b)) in before.iter().zip(&after) {
-        assert_eq!(name, other);
-        assert_eq!(a.to_dense(DType::F32).as_bytes(), b.to_dense(DType::F32).as_bytes(), "{name}");
-    }
-    assert_eq!(logits(&model, DType::F32).as_bytes(), logits(&again, DType::F32).as_bytes());
-    assert_eq!(again.end_ids, model.end_ids);
-    let text = "Once upon a time 🙂";
-    assert_eq!(again.tokenizer.encode(text, true).unwrap(), model.tokenizer.encode(text, true).unwrap());
-
-    // In bf16, what is loaded is what the rounded weights compute.
-    model.save_hf(&saved, DType::BF16).expect("saves over the other");
-    let (rounded, direct) = (load(&saved, DType::BF16), load(Path::new(STORIES), DType::BF16));
-    assert_eq!(rounded.spec.config["dtype"], json!("bfloat16"));
-    for ((name, a), (_, b)) in rounded.decoder.tensors().iter().zip(direct.decoder.tensors()) {
-        assert_eq!(a.to_dense(DType::BF16).as_bytes(), b.to_dense(DType::BF16).as_bytes(), "{name}");
-    }
+/// Twice the numbers of a tensor.
+fn doubled(weight: NamedWeight) -> Tensor {
+    let mut tensor = weight.to_dense(DType::F32);
+    tensor.as_mut_slice::<f32>().iter_mut().for_each(|v| *v *= 2.0);
+    tensor
 }
 
 #[test]
-fn families_with_every_kind_of_tensor_are_saved_whole() {
-    for name in ["llama", "qwen2", "qwen3", "gemma3_text", "gemma3"] {
-        let path = Path::new("tests/golden/tiny").join(name);
-        let files = hone_model::files::ModelFiles::open(&path).expect("a model");
-        let spec = |config: &Value| hone_model::spec::DecoderSpec::from_config(&path, config).expect("known");
-        let options = LoadOptions { dtype: DType::F32, keep_quantised: false };
-        let weights = files.weights().expect("weights");
-        let decoder = hone_model::Decoder::load(spec(&files.config().expect("a config")), &weights, options);
-        let decoder = decoder.expect("tensors that fit");
-
-        let stories = load(Path::new(STORIES), DType::F32);
-        let model = Model { spec: decoder.spec.clone(), decoder: Arc::new(decoder), ..stories };
-        let directory = tempfile::tempdir().expect("a temporary directory");
-        model.save_hf(directory.path(), DType::F32).expect("saves");
-        let again = load(directory.path(), DType::F32);
-        let (before, after) = (model.decoder.tensors(), again.decoder.tensors());
-        assert_eq!(before.len(), after.len(), "{name}");
-        for ((tensor, a), (other, b)) in before.iter().zip(&after) {
-            assert_eq!(tensor, other);
-            assert_eq!(a.to_dense(DType::F32).as_bytes(), b.to_dense(DType::F32).as_bytes(), "{name}: {tensor}");
-        }
-    }
-}
-
-#[test]
-fn replaced_tensors_are_saved_and_a_tied_head_can_be_untied() {
+fn replaced_tensors_take_the_place_of_the_old_and_a_tied_head_can_be_untied() {
     let model = load(Path::new(STORIES), DType::F32);
-    let changed = "model.layers.2.mlp.down_proj.weight";
-    let doubled = |weight: NamedWeight| {
-        let mut tensor = weight.to_dense(DType::F32);
-        tensor.as_mut_slice::<f32>().iter_mut().for_each(|v| *v *= 2.0);
-        tensor
-    };
-    let merged = model.decoder.replaced(|name, old| {
-        (name == changed || name == "model.norm.weight" || name == "lm_head.weight").then(|| doubled(old))
-    });
     let plain = logits(&model, DType::F32);
-    let merged = Model { spec: merged.spec.clone(), decoder: Arc::new(merged), ..model };
-    assert!(!merged.spec.tie_word_embeddings);
-    let directory = tempfile::tempdir().expect("a temporary directory");
-    merged.save_hf(directory.path(), DType::F32).expect("saves");
-    let again = load(directory.path(), DType::F32);
-    assert_eq!(logits(&merged, DType::F32).as_bytes(), logits(&again, DType::F32).as_bytes());
-    assert_ne!(logits(&again, DType::F32).as_bytes(), plain.as_bytes());
-    let names: Vec<String> = again.decoder.tensors().into_iter().map(|(name, _)| name).collect();
-    assert!(names.contains(&"lm_head.weight".to_owned()));
+    let with = |changed: &'static str| {
+        let decoder = model.decoder.replaced(|name, old| (name == changed).then(|| doubled(old)));
+        let differs: Vec<String> = (decoder.tensors().into_iter())
+            .filter(|(name, new)| {
+                let old = model.decoder.tensors().into_iter().find(|(other, _)| other == name);
+                old.is_none_or(|(_, old)| old.to_dense(DType::F32).as_bytes() != new.to_dense(DType::F32).as_bytes())
+            })
+            .map(|(name, _)| name)
+            .collect();
+        assert_eq!(differs, [changed]);
+        Model { spec: decoder.spec.clone(), decoder: Arc::new(decoder), ..load(Path::new(STORIES), DType::F32) }
+    };
+    for name in ["model.layers.2.mlp.down_proj.weight", "model.layers.4.input_layernorm.weight", "model.norm.weight"] {
+        assert_ne!(logits(&with(name), DType::F32).as_bytes(), plain.as_bytes(), "{name}");
+    }
+    let untied = with("lm_head.weight");
+    assert!(!untied.spec.tie_word_embeddings);
+    assert_eq!(untied.spec.config["tie_word_embeddings"], json!(false));
+    let twice: Vec<f32> = plain.as_slice::<f32>().iter().map(|l| 2.0 * l).collect();
+    assert_eq!(logits(&untied, DType::F32).as_slice::<f32>(), twice);
 }
 
 #[test]
 fn a_head_that_repeats_the_embedding_stays_tied_and_another_is_used() {
-    let model = load(Path::new(STORIES), DType::F32);
-    let directory = tempfile::tempdir().expect("a temporary directory");
-    for (factor, tied) in [(1.0, true), (2.0, false)] {
-        let with_head = model.decoder.replaced(|name, old| {
-            (name == "lm_head.weight").then(|| {
-                let mut head = old.to_dense(DType::F32);
-                head.as_mut_slice::<f32>().iter_mut().for_each(|v| *v *= factor);
-                head
-            })
-        });
-        let mut config = with_head.spec.config.clone();
-        config["tie_word_embeddings"] = true.into();
-        let mut with_head = with_head;
-        with_head.spec.config = config;
-        let saved = Model { decoder: Arc::new(with_head), ..load(Path::new(STORIES), DType::F32) };
-        saved.save_hf(directory.path(), DType::F32).expect("saves");
-        let again = load(directory.path(), DType::F32);
-        assert_eq!(again.decoder.lm_head.is_none(), tied);
-        assert_eq!(logits(&again, DType::F32).as_bytes(), logits(&saved, DType::F32).as_bytes());
+    let bytes = std::fs::read(Path::new(STORIES).join("model.safetensors")).expect("in the tree");
+    let file = safetensors::SafeTensors::deserialize(&bytes).expect("sound");
+    let plain = logits(&load(Path::new(STORIES), DType::F32), DType::F32);
+    let twice: Vec<f32> = plain.as_slice::<f32>().iter().map(|l| 2.0 * l).collect();
+    for (factor, expected) in [(1.0f32, plain.as_slice::<f32>()), (2.0, &twice)] {
+        let table = file.tensor("model.embed_tokens.weight").expect("there");
+        let scaled = table.data().as_chunks::<4>().0.iter().map(|b| f32::from_le_bytes(*b) * factor);
+        let head: Vec<u8> = scaled.flat_map(f32::to_le_bytes).collect();
+        let head = safetensors::tensor::TensorView::new(table.dtype(), table.shape().to_vec(), &head).expect("fits");
+        let tensors = file.tensors().into_iter().chain([("lm_head.weight".to_owned(), head)]);
+        let directory = with_config(|_| {});
+        safetensors::serialize_to_file(tensors, None, &directory.path().join("model.safetensors")).expect("writes");
+        let model = load(directory.path(), DType::F32);
+        assert_eq!(model.decoder.lm_head.is_none(), factor == 1.0);
+        assert_eq!(logits(&model, DType::F32).as_slice::<f32>(), expected);
     }
 }
 

@@ -92,6 +92,23 @@ fn more_prompts_than_slots_take_turns() {
 }
 
 #[test]
+fn a_common_beginning_changes_nothing() {
+    let model = stories();
+    let beginning = prompt(&model, &"Lily went to the park to play with Tom. ".repeat(24));
+    assert!(beginning.len() > 256, "it is read in pieces: {} tokens", beginning.len());
+    let ends = ["They saw", "The sun", "Then a big dog", "\n"];
+    let prompts: Vec<Vec<u32>> =
+        ends.iter().map(|end| [beginning.clone(), prompt(&model, end)].concat()).chain([beginning.clone()]).collect();
+    for config in [greedy(12), GenerationConfig { temperature: 0.9, ..greedy(12) }] {
+        let together = run(&model, &prompts, &config);
+        // With a prompt of another kind among them, nothing is shared.
+        let mut apart = prompts.clone();
+        apart.push(prompt(&model, "Tom"));
+        assert_eq!(run(&model, &apart, &config)[..prompts.len()], together[..]);
+    }
+}
+
+#[test]
 fn a_prompt_longer_than_a_piece_is_read_whole() {
     let model = stories();
     let long: Vec<u32> = prompt(&model, &"Lily went to the park to play with Tom. ".repeat(30)).split_off(0);

@@ -42,8 +42,8 @@ pub fn prepared(train: Vec<TokenisedExample>, validation: Vec<TokenisedExample>,
         body: Body::PromptCompletion { prompt: "a".into(), completion: "b".into() },
     };
     let mut report = DataReport::default();
-    report.train = hone_data::report::split_report(train.len(), &train);
-    report.validation = hone_data::report::split_report(validation.len(), &validation);
+    report.train = hone_data::report::split_report(train.len(), &train, &[2]);
+    report.validation = hone_data::report::split_report(validation.len(), &validation, &[2]);
     let loaded = Loaded {
         train: train.iter().map(body).collect(),
         validation: validation.iter().map(body).collect(),

@@ -14,7 +14,9 @@ use crate::fail::Failure;
 
 /// Arguments of `hone chat`.
 #[derive(clap::Args, Debug)]
-#[command(after_help = "Example:\n  hone chat smollm2-135m-instruct --edit runs/first/adapter --versus\n\nCommands while chatting: /reset forgets the conversation, /quit (or Ctrl-D) leaves.")]
+#[command(
+    after_help = "Example:\n  hone chat smollm2-135m-instruct --edit runs/first/adapter --versus\n\nCommands while chatting: /reset forgets the conversation, /quit (or Ctrl-D) leaves."
+)]
 pub struct Chat {
     #[command(flatten)]
     model: ModelArguments,

@@ -45,7 +45,8 @@ impl Compare {
     pub fn run(self, common: &Common) -> Result<u8, Failure> {
         let base = read_scorecards(&self.base)?;
         let tuned = read_scorecards(&self.tuned)?;
-        let rule = |(task, points): &(String, f64)| (task.clone(), Rule { drop_over: Some(*points), ..Rule::default() });
+        let rule =
+            |(task, points): &(String, f64)| (task.clone(), Rule { drop_over: Some(*points), ..Rule::default() });
         let rules: Rules = self.fail_if.iter().map(rule).collect();
         let options = CompareOptions { targets: self.target.clone(), fail_if: rules, ..CompareOptions::default() };
         let ledger = compare(&base, &tuned, &options)?;

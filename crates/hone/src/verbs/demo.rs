@@ -43,7 +43,11 @@ impl Demo {
         let recipe = recipe::read(&path, &overrides)?;
         let start = if self.resume { Start::Resume } else { Start::Fresh };
         if !common.quiet && !common.json {
-            eprintln!("tuning {model} on {} and asking before and after; the recipe is {}", "shipped examples", path.display());
+            eprintln!(
+                "tuning {model} on {} and asking before and after; the recipe is {}",
+                "shipped examples",
+                path.display()
+            );
         }
         let command = format!("hone demo --out {}", self.out.display());
         let tuned = tune::tune(&recipe, &self.out, start, &command, common)?;

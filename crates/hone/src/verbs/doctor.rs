@@ -116,12 +116,11 @@ fn products_agree() -> Check {
     let value = |i: usize| ((i * 37 % 101) as f32 - 50.0) / 64.0;
     let a: Vec<f32> = (0..m * k).map(value).collect();
     let b: Vec<f32> = (0..n * k).map(|i| value(i + 7)).collect();
-    let (a, b) = (Tensor::from_slice([m, k], &a).to_dtype(DType::BF16), Tensor::from_slice([n, k], &b).to_dtype(DType::BF16));
+    let (a, b) =
+        (Tensor::from_slice([m, k], &a).to_dtype(DType::BF16), Tensor::from_slice([n, k], &b).to_dtype(DType::BF16));
     let fast = matmul::matmul_nt(&a, &b, DType::F32).to_vec_f32();
     let (a, b) = (a.to_vec_f32(), b.to_vec_f32());
-    let exact = |i: usize, j: usize| -> f64 {
-        (0..k).map(|l| f64::from(a[i * k + l]) * f64::from(b[j * k + l])).sum()
-    };
+    let exact = |i: usize, j: usize| -> f64 { (0..k).map(|l| f64::from(a[i * k + l]) * f64::from(b[j * k + l])).sum() };
     let worst = (0..m * n).map(|at| (f64::from(fast[at]) - exact(at / n, at % n)).abs()).fold(0.0, f64::max);
     Check {
         name: "matrix products agree with f64 sums",
@@ -152,7 +151,10 @@ fn tells_its_story() -> Check {
 fn print(findings: &Findings) {
     let processor = &findings.processor;
     println!("hone {}", findings.version);
-    println!("processor   {} ({} processors, {} threads used)", processor.name, processor.processors, processor.threads);
+    println!(
+        "processor   {} ({} processors, {} threads used)",
+        processor.name, processor.processors, processor.threads
+    );
     println!("  features  {}", processor.features.join(", "));
     println!("  bf16      {} kernel, {:.0} GFLOP/s", processor.bf16_kernel, processor.bf16_gflops);
     println!("  f32       {} kernel, {:.0} GFLOP/s", processor.f32_kernel, processor.f32_gflops);

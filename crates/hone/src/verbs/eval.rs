@@ -127,11 +127,7 @@ impl Eval {
         };
         let asked = Asked {
             root: DataRoot::discover(common.data_root.as_deref()),
-            options: EvalOptions {
-                limit: self.limit,
-                num_fewshot: self.num_fewshot,
-                ..EvalOptions::default()
-            },
+            options: EvalOptions { limit: self.limit, num_fewshot: self.num_fewshot, ..EvalOptions::default() },
             chat_template: self.chat_template,
             dtype: arguments.dtype,
         };
@@ -140,16 +136,8 @@ impl Eval {
         let stop = interrupt::stop_flag();
         let mut cards = Vec::new();
         for task in &tasks {
-            let scored = score_tasks(
-                &ready.model,
-                &ready.hooks,
-                arguments.edit_name(),
-                task,
-                &asked,
-                "scoring",
-                &stop,
-                common,
-            )?;
+            let scored =
+                score_tasks(&ready.model, &ready.hooks, arguments.edit_name(), task, &asked, "scoring", &stop, common)?;
             let Some(card) = scored else {
                 eprintln!("stopped; finished tasks are kept");
                 return Ok(INTERRUPTED);

@@ -15,7 +15,9 @@ use crate::fail::Failure;
 
 /// Arguments of `hone export`.
 #[derive(clap::Args, Debug)]
-#[command(after_help = "Example:\n  hone export smollm2-135m-instruct --edit runs/first/adapter --store bf16 --out merged")]
+#[command(
+    after_help = "Example:\n  hone export smollm2-135m-instruct --edit runs/first/adapter --store bf16 --out merged"
+)]
 pub struct Export {
     #[command(flatten)]
     model: ModelArguments,

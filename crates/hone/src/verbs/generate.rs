@@ -60,7 +60,9 @@ impl Sampling {
 
 /// Arguments of `hone generate`.
 #[derive(clap::Args, Debug)]
-#[command(after_help = "Example:\n  hone generate smollm2-135m-instruct --chat --prompt 'Name three rivers.' --max-new-tokens 40")]
+#[command(
+    after_help = "Example:\n  hone generate smollm2-135m-instruct --chat --prompt 'Name three rivers.' --max-new-tokens 40"
+)]
 pub struct Generate {
     #[command(flatten)]
     model: ModelArguments,

@@ -169,7 +169,11 @@ fn options(recipe: &Recipe) -> CompareOptions {
 /// A task's name from what the recipe calls it: a name, or a file.
 fn task_name(reference: &str) -> String {
     let stem = Path::new(reference).file_stem().map(|s| s.to_string_lossy().into_owned());
-    if reference.ends_with(".yaml") || reference.ends_with(".yml") { stem.unwrap_or_default() } else { reference.into() }
+    if reference.ends_with(".yaml") || reference.ends_with(".yml") {
+        stem.unwrap_or_default()
+    } else {
+        reference.into()
+    }
 }
 
 /// Scores the tasks and keeps the cards; those already there (of a run that is continued) are not scored again. `None`

@@ -96,7 +96,9 @@ fn provenance(out: &Path) -> Result<Vec<(String, String)>, Failure> {
 }
 
 fn flatten(prefix: &str, value: &Value, lines: &mut Vec<(String, String)>) {
-    let name = |key: &str| if prefix.is_empty() { key.replace('_', " ") } else { format!("{prefix} {}", key.replace('_', " ")) };
+    let name = |key: &str| {
+        if prefix.is_empty() { key.replace('_', " ") } else { format!("{prefix} {}", key.replace('_', " ")) }
+    };
     match value {
         Value::Object(map) => map.iter().for_each(|(key, value)| flatten(&name(key), value, lines)),
         Value::Array(items) if items.iter().any(|item| item.is_object()) => {
