@@ -120,6 +120,22 @@ pub enum ModelError {
         /// Tokens read before.
         position: usize,
     },
+    /// A model that is no path and not in the cache.
+    #[error("no model `{name}`: {next}")]
+    NoSuchModel {
+        /// What was asked for.
+        name: String,
+        /// What to do.
+        next: String,
+    },
+    /// A model that could not be fetched.
+    #[error("`{name}` could not be fetched. {}. Check the network, or give the path of a model that is here", causes.join(". "))]
+    OutOfReach {
+        /// What was asked for.
+        name: String,
+        /// Why, for each way that was tried.
+        causes: Vec<String>,
+    },
     /// A chat template that does not compile, or does not take a conversation.
     #[error("{path}: chat template: {reason}")]
     Template {
