@@ -12,6 +12,7 @@ pub mod generate;
 pub mod gguf;
 pub mod model;
 pub mod pull;
+pub mod save;
 pub mod site;
 pub mod spec;
 pub mod template;
