@@ -6,8 +6,7 @@ use std::path::{Path, PathBuf};
 
 use hone_engine::{DType, Tensor};
 use hone_model::decoder::Decoder;
-use hone_model::save::GgufType;
-use hone_model::{LoadOptions, Model};
+use hone_model::{GgufType, LoadOptions, Model};
 use serde_json::{Value, json};
 
 const F32: LoadOptions = LoadOptions { dtype: DType::F32, keep_quantised: false };
@@ -107,7 +106,7 @@ fn directories_read_back_the_same() {
     for (index, config) in families().iter().enumerate() {
         let model = made_up(config, &place.path().join(format!("made-up-{index}")));
         let path = place.path().join(format!("saved-{index}"));
-        model.save_directory(&model.decoder, &path, DType::F32).expect("saves");
+        model.save_hf(&path, DType::F32).expect("saves");
         let again = load(&path);
         compare(&model, &again, |_, a, b| a == b);
         same_behaviour(&model, &again);
@@ -115,7 +114,7 @@ fn directories_read_back_the_same() {
         assert_eq!(&saved, config);
 
         let half = place.path().join(format!("half-{index}"));
-        model.save_directory(&model.decoder, &half, DType::BF16).expect("saves");
+        model.save_hf(&half, DType::BF16).expect("saves");
         let again = load(&half);
         compare(&model, &again, |_, a, b| (a - b).abs() <= a.abs() / 256.0);
         assert_eq!(again.spec.config["torch_dtype"], "bfloat16");
@@ -129,7 +128,7 @@ fn gguf_files_read_back_the_same() {
         let model = made_up(config, &place.path().join(format!("made-up-{index}")));
         let save = |kind: GgufType| {
             let path = place.path().join(format!("{index}-{kind:?}.gguf"));
-            model.save_gguf(&model.decoder, &path, kind).expect("saves");
+            model.save_gguf(&path, kind).expect("saves");
             load(&path)
         };
         let is_vector = |name: &str| name.contains("norm") || name.ends_with("bias");
@@ -147,11 +146,11 @@ fn gguf_files_read_back_the_same() {
 
         // What was read from GGUF is written again without any change, and becomes the directory it came from.
         let again = place.path().join(format!("{index}-again.gguf"));
-        eight.save_gguf(&eight.decoder, &again, GgufType::Q8_0).expect("saves");
+        eight.save_gguf(&again, GgufType::Q8_0).expect("saves");
         let first = std::fs::read(place.path().join(format!("{index}-Q8_0.gguf"))).expect("there");
         assert!(first == std::fs::read(again).expect("there"), "{config}");
         let directory = place.path().join(format!("{index}-directory"));
-        half.save_directory(&half.decoder, &directory, DType::F32).expect("saves");
+        half.save_hf(&directory, DType::F32).expect("saves");
         same_behaviour(&model, &load(&directory));
     }
 }
@@ -172,7 +171,7 @@ fn real_tokenizers_survive_gguf() {
         let files = hone_model::files::ModelFiles::open(&path).expect("opens");
         small.tokenizer = hone_model::tokenizer::Tokenizer::from_files(&files).expect("a tokenizer");
         let saved: PathBuf = place.path().join(format!("{model}.gguf"));
-        small.save_gguf(&small.decoder, &saved, GgufType::Q8_0).expect("saves");
+        small.save_gguf(&saved, GgufType::Q8_0).expect("saves");
         let again = load(&saved);
         for text in &texts {
             let old = small.tokenizer.encode(text, true).expect("encodes");
@@ -188,14 +187,14 @@ fn nothing_is_overwritten_and_nothing_is_left_half_written() {
     let place = tempfile::tempdir().expect("a temporary directory");
     let model = load(Path::new("../../assets/stories260k"));
     let path = place.path().join("deep/er/model");
-    model.save_directory(&model.decoder, &path, DType::F32).expect("saves");
-    let message = model.save_directory(&model.decoder, &path, DType::F32).expect_err("is there").to_string();
+    model.save_hf(&path, DType::F32).expect("saves");
+    let message = model.save_hf(&path, DType::F32).expect_err("is there").to_string();
     assert!(message.contains("something there already") && message.contains("name another place"), "{message}");
     assert_eq!(std::fs::read_dir(path.parent().expect("deep")).expect("there").count(), 1);
 
     // A directory that stands where the file should be cannot be replaced; the half-made file is gone.
     let taken = place.path().join("taken.gguf");
     std::fs::create_dir(&taken).expect("created");
-    model.save_gguf(&model.decoder, &taken, GgufType::F16).expect_err("cannot be");
+    model.save_gguf(&taken, GgufType::F16).expect_err("cannot be");
     assert_eq!(std::fs::read_dir(place.path()).expect("there").count(), 2);
 }
