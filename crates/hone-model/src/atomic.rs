@@ -37,6 +37,18 @@ fn make_readable(path: &Path) -> std::io::Result<()> {
     std::fs::set_permissions(path, std::fs::Permissions::from_mode(0o644))
 }
 
+/// As [`make_readable`], for a directory.
+#[cfg(unix)]
+pub(crate) fn make_directory_readable(path: &Path) -> std::io::Result<()> {
+    use std::os::unix::fs::PermissionsExt;
+    std::fs::set_permissions(path, std::fs::Permissions::from_mode(0o755))
+}
+
+#[cfg(not(unix))]
+pub(crate) fn make_directory_readable(_path: &Path) -> std::io::Result<()> {
+    Ok(())
+}
+
 #[cfg(not(unix))]
 fn make_readable(_path: &Path) -> std::io::Result<()> {
     Ok(())

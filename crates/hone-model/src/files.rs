@@ -6,7 +6,7 @@ use std::io::Read;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
-use serde_json::Value;
+use serde_json::{Value, json};
 
 use crate::error::ModelError;
 use crate::gguf::Gguf;
@@ -68,11 +68,17 @@ impl ModelFiles {
         }
     }
 
-    /// `generation_config.json`, if there is one.
+    /// `generation_config.json`, if there is one. Of a GGUF file: the ids that end a text, a turn or a message.
     pub fn generation_config(&self) -> Result<Option<Value>, ModelError> {
         match self {
             ModelFiles::Directory(path) => read_json(&path.join("generation_config.json")),
-            ModelFiles::Gguf(_) => Ok(None),
+            ModelFiles::Gguf(gguf) => {
+                let mut ids = Vec::new();
+                for kind in ["eos", "eot", "eom"] {
+                    ids.extend(gguf.unsigned(&format!("tokenizer.ggml.{kind}_token_id"))?);
+                }
+                Ok(Some(json!({"eos_token_id": ids})))
+            }
         }
     }
 

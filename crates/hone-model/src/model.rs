@@ -13,9 +13,12 @@ use crate::context::TokenBatch;
 use crate::decoder::Decoder;
 use crate::error::ModelError;
 use crate::files::ModelFiles;
+use crate::pull;
 use crate::spec::DecoderSpec;
 use crate::template::{ChatTemplate, Message};
 use crate::tokenizer::{Tokenizer, end_ids};
+
+pub use save::GgufType;
 
 /// How to load.
 #[derive(Clone, Copy, Debug)]
@@ -58,16 +61,15 @@ pub struct Model {
 impl Model {
     /// Loads a Hugging Face directory, a GGUF file, or a name that [`crate::pull`] knows and has in the cache.
     pub fn load(reference: &str, options: LoadOptions) -> Result<Model, ModelError> {
-        let path = locate(reference)?;
+        let path = pull::find(reference)?;
         let files = ModelFiles::open(&path)?;
         let config = files.config()?;
         let spec = DecoderSpec::from_config(&files.config_path(), &config)?;
         let tokenizer = Tokenizer::from_files(&files)?;
         let generation_config = files.generation_config()?;
         let template = ChatTemplate::from_files(&files, &tokenizer)?;
-        let mut end_ids = end_ids(&spec.config, generation_config.as_ref(), &tokenizer);
-        let of_turn = template.as_ref().and_then(|template| end_of_turn(template, &tokenizer));
-        end_ids.extend(of_turn.filter(|id| !end_ids.contains(id)));
+        let end_of_turn = template.as_ref().and_then(|template| template.end_of_turn(&tokenizer));
+        let end_ids = end_ids(&spec.config, generation_config.as_ref(), &tokenizer, end_of_turn);
         let weights = files.weights()?;
         let decoder = Arc::new(Decoder::load(spec, &weights, options)?);
         let sha256 = fingerprint::fingerprint(&weights.files())?;
@@ -105,21 +107,4 @@ impl Model {
             None => Ok(()),
         }
     }
-}
-
-/// Where the model is that the user named.
-fn locate(reference: &str) -> Result<PathBuf, ModelError> {
-    Ok(PathBuf::from(reference))
-}
-
-/// The special token with which the template closes an assistant's answer. Configs often name the end of text only, and
-/// a model that was tuned on turns would then never stop.
-fn end_of_turn(template: &ChatTemplate, tokenizer: &Tokenizer) -> Option<u32> {
-    const ANSWER: &str = "Forty-two.";
-    let message = |role: &str, content: &str| Message { role: role.into(), content: content.into(), extra: Map::new() };
-    let conversation = [message("user", "How many?"), message("assistant", ANSWER)];
-    let rendered = template.render(&conversation, false, &Map::new()).ok()?;
-    let (_, after) = rendered.rsplit_once(ANSWER)?;
-    let first = *tokenizer.encode(after.trim_start(), false).ok()?.ids.first()?;
-    tokenizer.is_special(first).then_some(first)
 }

@@ -81,17 +81,11 @@ pub struct CachedModel {
 
 /// Where fetched models are kept.
 pub fn models_directory() -> Result<PathBuf, ModelError> {
-    let cache = match std::env::var_os("HONE_CACHE") {
-        Some(cache) if !cache.is_empty() => PathBuf::from(cache),
-        _ => std::env::home_dir()
-            .ok_or_else(|| ModelError::Setting {
-                field: "HONE_CACHE".to_owned(),
-                found: "nothing, and no home directory".to_owned(),
-                expected: "a directory to keep models in: set the environment variable HONE_CACHE".to_owned(),
-            })?
-            .join(".cache")
-            .join("hone"),
-    };
+    let cache = crate::files::cache_directory().ok_or_else(|| ModelError::Setting {
+        field: "HONE_CACHE".to_owned(),
+        found: "nothing, and no home directory".to_owned(),
+        expected: "a directory to keep models in: set the environment variable HONE_CACHE".to_owned(),
+    })?;
     Ok(cache.join("models"))
 }
 

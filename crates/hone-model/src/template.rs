@@ -95,6 +95,22 @@ impl ChatTemplate {
         Ok(generation::split(&rendered).0)
     }
 
+    /// The token that ends the assistant's turn: the first special token behind its text. `None` where the template
+    /// puts none there, or does not take a plain question and answer.
+    pub fn end_of_turn(&self, tokenizer: &Tokenizer) -> Option<u32> {
+        const ANSWER: &str = "the answer";
+        let message = |role: &str, content: &str| Message {
+            role: role.to_owned(),
+            content: content.to_owned(),
+            extra: Map::new(),
+        };
+        let messages = [message("user", "the question"), message("assistant", ANSWER)];
+        let text = self.render(&messages, false, &Map::new()).ok()?;
+        let behind = text.rfind(ANSWER)? + ANSWER.len();
+        let encoding = tokenizer.encode(&text[behind..], false).ok()?;
+        encoding.ids.into_iter().find(|id| tokenizer.is_special(*id))
+    }
+
     /// Whether the template marks what the model writes by `{% generation %}`.
     pub fn has_generation_tags(&self) -> bool {
         let tool_use = self.tool_use_source.as_deref().unwrap_or_default();

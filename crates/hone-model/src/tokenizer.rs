@@ -10,7 +10,7 @@ use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::path::{Path, PathBuf};
 
 use serde_json::{Map, Value, json};
-use tokenizers::{PostProcessorWrapper, PreTokenizerWrapper};
+use tokenizers::PostProcessorWrapper;
 
 use crate::error::ModelError;
 use crate::files::{ModelFiles, read_json};
@@ -165,8 +165,13 @@ impl Tokenizer {
 }
 
 /// Ids that end a generation: those that `generation_config.json` and `config.json` name as `eos_token_id` (a number or a
-/// list), and the tokenizer's end-of-text token. Sorted.
-pub fn end_ids(config: &Value, generation_config: Option<&Value>, tokenizer: &Tokenizer) -> Vec<u32> {
+/// list), the tokenizer's end-of-text token, and the one that ends a turn in the chat template. Sorted.
+pub fn end_ids(
+    config: &Value,
+    generation_config: Option<&Value>,
+    tokenizer: &Tokenizer,
+    end_of_turn: Option<u32>,
+) -> Vec<u32> {
     let declared = |value: &Value| -> Vec<u32> {
         let one = |v: &Value| v.as_u64().and_then(|v| u32::try_from(v).ok());
         match &value["eos_token_id"] {
@@ -177,6 +182,7 @@ pub fn end_ids(config: &Value, generation_config: Option<&Value>, tokenizer: &To
     let mut ids = declared(config);
     ids.extend(generation_config.map(declared).unwrap_or_default());
     ids.extend(tokenizer.eos_id);
+    ids.extend(end_of_turn);
     ids.sort_unstable();
     ids.dedup();
     ids
@@ -269,10 +275,4 @@ fn set_trim(processor: &mut PostProcessorWrapper, trim: bool) -> bool {
 /// A part of a tokenizer (pre-tokenizer, normalizer, decoder …) from the JSON that `tokenizer.json` has for it.
 fn part<T: serde::de::DeserializeOwned>(value: Value) -> Result<T, String> {
     serde_json::from_value(value).map_err(|e| e.to_string())
-}
-
-/// The JSON of a pre-tokenizer, to be compared with known ones.
-fn pre_tokenizer_json(tokenizer: &Tokenizer) -> Value {
-    let pre: Option<&PreTokenizerWrapper> = tokenizer.inner.get_pre_tokenizer();
-    serde_json::to_value(pre).unwrap_or(Value::Null)
 }

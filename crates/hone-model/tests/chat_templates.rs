@@ -85,6 +85,8 @@ fn gguf_files_have_the_templates_compared_above() {
         let files = ModelFiles::open(&path).expect("opens");
         let tokenizer = Tokenizer::from_files(&files).expect("a tokenizer");
         let template = ChatTemplate::from_files(&files, &tokenizer).expect("compiles");
+        let end = template.as_ref().and_then(|template| template.end_of_turn(&tokenizer));
+        assert_eq!(end, expected.and_then(|_| tokenizer.token_to_id("<|im_end|>")), "{model}");
         assert_eq!(template.map(|t| t.source), expected.map(|name| source(name).1), "{model}");
     }
 }

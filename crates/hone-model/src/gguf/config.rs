@@ -252,8 +252,7 @@ fn every_so_many(layers: u64, every: u64) -> Vec<bool> {
 }
 
 /// What a config becomes in a GGUF file.
-#[allow(dead_code)] // Until the writer lands.
-pub(super) struct Metadata {
+pub(crate) struct Metadata {
     /// GGUF's architecture.
     pub architecture: &'static str,
     /// Key–value pairs, `general.architecture` first.
@@ -265,8 +264,7 @@ pub(super) struct Metadata {
 }
 
 /// `config.json` to metadata, the inverse of [`Gguf::config`]. `path` is named in errors.
-#[allow(dead_code)]
-pub(super) fn to_metadata(path: &std::path::Path, config: &Json) -> Result<Metadata, ModelError> {
+pub(crate) fn to_metadata(path: &std::path::Path, config: &Json) -> Result<Metadata, ModelError> {
     let bad = |field: &str, found: String, expected: &str| {
         ModelError::malformed(path, format!("config.json `{field}`"), found, expected)
     };

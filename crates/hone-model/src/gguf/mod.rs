@@ -8,6 +8,8 @@
 //! - [`names`]: `blk.3.attn_q.weight` and `model.layers.3.self_attn.q_proj.weight`, and the two differences in layout.
 //! - [`config`]: metadata to a `config.json`, and back.
 //! - [`source`]: the tensors as a [`crate::weights::WeightFiles`].
+//! - [`write`]: a file from pairs and tensors.
+//! - [`tokens`]: a tokenizer's metadata, to be written.
 //!
 //! It knows nothing of tokenizers beyond handing out their metadata; see [`crate::tokenizer`].
 
@@ -24,7 +26,9 @@ pub mod config;
 pub mod names;
 mod read;
 pub(crate) mod source;
+pub(crate) mod tokens;
 mod value;
+pub(crate) mod write;
 
 #[cfg(test)]
 mod tests;

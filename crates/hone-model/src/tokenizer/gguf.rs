@@ -19,6 +19,7 @@ use crate::error::ModelError;
 use crate::gguf::Gguf;
 
 /// Types of tokens (`tokenizer.ggml.token_type`).
+pub(crate) const NORMAL: u64 = 1;
 pub(crate) const UNKNOWN: u64 = 2;
 pub(crate) const CONTROL: u64 = 3;
 pub(crate) const USER_DEFINED: u64 = 4;
@@ -58,7 +59,7 @@ impl<'a> Metadata<'a> {
         let mut tokens: Vec<String> = tokens.into_iter().map(str::to_owned).collect();
         let types = match gguf.floats("tokenizer.ggml.token_type")? {
             Some(types) => types.into_iter().map(|t| t as u64).collect(),
-            None => vec![1; tokens.len()],
+            None => vec![NORMAL; tokens.len()],
         };
         if gguf.architecture()?.starts_with("gemma") {
             for token in tokens.iter_mut().filter(|t| t.len() > 1 && t.bytes().all(|b| b == b' ')) {
