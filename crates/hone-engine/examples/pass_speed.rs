@@ -2,7 +2,7 @@
 
 use std::time::Instant;
 
-use hone_engine::{DType, Tensor, bf16, simd};
+use hone_engine::{DType, RandomKey, Tensor, bf16, simd};
 
 fn time(name: &str, bytes: usize, mut pass: impl FnMut()) {
     pass();
@@ -45,6 +45,8 @@ fn main() {
     run!("add_scaled bf16 += bf16", N * 6, simd::add_scaled(&mut out_h, 0.5, &h));
     run!("bf16 to f32", N * 6, simd::convert(&mut out, &h));
     run!("f32 to bf16", N * 6, simd::convert(&mut out_h, &a));
+    let mut bits = vec![0u32; N];
+    run!("random bits", N * 4, RandomKey::new(1).fill(0, &mut bits));
     let t = Tensor::from_slice([N], &a);
     let t_h = t.to_dtype(DType::BF16);
     time("to_dtype f32 to bf16", N * 6, || drop(t.to_dtype(DType::BF16)));

@@ -14,9 +14,9 @@ pub struct RandomKey {
     pub stream: [u32; 2],
 }
 
-/// Numbers that [`RandomKey::fill`] draws side by side: 16 counters of four words, word by word, so that the rounds run
+/// Numbers that [`RandomKey::fill`] draws side by side: 64 counters of four words, word by word, so that the rounds run
 /// in vector registers and the result needs no shuffling.
-pub(crate) const GROUP: usize = 64;
+pub(crate) const GROUP: usize = 256;
 const COUNTERS: usize = GROUP / 4;
 
 /// Keys are derived with another key than numbers are drawn with, so that no number of a stream is also a key below it.
@@ -71,21 +71,30 @@ impl RandomKey {
     /// Numbers `GROUP * group ..` of the stream, [`GROUP`] of them.
     #[inline(always)]
     pub(crate) fn group(self, group: u64) -> [u32; GROUP] {
-        let mut x = [[0u32; COUNTERS]; 4];
+        // Words lie in 64-bit lanes, as the products want them; what is above the low half is never read. Rounds outside
+        // and counters inside: the inner loop is the one that vectorises.
+        let (mut a, mut b) = ([0u64; COUNTERS], [0u64; COUNTERS]);
+        let (mut c, mut d) = ([self.stream[0] as u64; COUNTERS], [self.stream[1] as u64; COUNTERS]);
+        let first = group.wrapping_mul(COUNTERS as u64);
         for l in 0..COUNTERS {
-            let [lo, hi] = words(group * COUNTERS as u64 + l as u64);
-            (x[0][l], x[1][l], x[2][l], x[3][l]) = (lo, hi, self.stream[0], self.stream[1]);
+            a[l] = first.wrapping_add(l as u64);
+            b[l] = a[l] >> 32;
         }
         let mut key = self.key;
         for _ in 0..ROUNDS {
             for l in 0..COUNTERS {
-                [x[0][l], x[1][l], x[2][l], x[3][l]] = round([x[0][l], x[1][l], x[2][l], x[3][l]], key);
+                let left = LEFT * (a[l] as u32 as u64);
+                let right = RIGHT * (c[l] as u32 as u64);
+                (a[l], b[l]) = ((right >> 32) ^ b[l] ^ key[0] as u64, right);
+                (c[l], d[l]) = ((left >> 32) ^ d[l] ^ key[1] as u64, left);
             }
             key = next_key(key);
         }
         let mut out = [0; GROUP];
-        for (word, out) in x.iter().zip(out.chunks_exact_mut(COUNTERS)) {
-            out.copy_from_slice(word);
+        for (out, word) in out.chunks_exact_mut(COUNTERS).zip([a, b, c, d]) {
+            for l in 0..COUNTERS {
+                out[l] = word[l] as u32;
+            }
         }
         out
     }
@@ -120,6 +129,8 @@ impl RandomKey {
 }
 
 const ROUNDS: usize = 10;
+const LEFT: u64 = 0xd251_1f53;
+const RIGHT: u64 = 0xcd9e_8d57;
 
 fn words(v: u64) -> [u32; 2] {
     [v as u32, (v >> 32) as u32]
@@ -127,19 +138,14 @@ fn words(v: u64) -> [u32; 2] {
 
 /// Ten rounds of Philox4x32 over `counter`.
 pub fn philox(counter: [u32; 4], key: [u32; 2]) -> [u32; 4] {
-    let (mut x, mut key) = (counter, key);
+    let ([mut a, mut b, mut c, mut d], mut key) = (counter, key);
     for _ in 0..ROUNDS {
-        x = round(x, key);
+        let (left, right) = (LEFT * a as u64, RIGHT * c as u64);
+        (a, b) = ((right >> 32) as u32 ^ b ^ key[0], right as u32);
+        (c, d) = ((left >> 32) as u32 ^ d ^ key[1], left as u32);
         key = next_key(key);
     }
-    x
-}
-
-#[inline(always)]
-fn round([a, b, c, d]: [u32; 4], key: [u32; 2]) -> [u32; 4] {
-    let left = 0xd251_1f53u64 * a as u64;
-    let right = 0xcd9e_8d57u64 * c as u64;
-    [(right >> 32) as u32 ^ b ^ key[0], right as u32, (left >> 32) as u32 ^ d ^ key[1], left as u32]
+    [a, b, c, d]
 }
 
 #[inline(always)]

@@ -1,10 +1,13 @@
 //! Inverted dropout (arXiv 1207.0580), the mask drawn by counter: recomputed in backward, never stored.
 
 use crate::dtype::Element;
-use crate::parallel::for_pieces;
+use crate::parallel::{Rows, for_blocks, for_pieces};
 use crate::random::{GROUP, RandomKey};
 use crate::tape::{Tape, Var};
 use crate::tensor::Tensor;
+
+/// Elements that share a group of random numbers, two a number.
+const PAIR: usize = 2 * GROUP;
 
 /// Drop each element with probability `p` and scale the rest by `1 / (1 - p)`.
 #[derive(Clone, Copy, Debug, PartialEq)]
@@ -18,65 +21,87 @@ pub struct Dropout {
 impl Dropout {
     /// What the `i`-th element is multiplied by: 0 or `1 / (1 - p)`.
     pub fn factor(&self, i: u64) -> f32 {
-        if self.key.bits(i) < self.threshold() { 0.0 } else { self.kept() }
+        // Element `i` has 16 bits: the low halves of a group's numbers first, then the high ones.
+        let (pair, within) = (i / PAIR as u64, i as usize % PAIR);
+        let bits = self.key.bits(pair * GROUP as u64 + (within % GROUP) as u64) >> (16 * (within / GROUP));
+        if bits & 0xffff < self.threshold() { 0.0 } else { self.kept() }
     }
 
-    /// `p` as a share of the 32-bit numbers.
+    /// `p` as a share of the 16-bit numbers: exact to 2^-17.
     fn threshold(&self) -> u32 {
         assert!((0.0..1.0).contains(&self.p), "dropout probability {} is not in [0, 1)", self.p);
-        (self.p as f64 * 4_294_967_296.0) as u32
+        (self.p * 65_536.0).round() as u32
     }
 
     fn kept(&self) -> f32 {
         1.0 / (1.0 - self.p)
     }
 
+    /// Factors of elements `first .. first + PAIR`; `first` is a multiple of [`PAIR`].
+    #[inline(always)]
+    fn factors(&self, first: usize, threshold: u32, kept: f32) -> [f32; PAIR] {
+        let bits = self.key.group((first / PAIR) as u64);
+        let mut factors = [0f32; PAIR];
+        let (low, high) = factors.split_at_mut(GROUP);
+        for ((low, high), bits) in low.iter_mut().zip(high).zip(bits) {
+            *low = if bits & 0xffff < threshold { 0.0 } else { kept };
+            *high = if bits >> 16 < threshold { 0.0 } else { kept };
+        }
+        factors
+    }
+
     /// `x * mask / (1 - p)`.
     pub(super) fn apply(&self, x: &Tensor) -> Tensor {
         let mut out = Tensor::uninit(x.shape(), x.dtype());
+        let (threshold, kept) = (self.threshold(), self.kept());
         crate::dispatch_dtype!(x.dtype(), T => {
             let x = x.as_slice::<T>();
-            self.pass(
+            for_pieces(
                 out.as_mut_slice::<T>(),
                 #[inline(always)]
-                |i, _, factor| Element::widen(x[i]) * factor,
+                |range, out| {
+                    // Pieces begin at multiples of PAIR, so every group of bits is drawn once.
+                    for ((i, out), x) in (range.start..).step_by(PAIR).zip(out.chunks_mut(PAIR)).zip(x[range].chunks(PAIR)) {
+                        let factors = self.factors(i, threshold, kept);
+                        for ((out, x), factor) in out.iter_mut().zip(x).zip(&factors) {
+                            *out = T::rounded(x.widen() * factor);
+                        }
+                    }
+                },
             );
         });
         out
     }
 
-    /// `to += from * mask / (1 - p)`.
-    pub(super) fn apply_add(&self, to: &mut Tensor, from: &Tensor) {
+    /// `to += from * mask / (1 - p)`, and returns `x * mask / (1 - p)`: what backward needs of one mask, drawn once.
+    pub(super) fn apply_and_add(&self, x: &Tensor, to: &mut Tensor, from: &Tensor) -> Tensor {
         super::map::same(to, from);
-        crate::dispatch_dtype!(to.dtype(), T => {
-            let from = from.as_slice::<T>();
-            self.pass(
-                to.as_mut_slice::<T>(),
-                #[inline(always)]
-                |i, to, factor| Element::widen(from[i]).mul_add(factor, to),
-            );
-        })
-    }
-
-    /// `out[i] = f(i, out[i], factor(i))`.
-    #[inline(always)]
-    fn pass<T: Element>(&self, out: &mut [T], f: impl Fn(usize, f32, f32) -> f32 + Sync) {
+        super::map::same(to, x);
+        let mut out = Tensor::uninit(x.shape(), x.dtype());
         let (threshold, kept) = (self.threshold(), self.kept());
-        for_pieces(
-            out,
-            #[inline(always)]
-            |range, out| {
-                // Pieces begin at multiples of GROUP, so every group of bits is drawn once.
-                for (g, out) in out.chunks_mut(GROUP).enumerate() {
-                    let first = range.start + g * GROUP;
-                    let bits = self.key.group((first / GROUP) as u64);
-                    for (j, (out, bits)) in out.iter_mut().zip(bits).enumerate() {
-                        let factor = if bits < threshold { 0.0 } else { kept };
-                        *out = T::rounded(f(first + j, out.widen(), factor));
+        crate::dispatch_dtype!(x.dtype(), T => {
+            let (x, from) = (x.as_slice::<T>(), from.as_slice::<T>());
+            for_blocks(
+                x.len(),
+                1,
+                (Rows::new(out.as_mut_slice::<T>(), 1), Rows::new(to.as_mut_slice::<T>(), 1)),
+                #[inline(always)]
+                |range, (out, to): (Rows<T>, Rows<T>)| {
+                    let read = x[range.clone()].chunks(PAIR).zip(from[range.clone()].chunks(PAIR));
+                    let write = out.data.chunks_mut(PAIR).zip(to.data.chunks_mut(PAIR));
+                    for ((i, (x, from)), (out, to)) in (range.start..).step_by(PAIR).zip(read).zip(write) {
+                        let factors = self.factors(i, threshold, kept);
+                        for ((out, x), factor) in out.iter_mut().zip(x).zip(&factors) {
+                            *out = T::rounded(x.widen() * factor);
+                        }
+                        for ((to, from), factor) in to.iter_mut().zip(from).zip(&factors) {
+                            *to = T::rounded(from.widen().mul_add(*factor, to.widen()));
+                        }
                     }
-                }
-            },
-        )
+                },
+            );
+        });
+        out
     }
 }
 

@@ -141,19 +141,19 @@ impl Part {
             }
             let u = matmul_nn(grad, &term.b.value, grad.dtype());
             let u = if term.scale == 1.0 { u } else { scaled(u, term.scale) };
-            let dropout = active(term.dropout);
-            if term.a.needs_grad() {
-                match dropout {
-                    Some(dropout) => into.add_product_tn(&term.a, &u, &dropout.apply(&x.value)),
-                    None => into.add_product_tn(&term.a, &u, &x.value),
+            // The term's own input, and its part of `dx`.
+            let own = match (active(term.dropout), dx.as_mut()) {
+                (Some(dropout), Some(dx)) => {
+                    dropout.apply_and_add(&x.value, dx, &matmul_nn(&u, &term.a.value, u.dtype()))
                 }
-            }
-            if let Some(dx) = dx {
-                match dropout {
-                    Some(dropout) => dropout.apply_add(dx, &matmul_nn(&u, &term.a.value, u.dtype())),
-                    None => matmul_nn_add(dx, 1.0, &u, &term.a.value),
+                (Some(dropout), None) => dropout.apply(&x.value),
+                (None, Some(dx)) => {
+                    matmul_nn_add(dx, 1.0, &u, &term.a.value);
+                    x.value.clone()
                 }
-            }
+                (None, None) => x.value.clone(),
+            };
+            into.add_product_tn(&term.a, &u, &own);
         }
     }
 }
