@@ -168,7 +168,7 @@ mod tests {
     fn size_classes_waste_at_most_an_eighth() {
         for bytes in [1usize, 63, 64, 65, 1000, 4097, 1 << 20, (1 << 20) + 1, 50_000_000] {
             let class = size_class(bytes);
-            assert!(class >= bytes && class % ALIGN == 0);
+            assert!(class >= bytes && class.is_multiple_of(ALIGN));
             assert!(bytes < 1024 || class - bytes <= bytes / 8, "{bytes} -> {class}");
         }
     }

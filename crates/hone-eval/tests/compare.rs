@@ -113,7 +113,7 @@ fn gains_losses_and_no_change_are_told_apart() {
 #[test]
 fn chance_is_not_called_a_change() {
     // Six of eight flips one way: 25 points, but McNemar's p is 0.29.
-    let base = [accuracy("small", |i| i >= 6 && i < 8, 24)];
+    let base = [accuracy("small", |i| (6..8).contains(&i), 24)];
     let tuned = [accuracy("small", |i| i < 6, 24)];
     let ledger = compare(&base, &tuned, &CompareOptions::default()).unwrap();
     assert_eq!(ledger.tasks[0].verdict, "unchanged");

@@ -86,7 +86,8 @@ fn what_else_is_in_the_batch_changes_nothing() {
 fn a_real_model_writes_the_same_alone_and_in_company() {
     let Some(path) = common::cached(common::GGUF_MODELS[0].1) else { return };
     let model = load(&path, DType::BF16);
-    let texts = ["The capital of France is", "def add(a, b):", "Once upon a time, in a small village by the sea, there"];
+    let texts =
+        ["The capital of France is", "def add(a, b):", "Once upon a time, in a small village by the sea, there"];
     let prompts: Vec<Vec<u32>> = texts.iter().map(|text| prompt(&model, text)).collect();
     let run = |prompts: &[Vec<u32>]| {
         generate(&model, Arc::new(NoHooks), DType::BF16, prompts, &greedy(24), &mut |_, _| true).expect("a sound run")

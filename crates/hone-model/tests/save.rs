@@ -83,7 +83,10 @@ fn compare(old: &Model, new: &Model, sound: impl Fn(&str, f32, f32) -> bool) {
 
 fn same_behaviour(old: &Model, new: &Model) {
     for text in ["Once upon a time", "  spaces, Ünïcode 🙂\n\n123", "</s> and <s>"] {
-        assert_eq!(old.tokenizer.encode(text, true).expect("encodes"), new.tokenizer.encode(text, true).expect("encodes"));
+        assert_eq!(
+            old.tokenizer.encode(text, true).expect("encodes"),
+            new.tokenizer.encode(text, true).expect("encodes")
+        );
     }
     assert_eq!(old.end_ids, new.end_ids);
     assert_eq!(
@@ -110,7 +113,8 @@ fn directories_read_back_the_same() {
         let again = load(&path);
         compare(&model, &again, |_, a, b| a == b);
         same_behaviour(&model, &again);
-        let saved: Value = serde_json::from_slice(&std::fs::read(path.join("config.json")).expect("there")).expect("JSON");
+        let saved: Value =
+            serde_json::from_slice(&std::fs::read(path.join("config.json")).expect("there")).expect("JSON");
         assert_eq!(&saved, config);
 
         let half = place.path().join(format!("half-{index}"));

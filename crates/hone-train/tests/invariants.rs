@@ -61,8 +61,8 @@ fn a_tokenizer_that_loses_text_is_caught() {
 fn an_untrained_end_of_turn_is_caught() {
     let ending = example(vec![1, 5, 6, 2], vec![false, false, true, true], 1);
     let endless = example(vec![1, 5, 6, 2], vec![false, false, true, false], 1);
-    assert_eq!(data::end_of_turn_trained(&[ending.clone()], &[2, 9], None).status, Status::Held);
-    failed(&data::end_of_turn_trained(&[endless.clone()], &[2, 9], None), "0 of 1");
+    assert_eq!(data::end_of_turn_trained(std::slice::from_ref(&ending), &[2, 9], None).status, Status::Held);
+    failed(&data::end_of_turn_trained(std::slice::from_ref(&endless), &[2, 9], None), "0 of 1");
     assert_eq!(data::end_of_turn_trained(&[ending, endless.clone()], &[2], None).status, Status::Warned);
     let cut = TokenisedExample { truncated: 3, ..endless };
     failed(&data::end_of_turn_trained(&[cut], &[2], None), "every example is cut off");

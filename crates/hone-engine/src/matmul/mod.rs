@@ -31,7 +31,7 @@ use crate::tensor::Tensor;
 
 /// `c = alpha * Σ left right`, or `c += …` with `add`, on the instruction set of `level`; `c` is `[m, n]`.
 pub(crate) fn product(level: Level, c: &mut Tensor, n: usize, add: bool, alpha: f32, sides: &[(Left<'_>, Right<'_>)]) {
-    let m = if n == 0 { 0 } else { c.elements() / n };
+    let m = c.elements().checked_div(n).unwrap_or(0);
     assert_eq!(c.elements(), m * n, "a product of {n} columns into a tensor of shape {:?}", c.shape());
     let mut terms = Vec::with_capacity(sides.len());
     for (left, right) in sides {

@@ -208,8 +208,7 @@ fn gated_backward<F: Pointwise>(grad: &Tensor, gate: &mut Tensor, up: &mut Tenso
 pub fn activation(tape: &Tape, x: &Var, f: Activation) -> Var {
     let value = with_function!(f, F => map(
         x.value.clone(),
-        #[inline(always)]
-        |x| F::value(x),
+        F::value,
     ));
     if !tape.needs_grad(&[x]) {
         return Var::constant(value);

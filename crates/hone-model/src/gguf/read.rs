@@ -106,7 +106,7 @@ fn place_tensor(
     let size = row_bytes
         .checked_mul(rows)
         .ok_or_else(|| bad(format!("shape {:?}", row.shape), format!("a size that can be addressed; {AGAIN}")))?;
-    if row.offset % alignment != 0 {
+    if !row.offset.is_multiple_of(alignment) {
         return Err(bad(format!("offset {}", row.offset), format!("a multiple of {alignment}; {AGAIN}")));
     }
     let start = usize::try_from(row.offset).ok().and_then(|offset| offset.checked_add(data_start));

@@ -60,7 +60,7 @@ impl GgufWeights {
                 continue;
             }
             let rows = tensor.shape[0];
-            if rows % (2 * heads) != 0 || (head_dim != 0 && rows != head_dim * heads) {
+            if !rows.is_multiple_of(2 * heads) || (head_dim != 0 && rows != head_dim * heads) {
                 let expected =
                     format!("the same multiple of 2 × {heads} heads in every layer; convert the model again");
                 let place = format!("tensor `{}`", tensor.name);

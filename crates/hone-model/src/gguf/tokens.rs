@@ -59,7 +59,8 @@ pub(crate) fn to_metadata(
 
     let unknown = tokenizer.config["unk_token"].as_str().or(model["unk_token"].as_str());
     let unknown = unknown.and_then(|token| tokenizer.token_to_id(token));
-    let ids = [("bos", tokenizer.bos_id), ("eos", tokenizer.eos_id), ("padding", tokenizer.pad_id), ("unknown", unknown)];
+    let ids =
+        [("bos", tokenizer.bos_id), ("eos", tokenizer.eos_id), ("padding", tokenizer.pad_id), ("unknown", unknown)];
     for (name, id) in ids {
         if let Some(id) = id {
             set(&format!("{name}_token_id"), Value::U32(id));
@@ -82,7 +83,8 @@ impl Tokens {
         let mut texts: Vec<String> = (0..size).map(|id| format!("[PAD{id}]")).collect();
         let mut types = vec![UNUSED; size];
         let mut set = |text: &str, id: Option<u64>, kind: u64| -> Result<(), String> {
-            let id = id.filter(|id| *id < size as u64).ok_or_else(|| format!("token {text:?} with id {id:?} of {size}"))?;
+            let id =
+                id.filter(|id| *id < size as u64).ok_or_else(|| format!("token {text:?} with id {id:?} of {size}"))?;
             texts[id as usize] = text.to_owned();
             types[id as usize] = kind;
             Ok(())

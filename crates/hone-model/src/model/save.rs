@@ -57,8 +57,7 @@ impl Model {
         }
         let parent = path.parent().filter(|p| !p.as_os_str().is_empty()).unwrap_or(Path::new("."));
         std::fs::create_dir_all(parent).map_err(ModelError::io(parent))?;
-        let building =
-            tempfile::Builder::new().prefix(".hone-").tempdir_in(parent).map_err(ModelError::io(parent))?;
+        let building = tempfile::Builder::new().prefix(".hone-").tempdir_in(parent).map_err(ModelError::io(parent))?;
         let at = building.path();
         let text = |value: &Value| serde_json::to_string_pretty(value).unwrap_or_default() + "\n";
         atomic::write_file(&at.join("config.json"), text(&self.saved_config(dtype)).as_bytes())?;

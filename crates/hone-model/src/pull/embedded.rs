@@ -2,8 +2,8 @@
 
 use std::path::{Path, PathBuf};
 
-use crate::error::ModelError;
 use crate::atomic;
+use crate::error::ModelError;
 
 pub(super) const NAME: &str = "stories260k";
 

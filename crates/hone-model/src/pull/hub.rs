@@ -216,7 +216,8 @@ fn reach(url: &str) -> Result<(), String> {
         }
         Err(last)
     };
-    let outcome = within(CONNECT, connect).unwrap_or_else(|| Err(format!("no connection in {} seconds", CONNECT.as_secs())));
+    let outcome =
+        within(CONNECT, connect).unwrap_or_else(|| Err(format!("no connection in {} seconds", CONNECT.as_secs())));
     outcome.map_err(|cause| format!("{host} is out of reach: {cause}"))
 }
 

