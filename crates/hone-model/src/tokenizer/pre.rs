@@ -31,7 +31,7 @@ const QWEN2: &str =
 const TEKKEN: &str = r"[^\r\n\p{L}\p{N}]?[\p{Lu}\p{Lt}\p{Lm}\p{Lo}\p{M}]*[\p{Ll}\p{Lm}\p{Lo}\p{M}]+|[^\r\n\p{L}\p{N}]?[\p{Lu}\p{Lt}\p{Lm}\p{Lo}\p{M}]+[\p{Ll}\p{Lm}\p{Lo}\p{M}]*|\p{N}| ?[^\s\p{L}\p{N}]+[\r\n/]*|\s*[\r\n]+|\s+(?!\S)|\s+";
 
 /// Every kind that is known.
-pub(crate) const KINDS: [Kind; 5] = [
+pub(crate) static KINDS: [Kind; 5] = [
     Kind {
         names: &["gpt-2", "default", "olmo", "mpt", "jais", "phi-2"],
         cut: Cut::Gpt2,
