@@ -6,7 +6,7 @@ use std::sync::atomic::{AtomicBool, Ordering};
 
 use hone_edit::{EditStack, load_edit};
 use hone_eval::compare::{CompareOptions, compare};
-use hone_eval::files::{read_scorecards, write_scorecard};
+use hone_eval::files::write_scorecard;
 use hone_eval::ledger::Ledger;
 use hone_eval::rules::Rule;
 use hone_eval::scorecard::Scorecard;
@@ -118,12 +118,9 @@ pub fn tune(recipe: &Recipe, out: &Path, start: Start, command: &str, common: &C
     let tasks = load_tasks(&recipe.eval.before_after, &asked)?;
     let trainer = Trainer::new(Arc::clone(&model), stack, data, recipe, out, start)?;
     let cards = out.join("scorecards");
-    if !tasks.is_empty() {
-        let scored = scorecards(&model, None, &tasks, &asked, &cards.join("base"), &stop, common)?;
-        if scored.is_none() {
-            return Err(interrupted_before_training(out));
-        }
-    }
+    let Some(before) = scorecards(&model, None, &tasks, &asked, &cards.join("base"), &stop, common)? else {
+        return Err(interrupted_before_training(out));
+    };
     let mut progress = TuneProgress::new(common);
     let trained = trainer.run(&stop, &mut |event| progress.event(&event));
     progress.finish();
@@ -137,7 +134,6 @@ pub fn tune(recipe: &Recipe, out: &Path, start: Start, command: &str, common: &C
         let outcome = Outcome { reason: EndReason::Interrupted, ..outcome };
         return Ok(Tuned { outcome, ledger: None });
     };
-    let before = read_scorecards(&cards.join("base"))?;
     let ledger = compare(&before, &after, &options(recipe))?;
     let report = tune_report::assemble(recipe, out, &outcome, ledger, &before, &after, command)?;
     compare_verb::write(out, &report)?;
