@@ -310,7 +310,7 @@ impl Run<'_, '_> {
                 let Some(scored) = groups.first().and_then(|group| group.first()) else { return row };
                 row.target_score = Some(choice_score(continuation, scored));
                 row.answer = if scored.is_greedy { continuation.clone() } else { String::new() };
-                let of = |metric: &Metric| metric.of_target(scored.log_likelihood(), scored.is_greedy);
+                let of = |metric: &Metric| metric.of_target(scored.log_likelihood(), scored.is_greedy, continuation);
                 let scores = task.columns().map(|(name, metric, _)| (name, of(metric))).collect();
                 self.fill(&mut row, scores);
             }

@@ -20,6 +20,7 @@ use serde::{Deserialize, Serialize};
 use serde_json::{Map, Value};
 
 use crate::python::regex::RegexError;
+use crate::python::{count_words, is_space};
 use bleu::{BleuCounts, Smoothing};
 use choice::ChoiceOutcome;
 use exact_match::ExactMatch;
@@ -107,7 +108,8 @@ impl Kind {
                 &["acc", "acc_norm", "acc_bytes", "acc_mutual_info", "exact_match", "brier_score", "f1", "mcc"]
             }
             Kind::GenerateUntil => &["exact_match", "f1", "rouge1", "rouge2", "rougeL", "rougeLsum", "bleu"],
-            Kind::Loglikelihood => &["perplexity", "acc"],
+            // The harness has the first two; by word and byte lets targets of different lengths be averaged.
+            Kind::Loglikelihood => &["perplexity", "acc", "word_perplexity", "byte_perplexity", "bits_per_byte"],
             Kind::LoglikelihoodRolling => &["word_perplexity", "byte_perplexity", "bits_per_byte"],
         }
     }
@@ -365,11 +367,15 @@ impl Metric {
         }
     }
 
-    /// A target's score: `acc` is whether greedy decoding writes it; perplexity is by document, not by token.
-    pub fn of_target(&self, log_likelihood: f64, is_greedy: bool) -> ExampleScore {
+    /// A target's score: `acc` is whether greedy decoding writes it; `perplexity` is by document, not by token.
+    pub fn of_target(&self, log_likelihood: f64, is_greedy: bool, target: &str) -> ExampleScore {
         match self.measure {
             Measure::Perplexity => {
                 ExampleScore { score: (-log_likelihood).exp().min(f64::MAX), parts: vec![log_likelihood, 1.0] }
+            }
+            Measure::PerWord | Measure::PerByte | Measure::BitsPerByte => {
+                let target = target.trim_matches(is_space);
+                self.of_rolling(RollingOutcome { log_likelihood, words: count_words(target), bytes: target.len() })
             }
             _ => ExampleScore::plain(f64::from(is_greedy)),
         }
@@ -435,8 +441,10 @@ mod tests {
         assert!((value("byte_perplexity") - (15.75f64 / 51.0).exp()).abs() < 1e-12);
         assert!((value("bits_per_byte") - 15.75 / 51.0 / 2f64.ln()).abs() < 1e-12);
         let perplexity = metric(Kind::Loglikelihood, "perplexity");
-        let rows = [perplexity.of_target(-1.0, true), perplexity.of_target(-4.0, false)];
+        let rows = [perplexity.of_target(-1.0, true, "a"), perplexity.of_target(-4.0, false, "b")];
         assert!((perplexity.aggregation.value(rows.iter()) - 2.5f64.exp()).abs() < 1e-12);
+        let by_word = metric(Kind::Loglikelihood, "word_perplexity").of_target(-6.0, false, " two words");
+        assert!((by_word.score - 3f64.exp()).abs() < 1e-12);
     }
 
     #[test]
