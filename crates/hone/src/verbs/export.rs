@@ -1,4 +1,4 @@
-//! `hone export`: a model, edits merged in, as a Hugging Face directory.
+//! `hone export`: a model, edits merged in, as a Hugging Face directory or a GGUF file.
 
 use std::path::PathBuf;
 use std::sync::Arc;
@@ -6,7 +6,7 @@ use std::sync::Arc;
 use hone_edit::Base;
 use hone_edit::merge::Merger;
 use hone_engine::DType;
-use hone_model::Model;
+use hone_model::{GgufType, Model};
 use serde::Serialize;
 
 use super::load::{ModelArguments, load_model};
@@ -16,17 +16,33 @@ use crate::fail::Failure;
 /// Arguments of `hone export`.
 #[derive(clap::Args, Debug)]
 #[command(
-    after_help = "Example:\n  hone export smollm2-135m-instruct --edit runs/first/adapter --store bf16 --out merged"
+    after_help = "Examples:\n  hone export smollm2-135m-instruct --edit runs/first/adapter --store bf16 --out merged"
 )]
 pub struct Export {
     #[command(flatten)]
     model: ModelArguments,
-    /// Type the weights are stored in.
+    /// What to write.
+    #[arg(long, value_enum, default_value = "hf")]
+    format: Format,
+    /// Type the weights of a Hugging Face directory are stored in.
     #[arg(long, default_value = "bf16", value_name = "f32|bf16")]
     store: DType,
-    /// The directory to write; it must not exist.
+    /// The directory or file to write; it must not exist.
     #[arg(long, value_name = "DIR")]
     out: PathBuf,
+}
+
+/// Kinds of files.
+#[derive(clap::ValueEnum, Debug, Clone, Copy)]
+enum Format {
+    /// A Hugging Face directory.
+    Hf,
+    /// A GGUF file with weights in f16.
+    #[value(name = "gguf-f16")]
+    GgufF16,
+    /// A GGUF file with matrices in Q8_0 blocks.
+    #[value(name = "gguf-q8_0")]
+    GgufQ8_0,
 }
 
 #[derive(Serialize)]
@@ -55,7 +71,11 @@ impl Export {
                 Arc::new(Model { decoder, ..model })
             }
         };
-        model.save_hf(&self.out, self.store)?;
+        match self.format {
+            Format::Hf => model.save_hf(&self.out, self.store)?,
+            Format::GgufF16 => model.save_gguf(&self.out, GgufType::F16)?,
+            Format::GgufQ8_0 => model.save_gguf(&self.out, GgufType::Q8_0)?,
+        }
         if common.json {
             println!("{}", serde_json::to_string(&Output { path: self.out, merged_tensors })?);
         } else {

@@ -1,0 +1,87 @@
+//! The program as a person runs it, on the tiny model that ships with it.
+
+use assert_cmd::Command;
+use serde_json::Value;
+
+fn hone() -> Command {
+    let mut command = Command::cargo_bin("hone").expect("the binary is built");
+    command.arg("--quiet");
+    command
+}
+
+fn json(command: &mut Command) -> Value {
+    let output = command.arg("--json").assert().success().get_output().stdout.clone();
+    let text = String::from_utf8(output).expect("UTF-8");
+    serde_json::from_str(&text).unwrap_or_else(|e| panic!("not one JSON document ({e}): {text}"))
+}
+
+#[test]
+fn generate_and_score_print_one_json_document() {
+    let made = json(
+        hone()
+            .args(["generate", "stories260k", "--prompt", "Once upon a time", "--greedy"])
+            .args(["--max-new-tokens", "12"]),
+    );
+    assert!(made["text"].as_str().is_some_and(|t| t.starts_with(", there was a little girl named Lily")), "{made}");
+    assert_eq!(made["finish_reason"], "length");
+    assert_eq!(made["ids"].as_array().map(Vec::len), Some(12));
+    let score = json(hone().args(["score", "stories260k", "--text", "Once upon a time"]));
+    let count = |key: &str| score[key].as_array().map_or(0, Vec::len);
+    assert_eq!(count("ids"), count("tokens"));
+    assert_eq!(count("logprobs"), count("ids") - 1, "one log-probability a predicted token: {score}");
+    assert!(score["perplexity"].as_f64().is_some_and(|p| p > 1.0 && p < 100.0), "{score}");
+}
+
+#[test]
+fn a_mistake_names_place_and_next_step_and_exits_with_2() {
+    let dir = tempfile::tempdir().expect("a directory");
+    let recipe = dir.path().join("recipe.yaml");
+    std::fs::write(&recipe, "model: stories260k\ndata: {path: no.jsonl}\ntrain: {learning_rat: 1}\n").expect("written");
+    let failed = hone().arg("tune").arg(&recipe).arg("--out").arg(dir.path().join("run")).assert().code(2);
+    let message = String::from_utf8_lossy(&failed.get_output().stderr).into_owned();
+    assert!(message.contains("recipe.yaml, line 3") && message.contains("did you mean `learning_rate`"), "{message}");
+    let failed = hone().args(["generate", "no-such-model", "--prompt", "x"]).assert().code(2);
+    assert!(String::from_utf8_lossy(&failed.get_output().stderr).contains("no model `no-such-model`"));
+}
+
+/// Tune, compare, guard: the main job in small.
+#[test]
+fn tune_compares_before_with_after_and_rules_set_the_exit_code() {
+    let dir = tempfile::tempdir().expect("a directory");
+    let row = |i: usize| format!("{{\"text\": \"Tom has {i} red balls. Tom likes {i} red balls.\"}}\n");
+    std::fs::write(dir.path().join("train.jsonl"), (0..40).map(row).collect::<String>()).expect("written");
+    let recipe = "model: stories260k\ndata: {path: train.jsonl, validation_fraction: 0.1}\n\
+        method: {type: lora, r: 4}\ntrain: {learning_rate: 1.0e-2, steps: 12, batch_size: 4, dtype: f32}\n\
+        eval: {before_after: [demo_piqa], limit: 12}\n";
+    std::fs::write(dir.path().join("recipe.yaml"), recipe).expect("written");
+    let run = dir.path().join("run");
+    let tuned = json(hone().arg("tune").arg(dir.path().join("recipe.yaml")).arg("--out").arg(&run));
+    assert_eq!(tuned["steps"], 12, "{tuned}");
+    assert_eq!(tuned["ledger"]["tasks"][0]["n"], 12, "{tuned}");
+    for file in ["recipe.yaml", "provenance.json", "invariants.json", "metrics.jsonl", "ledger.json", "report.html"] {
+        assert!(run.join(file).is_file(), "{file} is missing");
+    }
+    assert!(run.join("adapter/adapter_model.safetensors").is_file());
+    // Better by less than nothing is never enough: the rule must break.
+    let cards = |side: &str| run.join("scorecards").join(side);
+    let out = dir.path().join("comparison");
+    let compare = |rule: &str| {
+        let mut command = hone();
+        command.arg("compare").arg(cards("base")).arg(cards("tuned")).arg("--out").arg(&out).args(["--fail-if", rule]);
+        command
+    };
+    compare("demo_piqa=-200").assert().code(3);
+    let ledger = json(&mut compare("demo_piqa=200"));
+    for key in
+        ["name", "metric", "n", "base", "tuned", "difference", "ci_low", "ci_high", "mcnemar_p", "gained", "lost"]
+    {
+        assert!(ledger["tasks"][0].get(key).is_some(), "ledger.json has no `{key}`");
+    }
+    compare("no_such_task=3").assert().code(2);
+    // The merged model is a model.
+    let merged = dir.path().join("merged.gguf");
+    let mut export = hone();
+    export.args(["export", "stories260k", "--format", "gguf-f16", "--edit"]).arg(run.join("adapter"));
+    export.arg("--out").arg(&merged).assert().success();
+    json(hone().arg("score").arg(&merged).args(["--text", "Tom has red balls."]));
+}
