@@ -32,7 +32,7 @@ pub fn write_with(path: &Path, fill: impl FnOnce(&Path) -> Result<(), ModelError
 
 /// Temporary files are private to the user; what takes their place should follow the ordinary rules.
 #[cfg(unix)]
-fn make_readable(path: &Path) -> std::io::Result<()> {
+pub(crate) fn make_readable(path: &Path) -> std::io::Result<()> {
     use std::os::unix::fs::PermissionsExt;
     std::fs::set_permissions(path, std::fs::Permissions::from_mode(0o644))
 }
@@ -50,6 +50,6 @@ pub(crate) fn make_directory_readable(_path: &Path) -> std::io::Result<()> {
 }
 
 #[cfg(not(unix))]
-fn make_readable(_path: &Path) -> std::io::Result<()> {
+pub(crate) fn make_readable(_path: &Path) -> std::io::Result<()> {
     Ok(())
 }

