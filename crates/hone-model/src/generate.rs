@@ -6,6 +6,7 @@
 //! and no lane ever computes padding. A beginning that all prompts share (a system prompt, examples) is read once. What a
 //! lane gets depends on its own prompt, index and settings only.
 
+mod lane;
 mod sampler;
 mod text_stream;
 
@@ -20,8 +21,7 @@ use crate::cache::{CacheStep, KvCache};
 use crate::context::{Context, Hooks, TokenBatch};
 use crate::error::ModelError;
 use crate::model::Model;
-use sampler::Sampler;
-use text_stream::TextStream;
+use lane::{Lane, limit};
 
 /// Tokens of a prompt that are read at a time: bounds the activations of a long prompt.
 const PROMPT_PIECE: usize = 256;
@@ -206,79 +206,6 @@ fn push_lane(batch: &mut TokenBatch, ids: &[u32], slot: usize, past: usize) -> C
     batch.positions.extend(past as u32..(past + len) as u32);
     batch.segments.push(Segment { start, len, parent: None });
     CacheLane { start, len, slot, past }
-}
-
-/// Tokens that prompt and continuation may have together.
-fn limit(model: &Model, prompt: &[u32], config: &GenerationConfig) -> usize {
-    prompt.len().saturating_add(config.max_new_tokens).min(model.spec.max_position_embeddings)
-}
-
-/// A continuation under way.
-struct Lane<'a> {
-    /// Of the prompt, among those given.
-    index: usize,
-    slot: usize,
-    /// The prompt and what came after it.
-    tokens: Vec<u32>,
-    prompt: usize,
-    /// How many of `tokens` the cache holds.
-    cached: usize,
-    /// Most tokens.
-    limit: usize,
-    sampler: Sampler<'a>,
-    text: TextStream<'a>,
-}
-
-impl<'a> Lane<'a> {
-    fn new(model: &'a Model, config: &'a GenerationConfig, index: usize, slot: usize, prompt: &[u32]) -> Self {
-        Lane {
-            index,
-            slot,
-            tokens: prompt.to_vec(),
-            prompt: prompt.len(),
-            cached: 0,
-            limit: limit(model, prompt, config),
-            sampler: Sampler::new(config, index, prompt),
-            text: TextStream::new(&model.tokenizer, &config.stop),
-        }
-    }
-
-    /// Takes the next token in; a reason if it ends the lane.
-    fn take(
-        &mut self,
-        token: u32,
-        model: &Model,
-        stream: &mut dyn FnMut(usize, &str) -> bool,
-    ) -> Result<Option<FinishReason>, ModelError> {
-        if model.end_ids.contains(&token) {
-            return Ok(Some(FinishReason::EndOfTurn));
-        }
-        self.tokens.push(token);
-        if self.text.push(token)? {
-            return Ok(Some(FinishReason::Stop));
-        }
-        let piece = self.text.take();
-        if !piece.is_empty() && !stream(self.index, piece) {
-            return Ok(Some(FinishReason::Cancelled));
-        }
-        Ok((self.tokens.len() >= self.limit).then_some(FinishReason::Length))
-    }
-
-    fn into_generation(
-        mut self,
-        mut finish_reason: FinishReason,
-        stream: &mut dyn FnMut(usize, &str) -> bool,
-    ) -> Result<Generation, ModelError> {
-        let (last, stopped) = self.text.finish()?;
-        if !last.is_empty() && finish_reason != FinishReason::Cancelled {
-            stream(self.index, &last);
-        }
-        if stopped {
-            finish_reason = FinishReason::Stop;
-        }
-        let ids = self.tokens.split_off(self.prompt);
-        Ok(Generation { ids, text: self.text.text().to_owned(), finish_reason })
-    }
 }
 
 /// One forward pass over what the lanes' caches lack, and a token more for each lane whose prompt is read. Returns the
