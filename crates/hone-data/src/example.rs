@@ -111,7 +111,12 @@ impl Body {
     /// Whether there is nothing to learn: no text at all, or no answer.
     pub fn is_empty(&self) -> bool {
         match self {
-            Body::Conversation { messages, .. } => messages.iter().all(Message::is_empty),
+            Body::Conversation { messages, .. } => {
+                let mut answers = messages.iter().filter(|m| m.role == "assistant").peekable();
+                // A conversation without any answer may still be trained on as a whole.
+                let unanswered = answers.peek().is_some() && answers.all(Message::is_empty);
+                unanswered || messages.iter().all(Message::is_empty)
+            }
             Body::PromptCompletion { completion, .. } => completion.trim().is_empty(),
             Body::Text(text) => text.trim().is_empty(),
             Body::Preference { chosen, rejected, .. } => chosen.trim().is_empty() || rejected.trim().is_empty(),

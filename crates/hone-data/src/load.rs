@@ -16,8 +16,8 @@ use crate::drops::DropReason;
 use crate::duplicates::{ContentHash, content_hash};
 use crate::encode::{EncodeOptions, TokenisedExample, encode_all};
 use crate::error::DataError;
-use crate::example::{Body, Example};
-use crate::formats::{DETECTION_ROWS, Interpreter, Reading};
+use crate::example::{Body, Example, SourceRef};
+use crate::formats::{DETECTION_ROWS, Interpreter};
 use crate::readers::{DataFile, Limits, RawRow, ReaderOptions, open, resolve};
 use crate::report::{DataReport, FileReport, split_report};
 use crate::split::is_validation;
@@ -173,17 +173,35 @@ impl Loader<'_> {
             first.push(row);
         }
         let sample: Vec<RawRow> = first.iter().flatten().cloned().collect();
-        let reading = match sample.is_empty() {
-            true => None,
-            false => Some(interpreter.detect(&file.path, &sample)?),
-        };
-        report.detection = reading.as_ref().map(|r| r.detection.clone());
-        for row in first.into_iter().chain(rows) {
+        let rows = first.into_iter().chain(rows);
+        if sample.is_empty() {
+            // Nothing but malformed rows, if any.
+            return self.examples(rows.filter_map(Result::err).map(Err), limit, report, kept);
+        }
+        let reading = interpreter.detect(&file.path, &sample)?;
+        report.detection = Some(reading.detection.clone());
+        let understood = rows.map(|row| {
+            let row = row?;
+            Ok((reading.read(&row)?, row.source))
+        });
+        self.examples(understood, limit, report, kept)
+    }
+
+    /// Keeps a file's rows as examples, up to `limit`.
+    fn examples(
+        &mut self,
+        rows: impl Iterator<Item = Result<(Body, SourceRef), DataError>>,
+        limit: Option<usize>,
+        report: &mut FileReport,
+        kept: &mut Hashed,
+    ) -> Result<(), DataError> {
+        for row in rows {
             if limit.is_some_and(|l| report.examples >= l) {
                 report.limited = true;
                 break;
             }
-            if let Some(example) = self.row(row, reading.as_ref(), report)? {
+            report.rows += 1;
+            if let Some(example) = self.example(row, report.part)? {
                 report.examples += 1;
                 kept.push(example);
             }
@@ -192,21 +210,14 @@ impl Loader<'_> {
     }
 
     /// A row as an example, or `None` where it was dropped.
-    fn row(
+    fn example(
         &mut self,
-        row: Result<RawRow, DataError>,
-        reading: Option<&Reading>,
-        report: &mut FileReport,
+        row: Result<(Body, SourceRef), DataError>,
+        part: usize,
     ) -> Result<Option<(Example, ContentHash)>, DataError> {
         let skip = self.config.on_bad_row == OnBadRow::Skip;
-        let understood = row.and_then(|row| match reading {
-            Some(reading) => reading.read(&row).map(|body| (row.source, body)).map_err(DataError::Row),
-            // Unreachable: a readable row was part of the detection's sample.
-            None => Err(DataError::NotDetected { path: report.path.clone(), columns: "?".into(), known: "?".into() }),
-        });
-        report.rows += 1;
-        let (source, body) = match understood {
-            Ok(understood) => understood,
+        let (body, source) = match row {
+            Ok(row) => row,
             Err(DataError::Row(error)) if skip => {
                 let field = error.field.as_ref().map_or_else(String::new, |f| format!("`{f}`: "));
                 let detail = format!("{field}found {}, expected {}", error.found, error.expected);
@@ -217,9 +228,9 @@ impl Loader<'_> {
         };
         if body.is_empty() {
             let detail = match &body {
-                Body::PromptCompletion { .. } => "no answer",
+                Body::Text(_) => "no text",
                 Body::Preference { .. } => "an answer without text",
-                _ => "no text",
+                Body::PromptCompletion { .. } | Body::Conversation { .. } => "no answer",
             };
             self.report.drops.add(DropReason::Empty, &source, detail);
             return Ok(None);
@@ -232,7 +243,7 @@ impl Loader<'_> {
                 return Ok(None);
             }
         }
-        Ok(Some((Example { source, part: report.part, body }, hash)))
+        Ok(Some((Example { source, part, body }, hash)))
     }
 }
 

@@ -127,6 +127,18 @@ fn bad_rows_stop_or_are_counted() {
 }
 
 #[test]
+fn rows_without_an_answer_are_empty() {
+    let turn = |answer: &str| format!("{{\"messages\": [{{\"role\": \"user\", \"content\": \"Hi\"}}, {{\"role\": \"assistant\", \"content\": \"{answer}\"}}]}}\n");
+    let loaded = load_files(&[("a.jsonl", &format!("{}{}{}", turn("Ho"), turn(" "), turn("")))], "path: a.jsonl").unwrap();
+    assert_eq!((loaded.train.len(), loaded.report.drops.count(DropReason::Empty)), (1, 2));
+    assert_eq!(loaded.report.drops.first[&DropReason::Empty][0].detail, "no answer");
+    for row in ["instruction,output\nHi,\n", "question,answer\nHi,\n", "prompt,completion\nHi,\n"] {
+        let error = load_files(&[("a.csv", row)], "path: a.csv").unwrap_err();
+        assert!(error.contains("dropped: 1 empty (first: DIR/a.csv: row 1 (line 2): no answer)"), "{error}");
+    }
+}
+
+#[test]
 fn a_file_that_is_bad_from_the_first_row_on_names_that_row() {
     let error = load_files(&[("a.jsonl", "{oops\n")], "path: a.jsonl").unwrap_err();
     assert!(error.starts_with("DIR/a.jsonl: row 1 (line 1): found key must be a string"), "{error}");
