@@ -134,8 +134,17 @@ impl Checkpoints {
     fn prune(&self, best: Option<usize>) -> Result<(), TrainError> {
         let steps = self.steps();
         let old = steps.len().saturating_sub(KEPT);
-        for step in steps[..old].iter().filter(|step| Some(**step) != best) {
-            atomic::remove(&self.path(*step))?;
+        for step in &steps[..old] {
+            let path = self.path(*step);
+            if Some(*step) != best {
+                atomic::remove(&path)?;
+                continue;
+            }
+            // The best one is there for its parameters; a run goes on from the last one.
+            let moments = path.join(OPTIMIZER);
+            if moments.exists() {
+                std::fs::remove_file(&moments).map_err(io_error(&moments))?;
+            }
         }
         Ok(())
     }

@@ -44,6 +44,22 @@ pub struct Estimate {
     pub available_memory: Option<u64>,
 }
 
+impl Estimate {
+    /// What to say if the run will not fit.
+    pub fn memory_warning(&self) -> Option<String> {
+        let room = self.available_memory? + peak_memory();
+        (self.peak_memory > room).then(|| {
+            let gib = |bytes: u64| bytes as f64 / (1u64 << 30) as f64;
+            format!(
+                "the run will take about {:.1} GiB and {:.1} GiB are there: lower `train.batch_size` (and raise \
+                 `train.gradient_accumulation`), or set `train.recompute: true`",
+                gib(self.peak_memory),
+                gib(room)
+            )
+        })
+    }
+}
+
 /// Tokens of the steps `from..to`.
 #[derive(Clone, Copy, Debug, Default, PartialEq)]
 pub struct Workload {

@@ -2,6 +2,7 @@
 
 use std::path::PathBuf;
 
+use hone_data::PreviewExample;
 use serde::Serialize;
 
 use crate::estimate::Estimate;
@@ -20,6 +21,11 @@ pub enum Event {
     Warning {
         /// The text.
         message: String,
+    },
+    /// Some examples with their trained tokens marked.
+    Examples {
+        /// The examples.
+        examples: Vec<PreviewExample>,
     },
     /// A check of the run by itself.
     Checked(Check),

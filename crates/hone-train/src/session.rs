@@ -2,12 +2,14 @@
 
 use std::path::Path;
 use std::sync::Arc;
+use std::sync::atomic::AtomicBool;
 
 use hone_data::config::TrainOn;
 use hone_data::{Body, Codec, EncodeOptions, FlatBatch, StepBatch, preview};
 use hone_edit::merge::{Hooked, Merger, logit_difference};
 use hone_edit::{Base, EditStack, atomic, save_edit};
-use hone_engine::DType;
+use hone_engine::weight::WeightData;
+use hone_engine::{DType, WeightRef};
 use hone_model::{Model, NoHooks, TokenBatch};
 use serde_json::{Map, Value, json};
 
@@ -22,7 +24,7 @@ use crate::metrics::MetricsFile;
 use crate::optimizer::Optimizer;
 use crate::prepare::PreparedData;
 use crate::provenance::Provenance;
-use crate::recipe::Recipe;
+use crate::recipe::{Precision, Recipe};
 use crate::schedule::LearningRate;
 use crate::trainer::{EndReason, Listener, Outcome, Trainer, adapter_directory};
 
@@ -59,6 +61,7 @@ impl Trainer {
                 next: "mark one as trained".into(),
             });
         }
+        check_dtype(&model, recipe.train.dtype)?;
         std::fs::create_dir_all(run).map_err(io_error(run))?;
         let checkpoints = Checkpoints::new(run)?;
         if start == Start::Fresh && (!checkpoints.steps().is_empty() || run.join(crate::metrics::FILE).exists()) {
@@ -78,6 +81,7 @@ impl Trainer {
             run: run.to_path_buf(),
             metrics: None,
             saved_step: None,
+            warnings: Vec::new(),
             model,
             stack,
             data,
@@ -98,18 +102,14 @@ impl Trainer {
 
     fn resume(&mut self, step: usize) -> Result<(), TrainError> {
         let loaded = self.checkpoints.load(step, &mut self.stack, &mut self.optimizer, &self.identity)?;
-        let warnings;
-        (self.progress, warnings) = loaded;
+        (self.progress, self.warnings) = loaded;
         self.saved_step = Some(step);
-        for entry in self.stack.entries.iter_mut().filter(|e| e.trained) {
-            entry.edit.warnings.extend(warnings.clone());
-        }
         Ok(())
     }
 
     /// Everything before the first step.
-    pub(crate) fn begin(&mut self, on: Listener) -> Result<(), TrainError> {
-        for message in self.stack.warnings().map(str::to_string).collect::<Vec<_>>() {
+    pub(crate) fn begin(&mut self, stop: &AtomicBool, on: Listener) -> Result<(), TrainError> {
+        for message in self.stack.warnings().map(str::to_string).chain(std::mem::take(&mut self.warnings)) {
             on(Event::Warning { message });
         }
         for message in self.data.tokenised.report.notes.clone() {
@@ -122,17 +122,24 @@ impl Trainer {
         self.check_numbers(on)?;
         if self.progress.step < self.total_steps {
             let estimate = self.estimate();
+            let message = estimate.memory_warning();
             on(Event::Estimate(estimate));
+            message.into_iter().for_each(|message| on(Event::Warning { message }));
         }
         // The base model's own loss is the first point of the curve.
-        if self.progress.step == 0 { self.validate(on) } else { Ok(()) }
+        if self.progress.step == 0 { self.validate(stop, on) } else { Ok(()) }
     }
 
     /// Everything after the last step: a last validation and checkpoint, the adapter, the checks of it.
-    pub(crate) fn end(&mut self, reason: EndReason, on: Listener) -> Result<Outcome, TrainError> {
+    pub(crate) fn end(
+        &mut self,
+        reason: EndReason,
+        stop: &AtomicBool,
+        on: Listener,
+    ) -> Result<Outcome, TrainError> {
         let step = self.progress.step;
         if reason == EndReason::Finished && self.progress.validated != Some(step) {
-            self.validate(on)?;
+            self.validate(stop, on)?;
         }
         if step > 0 {
             self.save(on)?;
@@ -150,8 +157,8 @@ impl Trainer {
             self.checkpoints.load_params(adapter_step, &mut self.stack)?;
         }
         let adapter = adapter_directory(&self.run);
-        self.save_adapter(&adapter)?;
         if adapter_step > 0 {
+            self.save_adapter(&adapter)?;
             self.check_adapter(&adapter, on)?;
         }
         Ok(Outcome {
@@ -184,6 +191,7 @@ impl Trainer {
         let codec = ModelCodec(&model);
         let options = EncodeOptions::new(&self.recipe.data, &codec)?;
         self.record.examples = preview(&data.loaded.train, SHOWN, &codec, &options)?;
+        on(Event::Examples { examples: self.record.examples.clone() });
         let examples = &data.tokenised.train;
         let running_text = data.loaded.train.iter().all(|e| matches!(e.body, Body::Text(_)));
         let exempt = match self.recipe.data.train_on {
@@ -221,7 +229,7 @@ impl Trainer {
     }
 
     pub(crate) fn check_state_round_trip(&mut self, on: Listener) -> Result<(), TrainError> {
-        let (mut stack, mut optimizer) = (self.stack.clone(), self.optimizer.clone());
+        let (mut stack, mut optimizer) = (self.stack.clone(), Optimizer::new(&self.recipe.train, &self.stack));
         self.checkpoints.load(self.progress.step, &mut stack, &mut optimizer, &self.identity)?;
         let check = edit::state_round_trip((&self.stack, &self.optimizer), (&stack, &optimizer));
         self.report(check, on)
@@ -299,6 +307,18 @@ impl Trainer {
             peak_memory: timing.peak_memory(load.largest_batch, self.optimizer.bytes(&self.stack)),
             available_memory: timing.available_memory(),
         }
+    }
+}
+
+/// The model has to be loaded in the type it is trained in.
+fn check_dtype(model: &Model, wanted: Precision) -> Result<(), TrainError> {
+    let WeightRef::Frozen(weight) = &model.decoder.embed_tokens else { return Ok(()) };
+    match weight.data() {
+        WeightData::Dense(table) if table.dtype() != DType::from(wanted) => Err(TrainError::Setup {
+            what: format!("the model is loaded in {}, the recipe trains in {}", table.dtype(), DType::from(wanted)),
+            next: "load it in the recipe's `train.dtype`".into(),
+        }),
+        _ => Ok(()),
     }
 }
 

@@ -52,6 +52,8 @@ pub struct Trainer {
     pub(crate) dtype: DType,
     pub(crate) metrics: Option<MetricsFile>,
     pub(crate) saved_step: Option<usize>,
+    /// What was noticed before there was anybody to tell.
+    pub(crate) warnings: Vec<String>,
 }
 
 /// How a run ended.
@@ -63,7 +65,8 @@ pub struct Outcome {
     pub steps: usize,
     /// Where the adapter is.
     pub adapter: PathBuf,
-    /// The step whose values it holds: the best validation's, or the last.
+    /// The step whose values it holds: the best validation's, or the last. 0 where the run was stopped before its first
+    /// step; there is no adapter then.
     pub adapter_step: usize,
     /// Loss of the last step.
     pub last_loss: Option<f64>,
@@ -93,7 +96,7 @@ impl Trainer {
     /// Trains until the end, an early stop, or `stop`. Whatever happens, what is on the disk is whole: an error leaves the
     /// last good checkpoint.
     pub fn run(mut self, stop: &AtomicBool, on: Listener) -> Result<Outcome, TrainError> {
-        self.begin(on)?;
+        self.begin(stop, on)?;
         let mut reason = EndReason::Finished;
         while self.progress.step < self.total_steps {
             if stop.load(Ordering::Relaxed) {
@@ -104,7 +107,7 @@ impl Trainer {
             self.log("train", &metrics, metrics.step.is_multiple_of(self.recipe.train.log_every))?;
             on(Event::Step(metrics));
             if self.validation_is_due(self.progress.step) {
-                self.validate(on)?;
+                self.validate(stop, on)?;
                 if self.is_stale() {
                     reason = EndReason::StoppedEarly;
                     break;
@@ -114,7 +117,7 @@ impl Trainer {
                 self.save(on)?;
             }
         }
-        self.end(reason, on)
+        self.end(reason, stop, on)
     }
 
     /// One optimiser step.
@@ -189,8 +192,9 @@ impl Trainer {
         (nll_sum, gradients)
     }
 
-    /// The same objective over the validation examples. A better loss than ever is a checkpoint to keep.
-    pub(crate) fn validate(&mut self, on: Listener) -> Result<(), TrainError> {
+    /// The same objective over the validation examples. A better loss than ever is a checkpoint to keep. A validation that
+    /// is asked to stop never happened.
+    pub(crate) fn validate(&mut self, stop: &AtomicBool, on: Listener) -> Result<(), TrainError> {
         let batches = self.data.validation_batches();
         if batches.is_empty() {
             return Ok(());
@@ -199,6 +203,9 @@ impl Trainer {
         let cx = Context::inference(self.stack.hooks(self.dtype), self.dtype);
         let (mut nll_sum, mut correct, mut trained_tokens) = (0.0, 0, 0);
         for batch in &batches {
+            if stop.load(Ordering::Relaxed) {
+                return Ok(());
+            }
             let out = next_token_loss(&self.model, &cx, batch, 1.0);
             nll_sum += out.nll_sum;
             correct += out.correct;
