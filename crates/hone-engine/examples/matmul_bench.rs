@@ -9,7 +9,14 @@ use hone_engine::cpu::{self, Level};
 use hone_engine::matmul::{matmul_nn, matmul_nt, matmul_nt_add, matmul_tn};
 use hone_engine::{DType, Tensor, Weight};
 
+/// Seconds of processor time this process has used; 0 where the system does not tell.
+#[cfg(not(unix))]
+fn processor_seconds() -> f64 {
+    0.0
+}
+
 /// Seconds of processor time this process has used.
+#[cfg(unix)]
 fn processor_seconds() -> f64 {
     let mut time = libc::timespec { tv_sec: 0, tv_nsec: 0 };
     // SAFETY: the call fills the structure it is given.

@@ -13,6 +13,7 @@
 //! operations assert their shapes and document it; everything that can fail because of the world returns
 //! [`EngineError`].
 
+pub mod ceiling;
 pub mod cpu;
 pub mod dtype;
 pub mod error;

@@ -175,14 +175,9 @@ impl Weight {
         dx
     }
 
-    /// `dx += dy W`, for several maps of one input. `dx` `[tokens, in]` in its own type.
+    /// `dx += dy W`. `dx` `[tokens, in]` in its own type. (For several maps of one input, see [`backward_sum`].)
     pub fn backward_add(&self, dy: &Tensor, dx: &mut Tensor) {
-        self.backward_plus_add(dy, &[], dx);
-    }
-
-    /// `dx += dy W + Σ v a`: [`Weight::backward_plus`] and [`Weight::backward_add`] in one.
-    pub fn backward_plus_add(&self, dy: &Tensor, terms: &[(&Tensor, &Tensor)], dx: &mut Tensor) {
-        self.multiply_turned(cpu::level(), 0..self.rows, dy, terms, dx, true);
+        self.multiply_turned(cpu::level(), 0..self.rows, dy, &[], dx, true);
     }
 
     /// `dx += dy W[range]`: `[tokens, range.len()]` into `[tokens, in]`; `range` as in [`Weight::forward_rows_f32`].
@@ -217,6 +212,13 @@ impl Weight {
         dx: &mut Tensor,
         add: bool,
     ) {
+        let mut sides = vec![self.turned_side(dy, range)];
+        sides.extend(terms.iter().map(|(v, a)| low_rank(v, a, self.columns, true)));
+        matmul::product(level, dx, self.columns, add, 1.0, &sides);
+    }
+
+    /// The two sides of `dy W[range]`.
+    fn turned_side<'a>(&'a self, dy: &'a Tensor, range: Range<usize>) -> (Left<'a>, Right<'a>) {
         self.check_rows(&range);
         let width = dy.rows_cols().1;
         assert_eq!(width, range.len(), "{:?} back through rows {range:?} of {}", dy.shape(), self.rows);
@@ -229,9 +231,7 @@ impl Weight {
             }
             _ => Right { source: self.source(), first_row: range.start, turned: true },
         };
-        let mut sides = vec![(left, right)];
-        sides.extend(terms.iter().map(|(v, a)| low_rank(v, a, self.columns, true)));
-        matmul::product(level, dx, self.columns, add, 1.0, &sides);
+        (left, right)
     }
 
     fn check_rows(&self, range: &Range<usize>) {
@@ -251,13 +251,7 @@ impl Weight {
         if self.columns == 0 {
             return out;
         }
-        crate::dispatch_dtype!(dtype, T => {
-            let rows = out.as_mut_slice::<T>().par_chunks_exact_mut(self.columns).enumerate().with_min_len(16);
-            rows.for_each_init(|| vec![0f32; self.columns], |values, (row, to)| {
-                self.read_row(row, values);
-                to.iter_mut().zip(values).for_each(|(t, v)| *t = T::rounded(*v));
-            });
-        });
+        self.fill_rows(&mut out, |i| i);
         out
     }
 
@@ -267,16 +261,20 @@ impl Weight {
         if self.columns == 0 {
             return out;
         }
-        let mut values = vec![0f32; self.columns];
-        crate::dispatch_dtype!(dtype, T => {
-            for (id, to) in ids.iter().zip(out.as_mut_slice::<T>().chunks_exact_mut(self.columns)) {
-                let row = *id as usize;
-                assert!(row < self.rows, "row {row} of a weight of {} rows", self.rows);
-                self.read_row(row, &mut values);
-                to.iter_mut().zip(&values).for_each(|(t, v)| *t = T::rounded(*v));
-            }
-        });
+        assert!(ids.iter().all(|id| (*id as usize) < self.rows), "a row of {ids:?} in a weight of {} rows", self.rows);
+        self.fill_rows(&mut out, |i| ids[i] as usize);
         out
+    }
+
+    /// Row `i` of `out` becomes row `row(i)`.
+    fn fill_rows(&self, out: &mut Tensor, row: impl Fn(usize) -> usize + Sync) {
+        crate::dispatch_dtype!(out.dtype(), T => {
+            let rows = out.as_mut_slice::<T>().par_chunks_exact_mut(self.columns).enumerate().with_min_len(16);
+            rows.for_each_init(|| vec![0f32; self.columns], |values, (i, to)| {
+                self.read_row(row(i), values);
+                to.iter_mut().zip(values).for_each(|(t, v)| *t = T::from_f32(*v));
+            });
+        })
     }
 
     /// Row `row`, widened.
@@ -320,4 +318,43 @@ pub enum WeightRef {
     Frozen(Arc<Weight>),
     /// `[out, in]`, with a gradient.
     Trained(Var),
+}
+
+impl WeightRef {
+    /// `y = x Wᵀ + Σ u bᵀ`: [`Weight::forward_plus`], for either kind.
+    pub fn forward_plus(&self, x: &Tensor, terms: &[(&Tensor, &Tensor)]) -> Tensor {
+        let weight = match self {
+            WeightRef::Frozen(weight) => return weight.forward_plus(x, terms),
+            WeightRef::Trained(var) => &var.value,
+        };
+        let mut y = Tensor::uninit([x.rows_cols().0, weight.dim(0)], x.dtype());
+        let base = low_rank(x, weight, weight.dim(0), false);
+        let sides: Vec<_> = std::iter::once(base)
+            .chain(terms.iter().map(|(u, b)| low_rank(u, b, weight.dim(0), false)))
+            .collect();
+        matmul::product(cpu::level(), &mut y, weight.dim(0), false, 1.0, &sides);
+        y
+    }
+}
+
+/// `Σ dy W + Σ v a`: what several maps `(dy, W)` of one input, with low-rank terms `(v, a)` on them, send back to it.
+/// `[tokens, in]` in the first `dy`'s type, summed in `f32` and rounded once.
+pub fn backward_sum(maps: &[(&Tensor, &WeightRef)], terms: &[(&Tensor, &Tensor)]) -> Tensor {
+    assert!(!maps.is_empty(), "the input of no maps has no gradient");
+    let width = match maps[0].1 {
+        WeightRef::Frozen(weight) => weight.columns,
+        WeightRef::Trained(var) => var.value.dim(1),
+    };
+    let side = |(dy, weight): &(&'_ Tensor, &'_ WeightRef)| match weight {
+        WeightRef::Frozen(weight) => weight.turned_side(dy, 0..weight.rows),
+        WeightRef::Trained(var) => low_rank(dy, &var.value, width, true),
+    };
+    let mut sides: Vec<(Left<'_>, Right<'_>)> = Vec::with_capacity(maps.len() + terms.len());
+    for map in maps {
+        sides.push(side(map));
+    }
+    sides.extend(terms.iter().map(|(v, a)| low_rank(v, a, width, true)));
+    let mut dx = Tensor::uninit([maps[0].0.rows_cols().0, width], maps[0].0.dtype());
+    matmul::product(cpu::level(), &mut dx, width, false, 1.0, &sides);
+    dx
 }

@@ -34,7 +34,7 @@ pub(crate) struct Product<'a> {
     pub m: usize,
     /// Columns.
     pub n: usize,
-    /// Terms, none of depth 0; the first decides how the product is cut.
+    /// Terms, none of depth 0.
     pub terms: &'a [Term<'a>],
     /// Result, row-major, `m * n` values of type `dtype`.
     pub out: *mut u8,
@@ -61,6 +61,8 @@ const SPILLED_ROWS: usize = 512;
 const WRITTEN: usize = 4 * PAIR;
 /// The same where sums are spilled between blocks of `k`, so that a strip is met by more panels at a time.
 const WRITTEN_SPILLED: usize = 8 * PAIR;
+/// Depth of a term that is never cut off the pass before it.
+const LOW: usize = 256;
 /// Rows up to which packing the right-hand side is most of the work.
 const FEW_ROWS: usize = 64;
 
@@ -76,8 +78,8 @@ struct Plan {
 }
 
 fn plan(p: &Product, kernel: &Kernel, threads: usize) -> Plan {
-    let k = p.terms[0].k;
-    let ready = p.terms[0].right.in_place(kernel.dtype, 0, 0).is_some();
+    let k: usize = p.terms.iter().map(|t| t.k).sum();
+    let ready = p.terms.iter().all(|t| t.k <= LOW || t.right.in_place(kernel.dtype, 0, 0).is_some());
     let pairs = p.n.div_ceil(PAIR);
     let strips = p.m.div_ceil(kernel.strip);
     // With few rows, what is packed is used at once: a shallow slice of long rows, which streams.
@@ -90,7 +92,7 @@ fn plan(p: &Product, kernel: &Kernel, threads: usize) -> Plan {
     let chunks = if chunks < pairs && across > 1 { chunks.next_multiple_of(threads).min(pairs) } else { chunks };
     let columns = pairs.div_ceil(chunks) * PAIR;
     let mut parts = threads.div_ceil(p.n.div_ceil(columns));
-    if k > depth {
+    if passes(p, depth).len() > 1 {
         parts = parts.max(p.m.div_ceil(SPILLED_ROWS));
     }
     Plan { columns, rows: strips.div_ceil(parts) * kernel.strip, depth }
@@ -161,13 +163,27 @@ struct Slab<'a> {
     strip: Strip,
 }
 
-/// Depths in which a region meets the terms: the first in depths of its own, the others with its last.
-fn passes<'a>(p: &Product<'a>, plan: &Plan) -> Vec<Vec<(Term<'a>, Range<usize>)>> {
-    let first = p.terms[0];
-    let cut = |k: usize| vec![(first, k..(k + plan.depth).min(first.k))];
-    let mut passes: Vec<Vec<_>> = (0..first.k).step_by(plan.depth).map(cut).collect();
-    if let Some(last) = passes.last_mut() {
-        last.extend(p.terms[1..].iter().map(|t| (*t, 0..t.k)));
+/// A term at a range of its `k`.
+type Piece<'a> = (Term<'a>, Range<usize>);
+
+/// What is packed together: pieces of the terms in order, as many as `depth` holds, and shallow ones besides.
+fn passes<'a>(p: &Product<'a>, depth: usize) -> Vec<Vec<Piece<'a>>> {
+    let mut passes: Vec<Vec<Piece>> = Vec::new();
+    let mut left = 0;
+    for term in p.terms {
+        for k in (0..term.k).step_by(depth) {
+            let ks = k..(k + depth).min(term.k);
+            match passes.last_mut() {
+                Some(pass) if ks.len() <= left.max(LOW) => {
+                    left = left.saturating_sub(ks.len());
+                    pass.push((*term, ks));
+                }
+                _ => {
+                    left = depth - ks.len();
+                    passes.push(vec![(*term, ks)]);
+                }
+            }
+        }
     }
     passes
 }
@@ -175,18 +191,20 @@ fn passes<'a>(p: &Product<'a>, plan: &Plan) -> Vec<Vec<(Term<'a>, Range<usize>)>
 /// One region, on the calling thread.
 fn region(p: &Product, kernel: &Kernel, plan: &Plan, rows: Range<usize>, columns: Range<usize>, s: &mut RegionScratch) {
     let _bracket = Bracket::open(kernel);
-    let passes = passes(p, plan);
+    let passes = passes(p, plan.depth);
     let kept = passes.len() > 1;
-    let blocks: usize = passes[0].iter().map(|(_, ks)| ks.len().div_ceil(kernel.k_block)).sum();
-    let written = if blocks > 1 { WRITTEN_SPILLED } else { WRITTEN };
+    let deep = |(_, ks): &Piece| ks.len().div_ceil(kernel.k_block) > 1;
+    let written = if passes[0].len() > 2 || passes[0].iter().any(deep) { WRITTEN_SPILLED } else { WRITTEN };
     // An odd number of lines keeps rows from lying a power of two apart.
     let (kept_rows, width) =
         if kept { (rows.len().next_multiple_of(kernel.strip), columns.len()) } else { (kernel.strip, written) };
     let sums_stride = width.next_multiple_of(PAIR) + PANEL;
     s.sums.reserve_bytes(4 * kept_rows * sums_stride);
     let sums = s.sums.as_mut_ptr().cast::<f32>();
-    s.slabs.resize_with(s.slabs.len().max(p.terms.len()), Default::default);
-    let turned = p.terms[0].left.turned;
+    let most = passes.iter().map(Vec::len).max().unwrap_or(0);
+    s.slabs.resize_with(s.slabs.len().max(most), Default::default);
+    // What must be transposed is, for several strips at a time.
+    let turned = p.terms.iter().any(|t| t.left.turned);
     let group = if turned { 4 * kernel.strip } else { kernel.strip };
 
     for (pass, terms) in passes.iter().enumerate() {

@@ -1,10 +1,10 @@
 //! Matrix products, row-major, `f32` or bf16 in, accumulated in `f32`.
 //!
-//! - [`kernel`]: what a micro-kernel is; [`lanes`] (AVX-512 with and without bf16 dot products, AVX2, NEON, plain loops) and
-//!   [`amx`] have them. [`crate::cpu`] says which is used.
-//! - [`panels`]: the layout they read the right-hand side in, one for all; [`Packed`]: a weight kept in it.
-//! - [`operand`]: how either side comes to lie as they read it. [`tile`]: the moves that takes.
-//! - [`blocked`]: the loops over cache blocks and threads.
+//! - `kernel`: what a micro-kernel is; `lanes` (AVX-512 with and without bf16 dot products, AVX2, NEON, plain loops) and
+//!   `amx` have them. [`crate::cpu`] says which is used.
+//! - `panels`: the layout they read the right-hand side in, one for all; `packed`: a weight kept in it.
+//! - `operand`: how either side comes to lie as they read it. `tile`: the moves that takes.
+//! - `blocked`: the loops over cache blocks and threads.
 //!
 //! **What a result depends on.** Every element is one chain of additions over `k` in an order that the kernel fixes. Not
 //! the number of rows, nor of threads, nor how a product was cut changes a bit; the instruction set does.
@@ -21,9 +21,8 @@ mod packed;
 mod panels;
 mod tile;
 
-pub use packed::Packed;
-
 pub(crate) use operand::{Left, Right, Source};
+pub(crate) use packed::Packed;
 
 use crate::cpu::{self, Level};
 use crate::dtype::{DType, Element};

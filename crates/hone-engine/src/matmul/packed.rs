@@ -12,7 +12,7 @@ use crate::pool::PoolBuffer;
 use crate::tensor::Tensor;
 
 /// A matrix `[rows, columns]` packed for the micro-kernels: 16 rows to a panel.
-pub struct Packed {
+pub(crate) struct Packed {
     buffer: PoolBuffer,
     rows: usize,
     columns: usize,

@@ -9,11 +9,11 @@
 use super::dropout::Dropout;
 use super::elementwise::scaled;
 use crate::dtype::{DType, Element};
-use crate::matmul::{matmul_nn, matmul_nn_add, matmul_nt, matmul_nt_add};
+use crate::matmul::{matmul_nn, matmul_nt};
 use crate::parallel::{Rows, column_sums, for_blocks};
 use crate::tape::{Gradients, Tape, Var};
 use crate::tensor::Tensor;
-use crate::weight::WeightRef;
+use crate::weight::{WeightRef, backward_sum};
 
 /// One low-rank term.
 #[derive(Clone)]
@@ -62,38 +62,62 @@ pub fn linears(tape: &Tape, x: &Var, parts: &[LinearPart<'_>]) -> Vec<Var> {
     }
     let x = x.clone();
     tape.record_many(values, move |grads, into| {
-        let mut dx = None;
-        for (part, grad) in kept.iter().zip(grads) {
-            if let Some(grad) = grad {
-                part.backward(&x, &grad, &mut dx, into);
-            }
-        }
-        if let Some(dx) = dx {
-            into.add(&x, dx);
-        }
+        let reached: Vec<(&Part, &Tensor)> = kept.iter().zip(&grads).filter_map(|(p, g)| Some((p, g.as_ref()?))).collect();
+        backward(&x, &reached, into);
     })
 }
 
 /// The output of one map and `t` of each of its terms.
 fn forward(x: &Tensor, part: &LinearPart) -> (Tensor, Vec<Tensor>) {
-    let mut y = match part.weight {
-        WeightRef::Frozen(weight) => weight.forward(x),
-        WeightRef::Trained(weight) => matmul_nt(x, &weight.value, x.dtype()),
-    };
-    if let Some(bias) = part.bias {
-        add_bias(&mut y, &bias.value);
-    }
-    let mut low = Vec::with_capacity(part.terms.len());
-    for term in part.terms {
+    let low = |term: &LowRank| {
         let t = match active(term.dropout) {
             Some(dropout) => matmul_nt(&dropout.apply(x), &term.a.value, x.dtype()),
             None => matmul_nt(x, &term.a.value, x.dtype()),
         };
-        let t = if term.scale == 1.0 { t } else { scaled(t, term.scale) };
-        matmul_nt_add(&mut y, 1.0, &t, &term.b.value);
-        low.push(t);
+        if term.scale == 1.0 { t } else { scaled(t, term.scale) }
+    };
+    let low: Vec<Tensor> = part.terms.iter().map(low).collect();
+    let terms: Vec<_> = low.iter().zip(part.terms).map(|(t, term)| (t, &term.b.value)).collect();
+    let mut y = part.weight.forward_plus(x, &terms);
+    if let Some(bias) = part.bias {
+        add_bias(&mut y, &bias.value);
     }
     (y, low)
+}
+
+/// The gradients of what is trained in `parts`, to `into`, and that of `x` if it needs one: one sum over all of them.
+fn backward(x: &Var, parts: &[(&Part, &Tensor)], into: &mut Gradients) {
+    // `u` of every term whose input or `a` wants it.
+    let mut low: Vec<(&LowRank, Tensor)> = Vec::new();
+    for (part, grad) in parts {
+        part.direct_gradients(&x.value, grad, into);
+        for (term, _) in &part.terms {
+            if term.a.needs_grad() || x.needs_grad() {
+                let u = matmul_nn(grad, &term.b.value, grad.dtype());
+                low.push((term, if term.scale == 1.0 { u } else { scaled(u, term.scale) }));
+            }
+        }
+    }
+    let mut dx = (x.needs_grad() && !parts.is_empty()).then(|| {
+        let maps: Vec<_> = parts.iter().map(|(part, grad)| (*grad, &part.weight)).collect();
+        let plain = low.iter().filter(|(term, _)| active(term.dropout).is_none());
+        let terms: Vec<_> = plain.map(|(term, u)| (u, &term.a.value)).collect();
+        backward_sum(&maps, &terms)
+    });
+    for (term, u) in &low {
+        // The term's own input, and its part of `dx` if that is masked.
+        let own = match (active(term.dropout), dx.as_mut()) {
+            (Some(dropout), Some(dx)) => {
+                dropout.apply_and_add(&x.value, dx, &matmul_nn(u, &term.a.value, u.dtype()))
+            }
+            (Some(dropout), None) => dropout.apply(&x.value),
+            (None, _) => x.value.clone(),
+        };
+        into.add_product_tn(&term.a, u, &own);
+    }
+    if let Some(dx) = dx {
+        into.add(x, dx);
+    }
 }
 
 /// Dropout that drops something.
@@ -116,44 +140,18 @@ impl Part {
             || self.terms.iter().any(|(term, _)| term.a.needs_grad() || term.b.needs_grad())
     }
 
-    /// Adds this map's part to `dx`, if `x` needs it, and the gradients of what is trained to `into`.
-    fn backward(&self, x: &Var, grad: &Tensor, dx: &mut Option<Tensor>, into: &mut Gradients) {
+    /// Adds the gradients that the output's gradient gives at once: of the bias, of a trained weight, of each `b`.
+    fn direct_gradients(&self, x: &Tensor, grad: &Tensor, into: &mut Gradients) {
         if let Some(bias) = self.bias.as_ref().filter(|b| b.needs_grad()) {
             let (_, out) = grad.rows_cols();
             let sums = crate::dispatch_dtype!(grad.dtype(), T => column_sums(grad.as_slice::<T>(), out));
             into.add(bias, Tensor::from_slice(bias.value.shape(), &sums));
         }
         if let WeightRef::Trained(weight) = &self.weight {
-            into.add_product_tn(weight, grad, &x.value);
-        }
-        if x.needs_grad() {
-            match (&self.weight, dx.as_mut()) {
-                (WeightRef::Frozen(weight), Some(dx)) => weight.backward_add(grad, dx),
-                (WeightRef::Frozen(weight), None) => *dx = Some(weight.backward(grad)),
-                (WeightRef::Trained(weight), Some(dx)) => matmul_nn_add(dx, 1.0, grad, &weight.value),
-                (WeightRef::Trained(weight), None) => *dx = Some(matmul_nn(grad, &weight.value, grad.dtype())),
-            }
+            into.add_product_tn(weight, grad, x);
         }
         for (term, t) in &self.terms {
             into.add_product_tn(&term.b, grad, t);
-            if !term.a.needs_grad() && !x.needs_grad() {
-                continue;
-            }
-            let u = matmul_nn(grad, &term.b.value, grad.dtype());
-            let u = if term.scale == 1.0 { u } else { scaled(u, term.scale) };
-            // The term's own input, and its part of `dx`.
-            let own = match (active(term.dropout), dx.as_mut()) {
-                (Some(dropout), Some(dx)) => {
-                    dropout.apply_and_add(&x.value, dx, &matmul_nn(&u, &term.a.value, u.dtype()))
-                }
-                (Some(dropout), None) => dropout.apply(&x.value),
-                (None, Some(dx)) => {
-                    matmul_nn_add(dx, 1.0, &u, &term.a.value);
-                    x.value.clone()
-                }
-                (None, None) => x.value.clone(),
-            };
-            into.add_product_tn(&term.a, &u, &own);
         }
     }
 }

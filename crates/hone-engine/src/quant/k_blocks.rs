@@ -20,6 +20,7 @@ fn scale_and_minimum(scales: &[u8], group: usize) -> (f32, f32) {
     (scale as f32, minimum as f32)
 }
 
+#[inline(always)]
 pub(super) fn q4_k(block: &[u8], values: &mut [f32]) {
     let (d, d_min, scales, quants) = (f16_at(block, 0), f16_at(block, 2), &block[4..16], &block[16..144]);
     for (pair, (out, bytes)) in values.chunks_exact_mut(64).zip(quants.chunks_exact(32)).enumerate() {
@@ -34,6 +35,7 @@ pub(super) fn q4_k(block: &[u8], values: &mut [f32]) {
     }
 }
 
+#[inline(always)]
 pub(super) fn q5_k(block: &[u8], values: &mut [f32]) {
     let (d, d_min, scales) = (f16_at(block, 0), f16_at(block, 2), &block[4..16]);
     let (fifth, quants) = (&block[16..48], &block[48..176]);
@@ -50,6 +52,7 @@ pub(super) fn q5_k(block: &[u8], values: &mut [f32]) {
     }
 }
 
+#[inline(always)]
 pub(super) fn q6_k(block: &[u8], values: &mut [f32]) {
     let (low, high, scales, d) = (&block[..128], &block[128..192], &block[192..208], f16_at(block, 208));
     // Two halves of 128 values; in each, quarter `j` takes its upper bits from bits 2j of 32 bytes, its lower ones

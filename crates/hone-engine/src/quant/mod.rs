@@ -17,6 +17,7 @@ mod tensor;
 pub use tensor::{BlockBytes, QuantTensor};
 
 use crate::error::EngineError;
+use crate::simd;
 
 /// How a row of numbers is stored.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
@@ -148,21 +149,39 @@ impl BlockType {
             let what = format!("{} values of type {}", values.len(), self.name());
             return Err(EngineError::BufferLength { what, found: bytes.len(), expected });
         }
-        let blocks = bytes.chunks_exact(self.block_bytes()).zip(values.chunks_exact_mut(self.block_values()));
-        match self {
-            BlockType::F32 => blocks.for_each(|(b, v)| v[0] = f32::from_le_bytes([b[0], b[1], b[2], b[3]])),
-            BlockType::F16 => blocks.for_each(|(b, v)| v[0] = small_blocks::f16_at(b, 0)),
-            BlockType::BF16 => blocks.for_each(|(b, v)| v[0] = f32::from_bits(u32::from_le_bytes([0, 0, b[0], b[1]]))),
-            BlockType::Q4_0 => blocks.for_each(|(b, v)| small_blocks::q4_0(b, v)),
-            BlockType::Q4_1 => blocks.for_each(|(b, v)| small_blocks::q4_1(b, v)),
-            BlockType::Q5_0 => blocks.for_each(|(b, v)| small_blocks::q5_0(b, v)),
-            BlockType::Q5_1 => blocks.for_each(|(b, v)| small_blocks::q5_1(b, v)),
-            BlockType::Q8_0 => blocks.for_each(|(b, v)| small_blocks::q8_0(b, v)),
-            BlockType::Q4K => blocks.for_each(|(b, v)| k_blocks::q4_k(b, v)),
-            BlockType::Q5K => blocks.for_each(|(b, v)| k_blocks::q5_k(b, v)),
-            BlockType::Q6K => blocks.for_each(|(b, v)| k_blocks::q6_k(b, v)),
-        }
+        simd::dispatch(
+            #[inline(always)]
+            || self.expand(bytes, values),
+        );
         Ok(())
+    }
+
+    /// [`BlockType::dequantise`] with the lengths checked.
+    #[inline(always)]
+    fn expand(self, bytes: &[u8], values: &mut [f32]) {
+        // A loop, not `for_each`: what is called with a closure need not be inlined, and so not compiled for the machine.
+        macro_rules! each_block {
+            ($expand:path) => {
+                for (block, to) in
+                    bytes.chunks_exact(self.block_bytes()).zip(values.chunks_exact_mut(self.block_values()))
+                {
+                    $expand(block, to)
+                }
+            };
+        }
+        match self {
+            BlockType::F32 => each_block!(small_blocks::f32),
+            BlockType::F16 => each_block!(small_blocks::f16),
+            BlockType::BF16 => each_block!(small_blocks::bf16),
+            BlockType::Q4_0 => each_block!(small_blocks::q4_0),
+            BlockType::Q4_1 => each_block!(small_blocks::q4_1),
+            BlockType::Q5_0 => each_block!(small_blocks::q5_0),
+            BlockType::Q5_1 => each_block!(small_blocks::q5_1),
+            BlockType::Q8_0 => each_block!(small_blocks::q8_0),
+            BlockType::Q4K => each_block!(k_blocks::q4_k),
+            BlockType::Q5K => each_block!(k_blocks::q5_k),
+            BlockType::Q6K => each_block!(k_blocks::q6_k),
+        }
     }
 
     /// Whether [`BlockType::quantise`] can write it.

@@ -15,6 +15,21 @@ pub(super) fn f16_at(block: &[u8], at: usize) -> f32 {
 }
 
 #[inline(always)]
+pub(super) fn f32(block: &[u8], values: &mut [f32]) {
+    values[0] = f32::from_le_bytes([block[0], block[1], block[2], block[3]]);
+}
+
+#[inline(always)]
+pub(super) fn f16(block: &[u8], values: &mut [f32]) {
+    values[0] = f16_at(block, 0);
+}
+
+#[inline(always)]
+pub(super) fn bf16(block: &[u8], values: &mut [f32]) {
+    values[0] = f32::from_bits(u32::from_le_bytes([0, 0, block[0], block[1]]));
+}
+
+#[inline(always)]
 fn fifth_bits(block: &[u8], at: usize) -> u32 {
     u32::from_le_bytes([block[at], block[at + 1], block[at + 2], block[at + 3]])
 }
@@ -29,26 +44,31 @@ fn nibbles(quants: &[u8], values: &mut [f32], f: impl Fn(usize, u8) -> f32) {
     }
 }
 
+#[inline(always)]
 pub(super) fn q4_0(block: &[u8], values: &mut [f32]) {
     let d = f16_at(block, 0);
     nibbles(&block[2..], values, |_, q| d * (q as i32 - 8) as f32);
 }
 
+#[inline(always)]
 pub(super) fn q4_1(block: &[u8], values: &mut [f32]) {
     let (d, m) = (f16_at(block, 0), f16_at(block, 2));
     nibbles(&block[4..], values, |_, q| d * q as f32 + m);
 }
 
+#[inline(always)]
 pub(super) fn q5_0(block: &[u8], values: &mut [f32]) {
     let (d, fifth) = (f16_at(block, 0), fifth_bits(block, 2));
     nibbles(&block[6..], values, |i, q| d * ((q as u32 | ((fifth >> i) & 1) << 4) as i32 - 16) as f32);
 }
 
+#[inline(always)]
 pub(super) fn q5_1(block: &[u8], values: &mut [f32]) {
     let (d, m, fifth) = (f16_at(block, 0), f16_at(block, 2), fifth_bits(block, 4));
     nibbles(&block[8..], values, |i, q| d * (q as u32 | ((fifth >> i) & 1) << 4) as f32 + m);
 }
 
+#[inline(always)]
 pub(super) fn q8_0(block: &[u8], values: &mut [f32]) {
     let d = f16_at(block, 0);
     for (value, q) in values.iter_mut().zip(&block[2..34]) {

@@ -40,7 +40,7 @@ impl Lanes for Neon {
         unsafe {
             let mut out = [vdupq_n_f32(0.0); 4];
             for (i, v) in out.iter_mut().enumerate() {
-                *v = vreinterpretq_f32_u32(vshll_n_u16::<16>(vld1_u16(from.add(4 * i))));
+                *v = vreinterpretq_f32_u32(vshlq_n_u32::<16>(vmovl_u16(vld1_u16(from.add(4 * i)))));
             }
             out
         }
