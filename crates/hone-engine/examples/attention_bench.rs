@@ -1,12 +1,13 @@
 //! Times attention, forward and backward, at the shapes of a training step and of generation.
 //!
-//! Run: `cargo run --release -p hone-engine --example attention_bench [f32|bf16]`. Prints the best of several rounds in
-//! milliseconds: wall time, and CPU time of the whole process, which is what to compare on a busy machine.
+//! Run: `cargo run --release -p hone-engine --example attention_bench [f32|bf16] [SHAPE [ROUNDS]]`. Prints the
+//! best of several rounds in milliseconds: wall time, and CPU time of the whole process, which is what to compare on a
+//! busy machine. `HONE_CPU` holds it to a lower instruction set.
 
 use std::time::Instant;
 
 use hone_engine::ops::{AttentionSpec, CacheLane, Segment, attention, cached_attention};
-use hone_engine::{DType, Gradients, ParamId, Tape, Tensor, Var, pool};
+use hone_engine::{DType, Gradients, Tape, Tensor, pool};
 
 fn numbers(shape: [usize; 2], dtype: DType, seed: u32) -> Tensor {
     let mut state = seed | 1;
@@ -48,15 +49,18 @@ fn training(name: &str, segments: usize, len: usize, dtype: DType, rounds: usize
     };
     let tokens = segments * len;
     let segments: Vec<Segment> = (0..segments).map(|i| Segment { start: i * len, len, parent: None }).collect();
-    let param = |id, width, seed| Var::param(ParamId(id), numbers([tokens, width], dtype, seed));
-    let (q, k, v) = (param(0, 576, 1), param(1, 192, 2), param(2, 192, 3));
+    let [q, k, v] = [(576, 1), (192, 2), (192, 3)].map(|(width, seed)| numbers([tokens, width], dtype, seed));
     let gradient = numbers([tokens, 576], dtype, 4);
+    let run = |tape: &Tape| {
+        let [q, k, v] = [&q, &k, &v].map(|x| tape.input(x.clone()));
+        attention(tape, &q, &k, &v, &segments, &spec, None)
+    };
     let forward = best(rounds, || {
-        attention(&Tape::off(), &q, &k, &v, &segments, &spec, None);
+        run(&Tape::off());
     });
     let both = best(rounds, || {
         let tape = Tape::recording();
-        let out = attention(&tape, &q, &k, &v, &segments, &spec, None);
+        let out = run(&tape);
         tape.backward(&out, gradient.clone(), &mut Gradients::new());
     });
     println!(
@@ -93,10 +97,18 @@ fn main() {
     };
     for dtype in dtypes {
         println!("{dtype}, 9/3 heads of 64, {} threads", rayon::current_num_threads());
-        training("4 x 256", 4, 256, dtype, 30);
-        training("1 x 4096", 1, 4096, dtype, 4);
-        decoding(16, 2048, dtype, 20);
-        decoding(16, 200, dtype, 50);
+        let wanted = |name: &str| std::env::args().nth(2).is_none_or(|shape| name.contains(&shape));
+        let rounds = |default| std::env::args().nth(3).map_or(default, |n| n.parse().expect("a number of rounds"));
+        for (name, segments, len, default) in [("4 x 256", 4, 256, 30), ("1 x 4096", 1, 4096, 4)] {
+            if wanted(name) {
+                training(name, segments, len, dtype, rounds(default));
+            }
+        }
+        for (lanes, past, default) in [(16, 2048, 20), (16, 200, 50)] {
+            if wanted(&format!("decode {past}")) {
+                decoding(lanes, past, dtype, rounds(default));
+            }
+        }
     }
     let stats = pool::stats();
     println!("memory: peak {} MiB in tensors", stats.peak >> 20);

@@ -33,7 +33,7 @@ static CONFIG: TileConfig = TileConfig {
 ///
 /// # Safety
 /// The level [`crate::cpu::Level::Amx`] must be available.
-pub(super) unsafe fn configure() {
+pub(crate) unsafe fn configure() {
     // SAFETY: the processor has AMX and the system lent it; the configuration is 64 bytes.
     unsafe { asm!("ldtilecfg [{}]", in(reg) &raw const CONFIG, options(nostack, readonly)) }
 }
@@ -42,7 +42,7 @@ pub(super) unsafe fn configure() {
 ///
 /// # Safety
 /// As [`configure`].
-pub(super) unsafe fn release() {
+pub(crate) unsafe fn release() {
     // SAFETY: as above.
     unsafe { asm!("tilerelease", options(nostack, nomem)) }
 }

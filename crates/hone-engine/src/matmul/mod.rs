@@ -12,7 +12,7 @@
 //! Two bf16 sides are multiplied as bf16; if either is `f32`, as `f32`. Blocks of GGUF take the type of the other side.
 
 #[cfg(target_arch = "x86_64")]
-mod amx;
+pub(crate) mod amx;
 mod blocked;
 mod kernel;
 mod lanes;

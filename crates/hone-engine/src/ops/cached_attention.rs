@@ -3,7 +3,7 @@
 //! A lane is a sequence whose keys lie in its slot of the cache; everything else is [`super::attention()`], with the same
 //! blocks of keys, so the numbers are the same to the bit.
 
-use super::attention::{AttentionSpec, EngineKind, Sequence, attend};
+use super::attention::{AttentionSpec, Sequence, attend, best};
 use crate::tensor::Tensor;
 
 /// One sequence's new tokens and its place in the cache.
@@ -60,5 +60,5 @@ pub fn cached_attention(
     };
     let sequences: Vec<Sequence> = lanes.iter().map(sequence).collect();
     let spec = AttentionSpec { causal: true, ..spec.clone() };
-    attend(EngineKind::best(q.dtype()), q, keys, values, &sequences, &spec, None, None)
+    attend(best(q.dtype()), q, keys, values, &sequences, &spec, None, None)
 }

@@ -10,14 +10,15 @@
 
 use rayon::prelude::*;
 
+use crate::cpu::Level;
 use crate::dtype::Element;
 use crate::simd;
 
 use super::AttentionSpec;
-use super::engine::{Engine, EngineKind, Product, Work, run};
+use super::engine::{Engine, Product, Work, run};
 use super::keys::{BlockLayout, KeyStream, KeysValues, Pass};
-use super::pack::{Scratch, pack_row, pair_rows, take, transpose};
-use super::passes::{RowStatistics, Scores, mask, softmax_gradient};
+use super::pack::{Scratch, copy_heads, pack_heads, pair_rows, sums_to_rows, take, transpose};
+use super::passes::{RowStatistics, Scores, mask, row_dots, softmax_gradient};
 use super::plan::{Geometry, KEY_BLOCK, Sequence, Tile};
 use super::shaping::{Bias, Shaping};
 use super::shared::Shared;
@@ -29,7 +30,7 @@ const MAX_LANES: usize = 4;
 
 /// What the backward pass reads and writes.
 pub(super) struct Backward<'a, T> {
-    pub kind: EngineKind,
+    pub level: Level,
     pub spec: &'a AttentionSpec,
     pub sequences: &'a [Sequence],
     /// `[tokens, query_heads * head_dim]`, as `out` and its gradient.
@@ -52,7 +53,7 @@ pub(super) struct Backward<'a, T> {
 
 /// What the tasks share.
 struct Job<'a, T> {
-    kind: EngineKind,
+    level: Level,
     spec: &'a AttentionSpec,
     geometry: Geometry,
     layout: BlockLayout,
@@ -71,9 +72,9 @@ struct Job<'a, T> {
 impl<T: Element> Backward<'_, T> {
     /// Computes all gradients.
     pub fn run(self) {
-        let geometry = Geometry::new(self.spec, self.kind, true);
+        let geometry = Geometry::new(self.spec, self.level, T::DTYPE, true);
         let job = Job {
-            kind: self.kind,
+            level: self.level,
             spec: self.spec,
             geometry,
             layout: BlockLayout::new(&geometry, Pass::Backward),
@@ -162,7 +163,7 @@ impl<T: Element> Job<'_, T> {
 
     /// Writes `dk` and `dv` to the rows they belong to.
     fn write_keys(&self, mut sums: KeyGradients, rows: impl Iterator<Item = std::ops::Range<usize>>, head: usize) {
-        let Geometry { head_dim, width, key_value_heads, .. } = self.geometry;
+        let (Geometry { head_dim, width, key_value_heads, .. }, scale) = (self.geometry, self.spec.scale);
         let (dk, dv) = sums.halves();
         simd::dispatch(
             #[inline(always)]
@@ -173,9 +174,7 @@ impl<T: Element> Job<'_, T> {
                     let (to_dk, to_dv) = unsafe {
                         (self.key_gradient.slice(at..at + head_dim), self.value_gradient.slice(at..at + head_dim))
                     };
-                    for (to, dk) in to_dk.iter_mut().zip(dk) {
-                        *to = T::rounded(dk * self.spec.scale);
-                    }
+                    write_scaled(to_dk, &dk[..head_dim], scale);
                     simd::convert(to_dv, &dv[..head_dim]);
                 }
             },
@@ -184,16 +183,16 @@ impl<T: Element> Job<'_, T> {
 
     /// All gradients through one sequence's queries: writes `dq`, returns `dk` and `dv`.
     fn sequence(&self, sequence: &Sequence, head: usize) -> KeyGradients {
-        let (geometry, kind) = (&self.geometry, self.kind);
+        let (geometry, level) = (&self.geometry, self.level);
         let mut sums = KeyGradients::new(sequence.keys, geometry.width);
         let keys = KeyStream { source: self.keys_values, sequence, head, geometry, layout: self.layout };
-        let packed = keys.pack(kind);
+        let packed = keys.pack(level);
         let packed = packed.as_units();
         let (dk, dv) = sums.halves();
         let (dk, dv) = (&Shared::new(dk), &Shared::new(dv));
         let lanes = (sequence.keys / LANE_KEYS).clamp(1, MAX_LANES);
         if lanes == 1 {
-            run(kind, Lane { job: self, sequence, head, packed, dk, dv, lane: 0, lanes, partial: None });
+            run(level, Lane { job: self, sequence, head, packed, dk, dv, lane: 0, lanes, partial: None });
             return sums;
         }
         let tile = geometry.tile_queries * geometry.width;
@@ -201,12 +200,12 @@ impl<T: Element> Job<'_, T> {
         let mut partial = Scratch::new(lanes * tiles * tile);
         let partial: &mut [f32] = bytemuck::cast_slice_mut(partial.units());
         partial.par_chunks_mut(tiles * tile).enumerate().for_each(|(lane, partial)| {
-            run(kind, Lane { job: self, sequence, head, packed, dk, dv, lane, lanes, partial: Some(partial) });
+            run(level, Lane { job: self, sequence, head, packed, dk, dv, lane, lanes, partial: Some(partial) });
         });
         let partial: &[f32] = partial;
         (0..tiles).into_par_iter().for_each(|index| {
             let parts = |lane: usize| &partial[(lane * tiles + index) * tile..][..tile];
-            run(kind, SumLanes { job: self, sequence, head, index, lanes, parts });
+            run(level, SumLanes { job: self, sequence, head, index, lanes, parts });
         });
         sums
     }
@@ -217,23 +216,37 @@ impl<T: Element> Job<'_, T> {
         ((sequence.query_row + query) * key_value_heads + head) * group
     }
 
-    /// Writes `dq` of a tile from its transpose, `[width, queries]`.
+    /// Writes `dq` of a tile from its transpose, `[width, queries]`. `rows` holds a tile, `factors` a row of it.
     #[inline(always)]
-    fn write_queries(&self, sequence: &Sequence, head: usize, tile: &Tile, sums: &[f32], rows: &mut [f32]) {
+    fn write_queries<E: Engine>(
+        &self,
+        engine: E,
+        (sequence, head): (&Sequence, usize),
+        tile: &Tile,
+        sums: &mut [f32],
+        rows: &mut [f32],
+        factors: &mut [f32],
+    ) {
         let Geometry { head_dim, width, group, .. } = self.geometry;
         let rows: &mut [u32] = bytemuck::cast_slice_mut(rows);
-        transpose(rows, width, bytemuck::cast_slice(sums), tile.padded, width, tile.padded);
-        let rows: &[f32] = bytemuck::cast_slice(rows);
-        for (token, rows) in rows.chunks_exact(group * width).take(tile.tokens).enumerate() {
+        let factors = &mut factors[..tile.padded];
+        factors.fill(self.spec.scale);
+        sums_to_rows::<T, E>(engine, rows, sums, factors, width);
+        let rows: &[T] = bytemuck::cast_slice(rows);
+        for token in 0..tile.tokens {
             let at = self.place(sequence, tile.first + token, head) * head_dim;
             // SAFETY: a token's heads of one group belong to one tile.
             let to = unsafe { self.query_gradient.slice(at..at + group * head_dim) };
-            for (to, row) in to.chunks_exact_mut(head_dim).zip(rows.chunks_exact(width)) {
-                for (to, v) in to.iter_mut().zip(row) {
-                    *to = T::rounded(v * self.spec.scale);
-                }
-            }
+            copy_heads(to, &rows[token * group * width..], head_dim, width);
         }
+    }
+}
+
+/// `to = scale * from`, rounded.
+#[inline(always)]
+fn write_scaled<T: Element>(to: &mut [T], from: &[f32], scale: f32) {
+    for (to, from) in to.iter_mut().zip(from) {
+        *to = T::rounded(scale * from);
     }
 }
 
@@ -318,7 +331,7 @@ impl<T: Element> Lane<'_, T> {
         let (width, units) = (geometry.width, geometry.width_units());
         let tile = Tile::new(index, sequence, geometry, job.spec, memory.first_seen, memory.last_seen);
         let columns = tile.padded;
-        self.pack_queries::<E>(&tile, memory);
+        self.pack_queries(engine, &tile, memory);
         let queries = pair_rows::<E>(memory.paired, memory.natural, columns, width);
         let gradients = pair_rows::<E>(memory.gradient_paired, memory.gradient_natural, columns, width);
         let shaping = Shaping::new(job.spec, job.bias, sequence, &tile, geometry, self.head);
@@ -400,37 +413,35 @@ impl<T: Element> Lane<'_, T> {
             Some(partial) => {
                 partial[index * geometry.tile_queries * width..][..columns * width].copy_from_slice(sums);
             }
-            None => job.write_queries(sequence, self.head, &tile, sums, memory.scores),
+            None => job.write_queries(engine, (sequence, self.head), &tile, sums, memory.scores, memory.delta),
         }
     }
 
     /// Operands and statistics of the tile's queries.
     #[inline(always)]
-    fn pack_queries<E: Engine>(&self, tile: &Tile, memory: &mut Memory) {
-        let Geometry { head_dim, group, .. } = self.job.geometry;
-        let units = self.job.geometry.width_units();
-        memory.log_sum.fill(0.0);
-        memory.delta.fill(0.0);
-        let used = ..tile.padded * units;
-        let mut rows = memory.natural[used].chunks_exact_mut(units);
-        let mut gradient_rows = memory.gradient_natural[used].chunks_exact_mut(units);
+    fn pack_queries<E: Engine>(&self, engine: E, tile: &Tile, memory: &mut Memory) {
+        let (job, Geometry { head_dim, group, .. }) = (self.job, self.job.geometry);
+        let (units, columns) = (job.geometry.width_units(), tile.padded);
+        // The output is needed for a moment only: it takes the place of the scores to come.
+        let out: &mut [u32] = bytemuck::cast_slice_mut(memory.scores);
         for token in 0..tile.tokens {
-            let at = self.job.place(self.sequence, tile.first + token, self.head);
-            memory.log_sum[token * group..][..group].copy_from_slice(&self.job.log_sum[at..at + group]);
-            for head in 0..group {
-                let values = (at + head) * head_dim..(at + head + 1) * head_dim;
-                let gradient = &self.job.out_gradient[values.clone()];
-                memory.delta[token * group + head] = simd::dot(gradient, &self.job.out[values.clone()]);
-                if let (Some(to), Some(to_gradient)) = (rows.next(), gradient_rows.next()) {
-                    pack_row::<T, E>(to, &self.job.queries[values]);
-                    pack_row::<T, E>(to_gradient, gradient);
-                }
-            }
+            let at = job.place(self.sequence, tile.first + token, self.head);
+            memory.log_sum[token * group..][..group].copy_from_slice(&job.log_sum[at..at + group]);
+            let from = at * head_dim..(at + group) * head_dim;
+            let to = token * group * units..(token + 1) * group * units;
+            pack_heads::<T, E>(&mut memory.natural[to.clone()], &job.queries[from.clone()], head_dim, units);
+            let gradient = &mut memory.gradient_natural[to.clone()];
+            pack_heads::<T, E>(gradient, &job.out_gradient[from.clone()], head_dim, units);
+            pack_heads::<T, E>(&mut out[to], &job.out[from], head_dim, units);
         }
-        rows.for_each(|to| to.fill(0));
-        gradient_rows.for_each(|to| to.fill(0));
-        transpose(memory.transposed, tile.padded, memory.natural, units, tile.padded, units);
-        transpose(memory.gradient_transposed, tile.padded, memory.gradient_natural, units, tile.padded, units);
+        // Padding adds nothing to any gradient: its queries, their gradients and their statistics are zeros.
+        memory.natural[tile.queries * units..columns * units].fill(0);
+        memory.gradient_natural[tile.queries * units..columns * units].fill(0);
+        memory.log_sum[tile.queries..columns].fill(0.0);
+        memory.delta[tile.queries..columns].fill(0.0);
+        row_dots(engine, &mut memory.delta[..tile.queries], memory.gradient_natural, out, units);
+        transpose(memory.transposed, columns, memory.natural, units, columns, units);
+        transpose(memory.gradient_transposed, columns, memory.gradient_natural, units, columns, units);
     }
 }
 
@@ -446,7 +457,7 @@ struct SumLanes<'a, T, P> {
 
 impl<'a, T: Element, P: Fn(usize) -> &'a [f32]> Work for SumLanes<'a, T, P> {
     #[inline(always)]
-    fn run<E: Engine>(self, _engine: E) {
+    fn run<E: Engine>(self, engine: E) {
         let geometry = &self.job.geometry;
         let rows = geometry.tile_queries;
         let mut scratch = Scratch::new(2 * rows * geometry.width + 2 * rows);
@@ -458,6 +469,6 @@ impl<'a, T: Element, P: Fn(usize) -> &'a [f32]> Work for SumLanes<'a, T, P> {
         for lane in 1..self.lanes {
             simd::add_scaled(sums, 1.0, &(self.parts)(lane)[..sums.len()]);
         }
-        self.job.write_queries(self.sequence, self.head, &tile, sums, rest);
+        self.job.write_queries(engine, (self.sequence, self.head), &tile, sums, rest, first_seen);
     }
 }

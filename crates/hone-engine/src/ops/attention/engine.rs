@@ -10,6 +10,7 @@
 
 use pulp::{Arch, Simd, WithSimd};
 
+use crate::cpu::{self, Level};
 use crate::dtype::DType;
 
 #[cfg(target_arch = "x86_64")]
@@ -62,65 +63,50 @@ pub(super) trait Work {
     fn run<E: Engine>(self, engine: E);
 }
 
-/// The engines there are.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(in crate::ops) enum EngineKind {
-    /// `f32` operands and fused multiply-add, on any machine.
-    Wide,
-    /// `bf16` pairs by AVX-512 BF16.
-    #[cfg(target_arch = "x86_64")]
-    Avx512Bf16,
-    /// `bf16` pairs by AMX tiles.
-    #[cfg(target_arch = "x86_64")]
-    Amx,
+/// The level of instructions attention uses for tensors of `dtype`: with `f32`, engines of `bf16` pairs are passed over.
+pub(in crate::ops) fn best(dtype: DType) -> Level {
+    let level = cpu::level();
+    if dtype == DType::BF16 || pair(level) == 1 { level } else { Level::Avx512 }
 }
 
-impl EngineKind {
-    /// The fastest engine of this machine for tensors of `dtype`.
-    pub fn best(dtype: DType) -> EngineKind {
-        EngineKind::available(dtype)[0]
-    }
+/// [`Engine::PAIR`] of the engine of a level.
+pub(super) fn pair(level: Level) -> usize {
+    if matches!(level, Level::Amx | Level::Avx512Bf16) { 2 } else { 1 }
+}
 
-    /// The engines of this machine for tensors of `dtype`, the fastest first.
-    pub fn available(dtype: DType) -> Vec<EngineKind> {
-        let mut kinds = Vec::new();
-        #[cfg(target_arch = "x86_64")]
-        if dtype == DType::BF16 {
-            if amx::token().is_some() {
-                kinds.push(EngineKind::Amx);
-            }
-            if avx512_bf16::token().is_some() {
-                kinds.push(EngineKind::Avx512Bf16);
-            }
+/// Runs `work` on the engine of a level that this machine has.
+pub(super) fn run(level: Level, work: impl Work) {
+    #[cfg(target_arch = "x86_64")]
+    {
+        use pulp::x86::{V3, V4};
+        match (level, V4::try_new(), V3::try_new()) {
+            (Level::Amx, Some(simd), _) => return amx::run(simd, work),
+            (Level::Avx512Bf16, Some(simd), _) => return avx512_bf16::run(simd, work),
+            (Level::Avx512, Some(simd), _) => return Simd::vectorize(simd, Wide(work)),
+            (Level::Avx2, _, Some(simd)) => return Simd::vectorize(simd, Wide(work)),
+            _ => {}
         }
-        let _ = dtype;
-        kinds.push(EngineKind::Wide);
-        kinds
     }
-
-    /// [`Engine::PAIR`] of the engine.
-    pub fn pair(self) -> usize {
-        if self == EngineKind::Wide { 1 } else { 2 }
+    match level {
+        Level::Neon => Arch::new().dispatch(Wide(work)),
+        _ => Simd::vectorize(pulp::Scalar, Wide(work)),
     }
 }
 
-/// Runs `work` on an engine of [`EngineKind::available`].
-pub(super) fn run(kind: EngineKind, work: impl Work) {
-    struct Wide<W>(W);
-    impl<W: Work> WithSimd for Wide<W> {
-        type Output = ();
-        #[inline(always)]
-        fn with_simd<S: Simd>(self, simd: S) {
-            self.0.run(wide::Wide(simd));
-        }
+struct Wide<W>(W);
+
+impl<W: Work> WithSimd for Wide<W> {
+    type Output = ();
+    #[inline(always)]
+    fn with_simd<S: Simd>(self, simd: S) {
+        self.0.run(wide::Wide(simd));
     }
-    match kind {
-        EngineKind::Wide => Arch::new().dispatch(Wide(work)),
-        #[cfg(target_arch = "x86_64")]
-        EngineKind::Avx512Bf16 => avx512_bf16::run(work),
-        #[cfg(target_arch = "x86_64")]
-        EngineKind::Amx => amx::run(work),
-    }
+}
+
+/// The levels attention has an engine for on this machine, for tensors of `dtype`, best first.
+#[cfg(test)]
+pub(super) fn available(dtype: DType) -> Vec<Level> {
+    cpu::available().iter().copied().filter(|l| dtype == DType::BF16 || pair(*l) == 1).collect()
 }
 
 #[cfg(test)]
@@ -148,10 +134,8 @@ mod tests {
 
     #[test]
     fn every_engine_multiplies_tiles() {
-        let kinds = EngineKind::available(DType::BF16);
-        eprintln!("engines of this machine: {kinds:?}");
-        for kind in kinds {
-            let pair = kind.pair();
+        for kind in available(DType::BF16) {
+            let pair = pair(kind);
             for (m, n, units, add) in
                 [(16, 16, 16, false), (64, 64, 32, true), (48, 112, 64, true), (32, 80, 48, false)]
             {

@@ -5,13 +5,14 @@ use std::ops::Range;
 
 use rayon::prelude::*;
 
+use crate::cpu::Level;
 use crate::dtype::Element;
 use crate::simd;
 
 use super::AttentionSpec;
-use super::engine::{Engine, EngineKind, Product, Work, run};
+use super::engine::{Engine, Product, Work, run};
 use super::keys::{BlockLayout, KeyStream, KeysValues, Pass};
-use super::pack::{Scratch, pack_row, take, transpose};
+use super::pack::{Scratch, pack_heads, copy_heads, sums_to_rows, take, transpose};
 use super::passes::{Scores, Softmax, mask, scale_columns, softmax};
 use super::plan::{Geometry, KEY_BLOCK, Sequence, Tile};
 use super::shaping::{Bias, Shaping};
@@ -22,7 +23,7 @@ const TASK_BLOCKS: usize = 32;
 
 /// What the forward pass reads and writes.
 pub(super) struct Forward<'a, T> {
-    pub kind: EngineKind,
+    pub level: Level,
     pub spec: &'a AttentionSpec,
     pub sequences: &'a [Sequence],
     /// `[tokens, query_heads * head_dim]`.
@@ -39,9 +40,9 @@ pub(super) struct Forward<'a, T> {
 impl<T: Element> Forward<'_, T> {
     /// Computes attention of every query.
     pub fn run(self) {
-        let geometry = Geometry::new(self.spec, self.kind, false);
+        let geometry = Geometry::new(self.spec, self.level, T::DTYPE, false);
         let layout = BlockLayout::new(&geometry, Pass::Forward);
-        let (queries, spec, kind, bias) = (self.queries, self.spec, self.kind, self.bias);
+        let (queries, spec, level, bias) = (self.queries, self.spec, self.level, self.bias);
         let out = Shared::new(self.out);
         let log_sum = self.log_sum.map(Shared::new);
         let (out, log_sum) = (&out, log_sum.as_ref());
@@ -60,13 +61,13 @@ impl<T: Element> Forward<'_, T> {
             let stream = |packed, tiles| Stream { spec, keys: &keys, queries, packed, bias, out, log_sum, tiles };
             // A block that is used once is packed where it is used, while it is in the cache.
             if tiles <= 1 {
-                return run(kind, stream(None, 0..tiles));
+                return run(level, stream(None, 0..tiles));
             }
-            let packed = keys.pack(kind);
+            let packed = keys.pack(level);
             let together = (TASK_BLOCKS / sequence.blocks()).max(1);
             (0..tiles.div_ceil(together)).into_par_iter().for_each(|task| {
                 let tiles = task * together..((task + 1) * together).min(tiles);
-                run(kind, stream(Some(packed.as_units()), tiles));
+                run(level, stream(Some(packed.as_units()), tiles));
             });
         });
     }
@@ -204,14 +205,12 @@ impl<T: Element> Stream<'_, T> {
     fn pack_queries<E: Engine>(&self, tile: &Tile, memory: &mut Memory) {
         let geometry = self.keys.geometry;
         let units = geometry.width_units();
-        let mut rows = memory.natural.chunks_exact_mut(units).take(tile.padded);
         for token in 0..tile.tokens {
             let from = &self.queries[self.place(tile, token)..][..geometry.group * geometry.head_dim];
-            for (from, to) in from.chunks_exact(geometry.head_dim).zip(&mut rows) {
-                pack_row::<T, E>(to, from);
-            }
+            let to = &mut memory.natural[token * geometry.group * units..][..geometry.group * units];
+            pack_heads::<T, E>(to, from, geometry.head_dim, units);
         }
-        rows.for_each(|to| to.fill(0));
+        memory.natural[tile.queries * units..tile.padded * units].fill(0);
         transpose(memory.queries, tile.padded, memory.natural, units, tile.padded, units);
     }
 
@@ -228,28 +227,27 @@ impl<T: Element> Stream<'_, T> {
     fn finish<E: Engine>(&self, engine: E, tile: &Tile, memory: &mut Memory) {
         let geometry = self.keys.geometry;
         let (width, columns) = (geometry.width, tile.padded);
-        for (inverse, sum) in memory.correction.iter_mut().zip(&*memory.sum) {
+        for (inverse, sum) in memory.correction[..columns].iter_mut().zip(&*memory.sum) {
             // A query whose scores are all negative infinity attends to nothing.
             *inverse = if *sum == 0.0 { 0.0 } else { 1.0 / sum };
         }
-        scale_columns(engine.simd(), memory.sums, width, &memory.correction[..columns]);
         let rows: &mut [u32] = bytemuck::cast_slice_mut(memory.scores);
-        transpose(rows, width, bytemuck::cast_slice(memory.sums), columns, width, columns);
-        let rows: &[f32] = bytemuck::cast_slice(rows);
-        for (token, rows) in rows.chunks_exact(geometry.group * width).take(tile.tokens).enumerate() {
-            let len = geometry.group * geometry.head_dim;
+        sums_to_rows::<T, E>(engine, rows, memory.sums, &memory.correction[..columns], width);
+        let rows: &[T] = bytemuck::cast_slice(rows);
+        let len = geometry.group * geometry.head_dim;
+        for token in 0..tile.tokens {
+            let at = self.place(tile, token);
             // SAFETY: a token's heads of one group belong to one tile.
-            let out = unsafe { self.out.slice(self.place(tile, token)..self.place(tile, token) + len) };
-            for (out, row) in out.chunks_exact_mut(geometry.head_dim).zip(rows.chunks_exact(width)) {
-                simd::convert(out, &row[..geometry.head_dim]);
-            }
+            let out = unsafe { self.out.slice(at..at + len) };
+            copy_heads(out, &rows[token * geometry.group * width..], geometry.head_dim, width);
         }
         let Some(log_sum) = self.log_sum else { return };
-        for ((log, max), sum) in memory.correction.iter_mut().zip(&*memory.max).zip(&*memory.sum) {
+        for ((log, max), sum) in memory.correction[..columns].iter_mut().zip(&*memory.max).zip(&*memory.sum) {
             *log = if *sum == 0.0 { f32::INFINITY } else { max + simd::log2(*sum) };
         }
-        for (token, logs) in memory.correction.chunks_exact(geometry.group).take(tile.tokens).enumerate() {
+        for token in 0..tile.tokens {
             let at = self.place(tile, token) / geometry.head_dim;
+            let logs = &memory.correction[token * geometry.group..][..geometry.group];
             // SAFETY: as above.
             unsafe { log_sum.slice(at..at + geometry.group) }.copy_from_slice(logs);
         }

@@ -4,9 +4,10 @@ use std::ops::Range;
 
 use rayon::prelude::*;
 
+use crate::cpu::Level;
 use crate::dtype::Element;
 
-use super::engine::{Engine, EngineKind, Work, run};
+use super::engine::{Engine, Work, run};
 use super::pack::{Scratch, pack_row, take, transpose_rows};
 use super::plan::{Geometry, KEY_BLOCK, Sequence};
 
@@ -120,11 +121,11 @@ impl<T: Element> KeyStream<'_, T> {
     }
 
     /// All blocks, packed in parallel.
-    pub fn pack(&self, kind: EngineKind) -> Scratch {
+    pub fn pack(&self, level: Level) -> Scratch {
         let mut packed = Scratch::new(self.sequence.blocks() * self.layout.units());
         let task = TASK_BLOCKS * self.layout.units();
         packed.units().par_chunks_mut(task).enumerate().for_each(|(task, to)| {
-            run(kind, PackBlocks { stream: self, first: task * TASK_BLOCKS, to });
+            run(level, PackBlocks { stream: self, first: task * TASK_BLOCKS, to });
         });
         packed
     }

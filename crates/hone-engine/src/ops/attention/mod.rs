@@ -20,6 +20,7 @@ mod shared;
 #[cfg(test)]
 mod tests;
 
+use crate::cpu::Level;
 use crate::dtype::DType;
 use crate::tape::{Tape, Var};
 use crate::tensor::Tensor;
@@ -30,7 +31,7 @@ use keys::KeysValues;
 use plan::sequences;
 use shaping::Bias;
 
-pub(super) use engine::EngineKind;
+pub(super) use engine::best;
 pub(super) use plan::Sequence;
 pub use probabilities::attention_probabilities;
 
@@ -102,12 +103,12 @@ pub fn attention(
     spec: &AttentionSpec,
     bias: Option<&Var>,
 ) -> Var {
-    attention_on(EngineKind::best(q.value.dtype()), tape, q, k, v, segments, spec, bias)
+    attention_on(best(q.value.dtype()), tape, q, k, v, segments, spec, bias)
 }
 
 #[allow(clippy::too_many_arguments)]
 fn attention_on(
-    kind: EngineKind,
+    level: Level,
     tape: &Tape,
     q: &Var,
     k: &Var,
@@ -128,7 +129,7 @@ fn attention_on(
     let records = tape.needs_grad(&inputs);
     let mut log_sum = records.then(|| Tensor::uninit([tokens, spec.query_heads], DType::F32));
     let bias_value = bias.map(|b| &b.value);
-    let out = attend(kind, &q.value, &k.value, &v.value, &sequences, spec, bias_value, log_sum.as_mut());
+    let out = attend(level, &q.value, &k.value, &v.value, &sequences, spec, bias_value, log_sum.as_mut());
     let Some(log_sum) = log_sum else { return Var::constant(out) };
     let (q, k, v, bias) = (q.clone(), k.clone(), v.clone(), bias.cloned());
     let (spec, saved) = (spec.clone(), out.clone());
@@ -141,7 +142,7 @@ fn attention_on(
         let trained_bias = bias.as_ref().filter(|b| b.needs_grad());
         let mut dbias = trained_bias.map(|b| Tensor::zeros(b.value.shape(), DType::F32));
         crate::dispatch_dtype!(dtype, T => Backward::<T> {
-            kind,
+            level,
             spec: &spec,
             sequences: &sequences,
             queries: q.value.as_slice(),
@@ -167,7 +168,7 @@ fn attention_on(
 /// The forward pass over sequences whose keys and values are rows of `k` and `v`.
 #[allow(clippy::too_many_arguments)]
 pub(super) fn attend(
-    kind: EngineKind,
+    level: Level,
     q: &Tensor,
     k: &Tensor,
     v: &Tensor,
@@ -178,7 +179,7 @@ pub(super) fn attend(
 ) -> Tensor {
     let mut out = Tensor::uninit(q.shape(), q.dtype());
     crate::dispatch_dtype!(q.dtype(), T => Forward::<T> {
-        kind,
+        level,
         spec,
         sequences,
         queries: q.as_slice(),

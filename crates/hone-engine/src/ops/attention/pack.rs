@@ -8,6 +8,7 @@ use crate::dtype::{DType, Element};
 use crate::tensor::Tensor;
 
 use super::engine::Engine;
+use super::passes::{scale_and_pair, scale_columns};
 
 /// Rows and columns a transposition handles at a time; every packed size is a multiple of it.
 pub(super) const BLOCK: usize = 16;
@@ -60,6 +61,47 @@ pub(super) fn pack_row<T: Element, E: Engine>(to: &mut [u32], from: &[T]) {
         }
         to[from.len()..].fill(0);
     }
+}
+
+/// Writes the rows of neighbouring heads of one token: `from` holds their values, `to` their rows.
+#[inline(always)]
+pub(super) fn pack_heads<T: Element, E: Engine>(to: &mut [u32], from: &[T], head_dim: usize, units: usize) {
+    if size_of::<T>() * E::PAIR == 4 && head_dim == units * E::PAIR {
+        return to.copy_from_slice(bytemuck::cast_slice(from));
+    }
+    for head in 0..from.len() / head_dim {
+        pack_row::<T, E>(&mut to[head * units..][..units], &from[head * head_dim..][..head_dim]);
+    }
+}
+
+/// Copies rows `width` wide to neighbouring heads of one token, without the padding.
+#[inline(always)]
+pub(super) fn copy_heads<T: Element>(to: &mut [T], rows: &[T], head_dim: usize, width: usize) {
+    if head_dim == width {
+        return to.copy_from_slice(&rows[..to.len()]);
+    }
+    for head in 0..to.len() / head_dim {
+        to[head * head_dim..][..head_dim].copy_from_slice(&rows[head * width..][..head_dim]);
+    }
+}
+
+/// Sums `[width, columns]` as rows of `T`, each multiplied by its factor: `rows` becomes `[columns, width]`, row by row
+/// in units of as many `T` as 32 bits hold. `sums` is used up.
+#[inline(always)]
+pub(super) fn sums_to_rows<T: Element, E: Engine>(
+    engine: E,
+    rows: &mut [u32],
+    sums: &mut [f32],
+    factors: &[f32],
+    width: usize,
+) {
+    let columns = factors.len();
+    let units = width * size_of::<T>() / 4;
+    match T::DTYPE {
+        DType::F32 => scale_columns(engine.simd(), sums, width, factors),
+        DType::BF16 => scale_and_pair(engine.simd(), sums, width, factors),
+    }
+    transpose(rows, units, bytemuck::cast_slice(sums), columns, units, columns);
 }
 
 /// Puts rows `i` and `j` of a natural tile into the units of one row as wide as the head, `i` in the lower halves.

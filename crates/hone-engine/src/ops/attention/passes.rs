@@ -23,8 +23,12 @@ const EXP2: [f32; 5] = [6.931_47e-1, 2.402_224_2e-1, 5.550_734e-2, 9.671_513e-3,
 /// `2^x` for `x` up to 126; exactly 0 from -127 downwards, exactly 1 for 0, NaN for NaN.
 #[inline(always)]
 fn exp2<S: Simd>(simd: S, x: S::f32s) -> S::f32s {
-    // The operand that may be NaN stands second: that is the one x86 returns.
-    let x = simd.max_f32s(simd.splat_f32s(-127.0), x);
+    let lowest = simd.splat_f32s(-127.0);
+    let x = match S::IS_SCALAR {
+        true => simd.select_f32s(simd.less_than_f32s(x, lowest), lowest, x),
+        // The operand that may be NaN stands second: that is the one x86 returns (Arm returns NaN in any case).
+        false => simd.max_f32s(lowest, x),
+    };
     let shifted = simd.add_f32s(x, simd.splat_f32s(ROUND));
     let f = simd.sub_f32s(x, simd.sub_f32s(shifted, simd.splat_f32s(ROUND)));
     let mut p = simd.splat_f32s(EXP2[4]);
@@ -43,6 +47,21 @@ fn pair<S: Simd>(simd: S, low: S::f32s, high: S::f32s) -> S::u32s {
     let high = simd.add_u32s(simd.transmute_u32s_f32s(high), half);
     let low = simd.wrapping_dyn_shr_u32s(low, simd.splat_u32s(16));
     simd.or_u32s(low, simd.and_u32s(high, simd.splat_u32s(0xffff_0000)))
+}
+
+/// As [`pair`], ties to even: for results. NaN stays NaN.
+#[inline(always)]
+fn pair_to_even<S: Simd>(simd: S, values: [S::f32s; 2]) -> S::u32s {
+    let mut halves = [simd.splat_u32s(0); 2];
+    for (half, value) in halves.iter_mut().zip(values) {
+        let bits = simd.transmute_u32s_f32s(value);
+        let odd = simd.and_u32s(simd.wrapping_dyn_shr_u32s(bits, simd.splat_u32s(16)), simd.splat_u32s(1));
+        let rounded = simd.add_u32s(bits, simd.add_u32s(odd, simd.splat_u32s(0x7fff)));
+        let is_number = simd.equal_f32s(value, value);
+        *half = simd.select_u32s(is_number, rounded, simd.splat_u32s(0x7fc0_0000));
+    }
+    let low = simd.wrapping_dyn_shr_u32s(halves[0], simd.splat_u32s(16));
+    simd.or_u32s(low, simd.and_u32s(halves[1], simd.splat_u32s(0xffff_0000)))
 }
 
 /// A tile `[keys, queries]` of `f32` scores, of which rows `rows` are in use.
@@ -193,6 +212,49 @@ pub(super) fn scale_columns<S: Simd>(simd: S, values: &mut [f32], rows: usize, f
         for (value, factor) in row.iter_mut().zip(factors) {
             *value = simd.mul_f32s(*value, *factor);
         }
+    }
+}
+
+/// As [`scale_columns`]; then rows `2 i` and `2 i + 1` become row `i` of `bf16` pairs, in place.
+#[inline(always)]
+pub(super) fn scale_and_pair<S: Simd>(simd: S, values: &mut [f32], rows: usize, factors: &[f32]) {
+    let (factors, rest) = S::as_simd_f32s(factors);
+    debug_assert!(rest.is_empty());
+    let (values, _) = S::as_mut_simd_f32s(values);
+    let vectors = factors.len();
+    assert!(values.len() >= rows * vectors);
+    for row in (0..rows).step_by(2) {
+        for (v, factor) in factors.iter().enumerate() {
+            let pair = [values[row * vectors + v], values[(row + 1) * vectors + v]];
+            let pair = [simd.mul_f32s(pair[0], *factor), simd.mul_f32s(pair[1], *factor)];
+            values[row / 2 * vectors + v] = simd.transmute_f32s_u32s(pair_to_even(simd, pair));
+        }
+    }
+}
+
+/// `out[row] = Σ a[row] b[row]` of natural tiles `units` wide.
+#[inline(always)]
+pub(super) fn row_dots<E: Engine>(engine: E, out: &mut [f32], a: &[u32], b: &[u32], units: usize) {
+    let simd = engine.simd();
+    let vectors = units / <E::Simd as Simd>::F32_LANES;
+    let (a, _) = E::Simd::as_simd_u32s(a);
+    let (b, _) = E::Simd::as_simd_u32s(b);
+    let high = simd.splat_u32s(0xffff_0000);
+    for (row, out) in out.iter_mut().enumerate() {
+        let mut sums = [simd.splat_f32s(0.0); 2];
+        for v in row * vectors..(row + 1) * vectors {
+            let (a, b) = (a[v], b[v]);
+            if E::PAIR == 1 {
+                sums[0] = simd.mul_add_f32s(simd.transmute_f32s_u32s(a), simd.transmute_f32s_u32s(b), sums[0]);
+                continue;
+            }
+            let upper = [simd.and_u32s(a, high), simd.and_u32s(b, high)].map(|v| simd.transmute_f32s_u32s(v));
+            sums[1] = simd.mul_add_f32s(upper[0], upper[1], sums[1]);
+            let shift = simd.splat_u32s(16);
+            let (a, b) = (simd.wrapping_dyn_shl_u32s(a, shift), simd.wrapping_dyn_shl_u32s(b, shift));
+            sums[0] = simd.mul_add_f32s(simd.transmute_f32s_u32s(a), simd.transmute_f32s_u32s(b), sums[0]);
+        }
+        *out = simd.reduce_sum_f32s(simd.add_f32s(sums[0], sums[1]));
     }
 }
 

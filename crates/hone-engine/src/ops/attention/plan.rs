@@ -6,7 +6,10 @@
 
 use std::ops::Range;
 
-use super::engine::EngineKind;
+use crate::cpu::Level;
+use crate::dtype::DType;
+
+use super::engine::pair;
 use super::{AttentionSpec, Segment};
 
 /// Positions in a block of keys.
@@ -102,16 +105,18 @@ pub(super) struct Geometry {
 }
 
 impl Geometry {
-    /// For a spec on an engine. `summed_queries`: products will sum over queries (backward).
-    pub fn new(spec: &AttentionSpec, engine: EngineKind, summed_queries: bool) -> Geometry {
-        let pair = engine.pair();
+    /// For a spec on the engine of a level. `summed_queries`: products will sum over queries (backward).
+    pub fn new(spec: &AttentionSpec, level: Level, dtype: DType, summed_queries: bool) -> Geometry {
+        let pair = pair(level);
+        // Operands come in 16 units; sums become rows of 16 units too, each two `bf16` or one `f32`.
+        let grain = 16 * pair.max(4 / dtype.size());
         let group = spec.query_heads / spec.key_value_heads;
         let tile_tokens = (TILE_QUERIES / group).max(1);
         // The gradient pass works on pairs of vectors, 16 lanes at most.
         let query_grain = if summed_queries { 32 } else { 16 };
         Geometry {
             head_dim: spec.head_dim,
-            width: spec.head_dim.next_multiple_of(16 * pair),
+            width: spec.head_dim.next_multiple_of(grain),
             key_value_heads: spec.key_value_heads,
             group,
             pair,
@@ -176,10 +181,11 @@ impl Tile {
         let tokens = geometry.tile_tokens.min(sequence.queries - first);
         let queries = tokens * geometry.group;
         let padded = queries.next_multiple_of(geometry.query_grain);
-        for i in 0..padded {
-            let token = first + (i / geometry.group).min(tokens - 1);
-            let seen = seen(sequence.first_position + token, sequence.keys, spec);
-            (first_seen[i], last_seen[i]) = (seen.start as f32, (seen.end - 1) as f32);
+        for token in 0..tokens {
+            let seen = seen(sequence.first_position + first + token, sequence.keys, spec);
+            let end = if token + 1 == tokens { padded } else { (token + 1) * geometry.group };
+            first_seen[token * geometry.group..end].fill(seen.start as f32);
+            last_seen[token * geometry.group..end].fill((seen.end - 1) as f32);
         }
         let position = sequence.first_position + first;
         let (low, high) = (seen(position, sequence.keys, spec), seen(position + tokens - 1, sequence.keys, spec));
@@ -212,7 +218,7 @@ pub(super) fn seen(position: usize, keys: usize, spec: &AttentionSpec) -> Range<
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::dtype::DType;
+    use crate::ops::attention::engine::best;
 
     fn spec() -> AttentionSpec {
         AttentionSpec {
@@ -250,7 +256,7 @@ mod tests {
             for window in [None, Some(1), Some(70), Some(1000)] {
                 let spec = AttentionSpec { causal, window, ..spec() };
                 let all = sequences(&[Segment { start: 0, len: 300, parent: None }], 300);
-                let geometry = Geometry::new(&spec, EngineKind::best(DType::BF16), true);
+                let geometry = Geometry::new(&spec, best(DType::BF16), DType::BF16, true);
                 for index in 0..geometry.tiles(&all[0]) {
                     let (mut first, mut last) = ([0.0; 64], [0.0; 64]);
                     let tile = Tile::new(index, &all[0], &geometry, &spec, &mut first, &mut last);

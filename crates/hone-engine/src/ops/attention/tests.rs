@@ -1,6 +1,7 @@
 //! Every engine of this machine against the `f64` oracle, finite differences, and equality to the bit wherever two ways
 //! of asking mean the same.
 
+use super::engine::available;
 use super::*;
 use crate::dtype::Element;
 use crate::ops::cached_attention::{CacheLane, cached_attention};
@@ -69,21 +70,27 @@ struct Results {
     dbias: Vec<f32>,
 }
 
-fn run(kind: EngineKind, case: &Case) -> Results {
+fn run(level: Level, case: &Case) -> Results {
     let param = |id, t: &Tensor| Var::param(ParamId(id), t.clone());
     let (q, k, v) = (param(0, &case.q), param(1, &case.k), param(2, &case.v));
     let bias = case.bias.as_ref().map(|b| param(3, b));
     let tape = Tape::recording();
-    let out = attention_on(kind, &tape, &q, &k, &v, &case.segments, &case.spec, bias.as_ref());
+    let out = attention_on(level, &tape, &q, &k, &v, &case.segments, &case.spec, bias.as_ref());
     let mut grads = Gradients::new();
     tape.backward(&out, case.gradient.clone(), &mut grads);
     let grad = |id| grads.param(ParamId(id)).map_or(Vec::new(), Tensor::to_vec_f32);
     Results { out: out.value.to_vec_f32(), dq: grad(0), dk: grad(1), dv: grad(2), dbias: grad(3) }
 }
 
-fn kinds() -> impl Iterator<Item = (DType, EngineKind)> {
-    let of = |dtype| EngineKind::available(dtype).into_iter().map(move |kind| (dtype, kind));
+fn levels() -> impl Iterator<Item = (DType, Level)> {
+    let of = |dtype| fast(dtype).into_iter().map(move |level| (dtype, level));
     of(DType::F32).chain(of(DType::BF16))
+}
+
+/// The levels with vector instructions. Plain loops call a function for every fused multiply-add; they have a small
+/// test of their own.
+fn fast(dtype: DType) -> Vec<Level> {
+    available(dtype).into_iter().filter(|level| *level != Level::Portable).collect()
 }
 
 /// `(Σ (a - b)² / Σ b²)^1/2`, and the largest difference relative to the largest value.
@@ -105,13 +112,17 @@ fn distance(a: &[f32], b: &[f64]) -> (f64, f64) {
 }
 
 fn assert_near_oracle(case: &Case, name: &str) {
+    assert_levels_near_oracle(&fast(case.q.dtype()), case, name);
+}
+
+fn assert_levels_near_oracle(levels: &[Level], case: &Case, name: &str) {
     let wide = |t: &Tensor| t.to_vec_f32().into_iter().map(f64::from).collect::<Vec<_>>();
     let inputs =
         AttentionInputs { q: wide(&case.q), k: wide(&case.k), v: wide(&case.v), bias: case.bias.as_ref().map(wide) };
     let out = oracle(&inputs, &case.segments, &case.spec);
     let grads = attention_gradients(&inputs, &wide(&case.gradient), &case.segments, &case.spec);
-    for kind in EngineKind::available(case.q.dtype()) {
-        let results = run(kind, case);
+    for &level in levels {
+        let results = run(level, case);
         // f32 accumulates a few rounding errors of 6e-8. bf16 rounds results, and on engines of bf16 pairs
         // probabilities and their gradients too, by 2^-9 each at most.
         let (mean, worst) = if case.q.dtype() == DType::F32 { (2e-6, 1e-5) } else { (4e-3, 1e-2) };
@@ -127,7 +138,7 @@ fn assert_near_oracle(case: &Case, name: &str) {
             let (square, largest) = distance(ours, exact);
             assert!(
                 square <= mean && largest <= worst,
-                "{name}, {kind:?}: {what} is {square:.1e} off in the mean, {largest:.1e} at most"
+                "{name}, {level:?}: {what} is {square:.1e} off in the mean, {largest:.1e} at most"
             );
         }
     }
@@ -191,6 +202,15 @@ fn agrees_with_the_oracle_over_masks_caps_biases_and_parents() {
 }
 
 #[test]
+fn plain_loops_agree_with_the_oracle() {
+    for dtype in [DType::F32, DType::BF16] {
+        let spec = AttentionSpec { window: Some(50), soft_cap: Some(3.0), ..spec(3, 1, 16) };
+        let case = case(spec, segments(&[70, 5]), dtype, false, 9);
+        assert_levels_near_oracle(&[Level::Portable], &case, &format!("{dtype}, plain loops"));
+    }
+}
+
+#[test]
 fn agrees_with_the_oracle_over_several_lanes_of_keys() {
     for dtype in [DType::F32, DType::BF16] {
         let spec = AttentionSpec { window: Some(900), ..spec(2, 1, 16) };
@@ -200,17 +220,17 @@ fn agrees_with_the_oracle_over_several_lanes_of_keys() {
 
 #[test]
 fn with_a_window_of_one_a_token_gets_its_own_value() {
-    for (dtype, kind) in kinds() {
+    for (dtype, level) in levels() {
         for causal in [true, false] {
             let spec = AttentionSpec { window: Some(1), causal, ..spec(2, 2, 16) };
             let case = case(spec, segments(&[140]), dtype, false, 3);
-            let results = run(kind, &case);
+            let results = run(level, &case);
             for (ours, exact) in [(&results.out, &case.v), (&results.dv, &case.gradient)] {
                 for (ours, exact) in ours.iter().zip(exact.to_vec_f32()) {
-                    assert!((ours - exact).abs() <= 1e-6 * exact.abs(), "{kind:?}: {ours} for {exact}");
+                    assert!((ours - exact).abs() <= 1e-6 * exact.abs(), "{level:?}: {ours} for {exact}");
                 }
             }
-            assert!(results.dq.iter().chain(&results.dk).all(|d| d.abs() < 1e-5), "{kind:?}");
+            assert!(results.dq.iter().chain(&results.dk).all(|d| d.abs() < 1e-5), "{level:?}");
         }
     }
 }
@@ -228,7 +248,7 @@ fn negative_scale_and_partial_gradients() {
     let mut grads = Gradients::new();
     tape.backward(&out, case.gradient.clone(), &mut grads);
     let dv = grads.param(ParamId(0)).expect("v is trained").to_vec_f32();
-    assert_eq!(dv, run(EngineKind::Wide, &case).dv);
+    assert_eq!(dv, run(best(DType::F32), &case).dv);
 }
 
 #[test]
@@ -237,9 +257,9 @@ fn gradients_agree_with_finite_differences() {
     let mut tree = segments(&[24, 10]);
     tree[1].parent = Some(0);
     let case = case(spec, tree, DType::F32, true, 7);
-    let results = run(EngineKind::Wide, &case);
+    let results = run(best(DType::F32), &case);
     let loss = |case: &Case| -> f64 {
-        let out = run(EngineKind::Wide, case).out;
+        let out = run(best(DType::F32), case).out;
         out.iter().zip(case.gradient.to_vec_f32()).map(|(o, g)| *o as f64 * g as f64).sum()
     };
     for (at, gradient) in [&results.dq, &results.dk, &results.dv, &results.dbias].into_iter().enumerate() {
@@ -303,16 +323,16 @@ fn shapes() -> impl Iterator<Item = AttentionSpec> {
 
 #[test]
 fn a_sequence_gets_the_same_bits_alone_and_anywhere_in_a_batch() {
-    for (dtype, kind) in kinds() {
+    for (dtype, level) in levels() {
         for causal in [true, false] {
             for spec in shapes() {
                 let spec = AttentionSpec { causal, ..spec };
                 let lens = [37, 150, 1, 64, 90];
                 let batch = case(spec, segments(&lens), dtype, false, 11);
-                let whole = run(kind, &batch);
+                let whole = run(level, &batch);
                 for segment in &batch.segments {
                     let range = segment.start..segment.start + segment.len;
-                    let alone = run(kind, &rows(&batch, range.clone(), segments(&[segment.len])));
+                    let alone = run(level, &rows(&batch, range.clone(), segments(&[segment.len])));
                     let part = |values: &[f32]| {
                         let width = values.len() / batch.q.dim(0);
                         values[range.start * width..range.end * width].to_vec()
@@ -324,7 +344,7 @@ fn a_sequence_gets_the_same_bits_alone_and_anywhere_in_a_batch() {
                         dv: part(&whole.dv),
                         dbias: Vec::new(),
                     };
-                    assert_eq!(alone, in_batch, "{kind:?} {:?} {segment:?}", batch.spec);
+                    assert_eq!(alone, in_batch, "{level:?} {:?} {segment:?}", batch.spec);
                 }
             }
         }
@@ -333,7 +353,7 @@ fn a_sequence_gets_the_same_bits_alone_and_anywhere_in_a_batch() {
 
 #[test]
 fn a_chain_of_segments_gives_the_same_bits_as_one_segment() {
-    for (dtype, kind) in kinds() {
+    for (dtype, level) in levels() {
         for spec in shapes() {
             for cut in [1, 63, 64, 100] {
                 let whole = case(spec.clone(), segments(&[170]), dtype, false, 13);
@@ -341,9 +361,9 @@ fn a_chain_of_segments_gives_the_same_bits_as_one_segment() {
                 chain[1].parent = Some(0);
                 chain[2].parent = Some(1);
                 let split = rows(&whole, 0..170, chain);
-                let (whole, split) = (run(kind, &whole), run(kind, &split));
-                assert_eq!(whole.out, split.out, "{kind:?} {spec:?} cut at {cut}");
-                assert_eq!(whole.dq, split.dq, "{kind:?} {spec:?} cut at {cut}");
+                let (whole, split) = (run(level, &whole), run(level, &split));
+                assert_eq!(whole.out, split.out, "{level:?} {spec:?} cut at {cut}");
+                assert_eq!(whole.dq, split.dq, "{level:?} {spec:?} cut at {cut}");
                 let exact = |values: &[f32]| values.iter().map(|v| *v as f64).collect::<Vec<_>>();
                 for (a, b) in [(&whole.dk, &split.dk), (&whole.dv, &split.dv)] {
                     let (mean, _) = distance(a, &exact(b));
@@ -356,14 +376,14 @@ fn a_chain_of_segments_gives_the_same_bits_as_one_segment() {
 
 #[test]
 fn siblings_do_not_see_each_other() {
-    for (dtype, kind) in kinds() {
+    for (dtype, level) in levels() {
         let mut tree = segments(&[70, 9, 30]);
         (tree[1].parent, tree[2].parent) = (Some(0), Some(0));
         let both = case(spec(9, 3, 64), tree, dtype, false, 17);
-        let both_out = run(kind, &both).out;
+        let both_out = run(level, &both).out;
         let mut pair = segments(&[70, 9]);
         pair[1].parent = Some(0);
-        let one = run(kind, &rows(&both, 0..79, pair)).out;
+        let one = run(level, &rows(&both, 0..79, pair)).out;
         assert_eq!(one, both_out[..one.len()]);
     }
 }
@@ -375,8 +395,8 @@ fn the_cache_gives_the_same_bits_as_the_whole_sequence() {
             let lens = [150, 3, 65];
             let capacity = 160;
             let batch = case(spec.clone(), segments(&lens), dtype, false, 19);
-            let kind = EngineKind::best(dtype);
-            let whole = run(kind, &batch).out;
+            let level = best(dtype);
+            let whole = run(level, &batch).out;
             let width = spec.key_value_heads * spec.head_dim;
             // What no lane has written is not a number, and must not be read.
             let mut keys = Tensor::full([4, capacity, width], dtype, f32::NAN);
@@ -424,24 +444,24 @@ fn the_cache_gives_the_same_bits_as_the_whole_sequence() {
 
 #[test]
 fn bits_do_not_depend_on_threads_or_repetition() {
-    for (dtype, kind) in kinds() {
+    for (dtype, level) in levels() {
         // Long enough for several lanes of keys in the backward pass.
         let case = case(spec(6, 2, 16), segments(&[2100, 40]), dtype, false, 23);
-        let first = run(kind, &case);
+        let first = run(level, &case);
         for threads in [1, 2, 3] {
             let pool = rayon::ThreadPoolBuilder::new().num_threads(threads).build().expect("a thread pool");
-            assert_eq!(pool.install(|| run(kind, &case)), first, "{kind:?} on {threads} threads");
+            assert_eq!(pool.install(|| run(level, &case)), first, "{level:?} on {threads} threads");
         }
     }
 }
 
 #[test]
 fn a_query_that_sees_nothing_is_zero_and_has_no_gradient() {
-    for (dtype, kind) in kinds() {
+    for (dtype, level) in levels() {
         let mut case = case(spec(2, 1, 16), segments(&[20]), dtype, true, 29);
         let bias = case.bias.as_mut().expect("the case has a bias").as_mut_slice::<f32>();
         bias[7 * 20..8 * 20].fill(f32::NEG_INFINITY);
-        let results = run(kind, &case);
+        let results = run(level, &case);
         assert_eq!(results.out[7 * 32..7 * 32 + 16], [0.0; 16]);
         assert_eq!(results.dq[7 * 32..7 * 32 + 16], [0.0; 16]);
         let all = [&results.out, &results.dq, &results.dk, &results.dv, &results.dbias];
@@ -451,31 +471,31 @@ fn a_query_that_sees_nothing_is_zero_and_has_no_gradient() {
 
 #[test]
 fn not_a_number_shows() {
-    for (dtype, kind) in kinds() {
+    for (dtype, level) in levels() {
         let mut case = case(spec(2, 1, 16), segments(&[100]), dtype, false, 31);
         crate::dispatch_dtype!(dtype, T => case.k.as_mut_slice::<T>()[5 * 16 + 3] = T::rounded(f32::NAN));
-        let out = run(kind, &case).out;
+        let out = run(level, &case).out;
         let row = |i: usize| &out[i * 32..(i + 1) * 32];
-        assert!(row(4).iter().all(|v| v.is_finite()), "{kind:?}: a key is seen before it comes");
-        assert!((5..100).all(|i| row(i).iter().all(|v| v.is_nan())), "{kind:?}");
+        assert!(row(4).iter().all(|v| v.is_finite()), "{level:?}: a key is seen before it comes");
+        assert!((5..100).all(|i| row(i).iter().all(|v| v.is_nan())), "{level:?}");
     }
 }
 
 #[test]
 fn large_scores_neither_overflow_nor_lose_the_highest() {
-    for (dtype, kind) in kinds() {
+    for (dtype, level) in levels() {
         let mut case = case(spec(1, 1, 16), segments(&[80]), dtype, false, 37);
         for tensor in [&mut case.q, &mut case.k] {
             crate::dispatch_dtype!(dtype, T => {
                 tensor.as_mut_slice::<T>().iter_mut().for_each(|v| *v = T::rounded(Element::widen(*v) * 100.0));
             });
         }
-        let results = run(kind, &case);
+        let results = run(level, &case);
         let wide = |t: &Tensor| t.to_vec_f32().into_iter().map(f64::from).collect::<Vec<_>>();
         let inputs = AttentionInputs { q: wide(&case.q), k: wide(&case.k), v: wide(&case.v), bias: None };
         // Scores around 1e4: the rounding of a score alone moves a probability by 1e-3.
         let (mean, _) = distance(&results.out, &oracle(&inputs, &case.segments, &case.spec));
-        assert!(mean < 5e-3, "{kind:?}: {mean}");
+        assert!(mean < 5e-3, "{level:?}: {mean}");
     }
 }
 
@@ -486,7 +506,7 @@ fn probabilities_are_those_attention_uses() {
     for (window, soft_cap) in [(None, None), (Some(6), Some(2.0))] {
         let spec = AttentionSpec { window, soft_cap, ..spec(4, 2, 16) };
         let case = case(spec.clone(), tree.clone(), DType::F32, false, 41);
-        let out = run(EngineKind::Wide, &case).out;
+        let out = run(best(DType::F32), &case).out;
         let values = case.v.to_vec_f32();
         for head in 0..4 {
             let p = attention_probabilities(&case.q, &case.k, &tree, 1, head, &spec);

@@ -1,12 +1,13 @@
 //! Products of `bf16` tiles by AMX: `tdpbf16ps` multiplies `[16, 32]` by `[32, 16]` in 16 cycles.
 //!
 //! The compiler has no stable intrinsics for it, so the instructions are written as assembly. Tile registers are never
-//! used outside this file; a thread configures them when it enters [`run`] and releases them when it leaves.
+//! used outside a product; a thread configures them when it enters [`run`] and gives them back when it leaves.
 
 use std::arch::asm;
-use std::sync::OnceLock;
 
 use pulp::x86::V4;
+
+use crate::matmul::amx::{configure, release};
 
 use super::{Engine, Product, Work};
 
@@ -14,68 +15,22 @@ use super::{Engine, Product, Work};
 #[derive(Clone, Copy)]
 pub(super) struct Amx(V4);
 
-/// The engine, if this machine has the instructions and the system lets us use them.
-pub(super) fn token() -> Option<Amx> {
-    static PERMITTED: OnceLock<bool> = OnceLock::new();
-    let permitted = *PERMITTED.get_or_init(|| {
-        let leaf = std::arch::x86_64::__cpuid_count(7, 0);
-        let (bf16, tile) = (leaf.edx >> 22 & 1 == 1, leaf.edx >> 24 & 1 == 1);
-        bf16 && tile && request_permission()
-    });
-    if !permitted {
-        return None;
-    }
-    V4::try_new().map(Amx)
-}
-
-/// Linux saves the tiles' 8 KiB of state only for processes that asked.
-#[cfg(target_os = "linux")]
-fn request_permission() -> bool {
-    const ARCH_REQ_XCOMP_PERM: libc::c_long = 0x1023;
-    const XFEATURE_XTILEDATA: libc::c_long = 18;
-    // SAFETY: the call changes nothing but this process' permission; older systems refuse it.
-    unsafe { libc::syscall(libc::SYS_arch_prctl, ARCH_REQ_XCOMP_PERM, XFEATURE_XTILEDATA) == 0 }
-}
-
-#[cfg(not(target_os = "linux"))]
-fn request_permission() -> bool {
-    false
-}
-
-/// Operand of `ldtilecfg`: palette 1, all eight tiles 16 rows of 64 bytes.
-#[repr(C, align(64))]
-struct TileConfig {
-    palette: u8,
-    start_row: u8,
-    reserved: [u8; 14],
-    row_bytes: [u16; 16],
-    rows: [u8; 16],
-}
-
-static CONFIG: TileConfig = TileConfig {
-    palette: 1,
-    start_row: 0,
-    reserved: [0; 14],
-    row_bytes: [64, 64, 64, 64, 64, 64, 64, 64, 0, 0, 0, 0, 0, 0, 0, 0],
-    rows: [16, 16, 16, 16, 16, 16, 16, 16, 0, 0, 0, 0, 0, 0, 0, 0],
-};
-
-/// Runs `work` on this engine. Panics if the machine lacks it.
-pub(super) fn run<W: Work>(work: W) {
-    let engine = token().expect("AMX was found when the engine was chosen");
+/// Runs `work` on this engine; the machine must have [`crate::cpu::Level::Amx`].
+pub(super) fn run<W: Work>(simd: V4, work: W) {
+    assert!(crate::cpu::available().contains(&crate::cpu::Level::Amx));
     /// Tiles go back to their initial state even when `work` panics, so that the system need not save them.
     struct Release;
     impl Drop for Release {
         fn drop(&mut self) {
             // SAFETY: the tiles were configured by this thread below.
-            unsafe { asm!("tilerelease", options(nostack)) }
+            unsafe { release() }
         }
     }
-    // SAFETY: the token proves AMX and the permission to use it; the configuration is valid.
-    unsafe { asm!("ldtilecfg [{}]", in(reg) &raw const CONFIG, options(nostack)) }
+    // SAFETY: the level is available.
+    unsafe { configure() }
     let _release = Release;
     // SAFETY: the token proves V4.
-    unsafe { run_vectorised(engine, work) }
+    unsafe { run_vectorised(Amx(simd), work) }
 }
 
 #[target_feature(enable = "avx512f,avx512bw,avx512cd,avx512dq,avx512vl,avx2,fma,bmi1,bmi2,lzcnt,popcnt")]

@@ -16,19 +16,11 @@ use super::{Engine, Product, Work};
 #[derive(Clone, Copy)]
 pub(super) struct Avx512Bf16(V4);
 
-/// The engine, if this machine has the instructions.
-pub(super) fn token() -> Option<Avx512Bf16> {
-    if !std::arch::is_x86_feature_detected!("avx512bf16") {
-        return None;
-    }
-    V4::try_new().map(Avx512Bf16)
-}
-
-/// Runs `work` on this engine. Panics if the machine lacks it.
-pub(super) fn run<W: Work>(work: W) {
-    let engine = token().expect("AVX-512 BF16 was found when the engine was chosen");
-    // SAFETY: the token proves V4 and AVX-512 BF16.
-    unsafe { run_vectorised(engine, work) }
+/// Runs `work` on this engine; the machine must have [`crate::cpu::Level::Avx512Bf16`].
+pub(super) fn run<W: Work>(simd: V4, work: W) {
+    assert!(std::arch::is_x86_feature_detected!("avx512bf16"));
+    // SAFETY: the token proves V4, and AVX-512 BF16 is there.
+    unsafe { run_vectorised(Avx512Bf16(simd), work) }
 }
 
 #[target_feature(enable = "avx512f,avx512bw,avx512cd,avx512dq,avx512vl,avx512bf16,avx2,fma,bmi1,bmi2,lzcnt,popcnt")]
