@@ -128,8 +128,13 @@ fn bad_rows_stop_or_are_counted() {
 
 #[test]
 fn rows_without_an_answer_are_empty() {
-    let turn = |answer: &str| format!("{{\"messages\": [{{\"role\": \"user\", \"content\": \"Hi\"}}, {{\"role\": \"assistant\", \"content\": \"{answer}\"}}]}}\n");
-    let loaded = load_files(&[("a.jsonl", &format!("{}{}{}", turn("Ho"), turn(" "), turn("")))], "path: a.jsonl").unwrap();
+    let turn = |answer: &str| {
+        format!(
+            "{{\"messages\": [{{\"role\": \"user\", \"content\": \"Hi\"}}, {{\"role\": \"assistant\", \"content\": \"{answer}\"}}]}}\n"
+        )
+    };
+    let loaded =
+        load_files(&[("a.jsonl", &format!("{}{}{}", turn("Ho"), turn(" "), turn("")))], "path: a.jsonl").unwrap();
     assert_eq!((loaded.train.len(), loaded.report.drops.count(DropReason::Empty)), (1, 2));
     assert_eq!(loaded.report.drops.first[&DropReason::Empty][0].detail, "no answer");
     for row in ["instruction,output\nHi,\n", "question,answer\nHi,\n", "prompt,completion\nHi,\n"] {

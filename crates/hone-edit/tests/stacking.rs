@@ -5,9 +5,7 @@ use std::path::Path;
 use std::sync::{Arc, Mutex};
 
 use hone_edit::merge::{Merger, logits};
-use hone_edit::method::{
-    At, Init, Merge, Method, MethodInfo, ParamPlan, Part, Place, Placed, Plan,
-};
+use hone_edit::method::{At, Init, Merge, Method, MethodInfo, ParamPlan, Part, Place, Placed, Plan};
 use hone_edit::{Base, Edit, EditError, EditStack, Probe, StackEntry, registry};
 use hone_engine::ops::{self, Segment};
 use hone_engine::{DType, Gradients, RandomKey, Tape, Tensor, Var};
@@ -93,7 +91,9 @@ fn edit(model: &Model, word: &str, seed: u64) -> StackEntry {
     let method: Arc<dyn Method> = match word {
         "scaling" => Arc::new(Scaling),
         "full" => recipe(json!({ "type": "full", "target_modules": ["q_proj", "norm", "embed_tokens"] })),
-        "saved" => recipe(json!({ "type": "lora", "r": 2, "target_modules": ["v_proj"], "modules_to_save": ["lm_head"] })),
+        "saved" => {
+            recipe(json!({ "type": "lora", "r": 2, "target_modules": ["v_proj"], "modules_to_save": ["lm_head"] }))
+        }
         _ => recipe(json!({ "type": "lora", "r": 2, "target_modules": ["q_proj", "k_proj", "down_proj"] })),
     };
     shaken(Edit::new(method, &base, seed).unwrap(), seed)

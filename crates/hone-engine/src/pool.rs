@@ -2,9 +2,10 @@
 //! asks the system for nothing (first-touch page faults were up to half of a run in peers we measured).
 //!
 //! Buffers are kept by size class (next multiple of 1/8 of the power of two below), newest first, so the warmest memory
-//! is reused first. Steps differ in length, so a buffer up to half as large again serves as well: what is held then follows
-//! the longest step, not the sum over all lengths. Memory is *not* cleared between uses: a new tensor holds whatever the last
-//! one left.
+//! is reused first. Steps differ in length, so a buffer up to half as large again serves as well. Where that is not enough
+//! and a quarter more than was ever needed at once is held already, any larger buffer serves; where there is none, smaller
+//! ones go back to the system: what is held follows the longest step, not the sum over all lengths. Memory is *not* cleared
+//! between uses: a new tensor holds whatever the last one left.
 
 use std::alloc::{Layout, alloc, dealloc, handle_alloc_error};
 use std::collections::BTreeMap;
@@ -17,7 +18,10 @@ const ALIGN: usize = 64;
 /// Buffers from this size on are aligned to, and advised as, huge pages.
 const HUGE: usize = 2 << 20;
 
-static FREE: Mutex<Option<BTreeMap<usize, Vec<Block>>>> = Mutex::new(None);
+/// Free buffers by size class, none of the lists empty.
+type Free = BTreeMap<usize, Vec<Block>>;
+
+static FREE: Mutex<Free> = Mutex::new(BTreeMap::new());
 static LIVE: AtomicUsize = AtomicUsize::new(0);
 static HELD: AtomicUsize = AtomicUsize::new(0);
 static PEAK: AtomicUsize = AtomicUsize::new(0);
@@ -30,7 +34,7 @@ unsafe impl Send for Block {}
 /// What the pool holds, in bytes.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct PoolStats {
-    /// Bytes in tensors now.
+    /// Bytes tensors need now, by size class.
     pub live: usize,
     /// Bytes taken from the system and not given back (live + free).
     pub held: usize,
@@ -52,14 +56,54 @@ pub fn stats() -> PoolStats {
 
 /// Gives every free buffer back to the system (between a load and a run, say).
 pub fn trim() {
-    let free = FREE.lock().unwrap_or_else(|e| e.into_inner()).take();
-    for (class, blocks) in free.into_iter().flatten() {
-        for Block(pointer) in blocks {
-            HELD.fetch_sub(class, Ordering::Relaxed);
-            // SAFETY: the block was allocated below with exactly this layout and nobody holds it.
-            unsafe { dealloc(pointer.as_ptr(), layout(class)) }
-        }
+    let free = std::mem::take(&mut *FREE.lock().unwrap_or_else(|e| e.into_inner()));
+    for (class, blocks) in free {
+        blocks.into_iter().for_each(|block| give_back(block, class));
     }
+}
+
+fn give_back(Block(pointer): Block, class: usize) {
+    HELD.fetch_sub(class, Ordering::Relaxed);
+    // SAFETY: the block was allocated by `fresh` with exactly this layout and nobody holds it.
+    unsafe { dealloc(pointer.as_ptr(), layout(class)) }
+}
+
+/// Takes a buffer of class `from` or more and at most `to` out of the free ones, the smallest there is.
+fn take(free: &mut Free, from: usize, to: usize) -> Option<(usize, Block)> {
+    let class = *free.range(from..=to).next()?.0;
+    Some((class, take_one(free, class)?))
+}
+
+fn take_one(free: &mut Free, class: usize) -> Option<Block> {
+    let blocks = free.get_mut(&class)?;
+    let block = blocks.pop();
+    if blocks.is_empty() {
+        free.remove(&class);
+    }
+    block
+}
+
+/// A free buffer for `wanted` bytes, if one should be used; makes room where a new one would hold too much.
+fn reuse(wanted: usize, live: usize) -> Option<(usize, Block)> {
+    let mut free = FREE.lock().unwrap_or_else(|e| e.into_inner());
+    if let Some(near) = take(&mut free, wanted, wanted + wanted / 2) {
+        return Some(near);
+    }
+    let need = PEAK.load(Ordering::Relaxed).max(live);
+    let budget = need + need / 4;
+    let excess = |free: &Free| !free.is_empty() && HELD.load(Ordering::Relaxed) + wanted > budget;
+    if excess(&free)
+        && let Some(larger) = take(&mut free, wanted, usize::MAX)
+    {
+        return Some(larger);
+    }
+    while excess(&free)
+        && let Some((&class, _)) = free.last_key_value()
+        && let Some(block) = take_one(&mut free, class)
+    {
+        give_back(block, class);
+    }
+    None
 }
 
 fn layout(class: usize) -> Layout {
@@ -104,17 +148,12 @@ impl PoolBuffer {
     /// A buffer of `bytes` bytes with unspecified (but initialised) contents.
     pub(crate) fn new(bytes: usize) -> Self {
         let wanted = size_class(bytes);
-        let reused = {
-            let mut free = FREE.lock().unwrap_or_else(|e| e.into_inner());
-            let near = free.get_or_insert_default().range_mut(wanted..=wanted + wanted / 2);
-            near.into_iter().find_map(|(class, blocks)| Some((*class, blocks.pop()?)))
-        };
-        let (class, pointer) = match reused {
+        let live = LIVE.fetch_add(wanted, Ordering::Relaxed) + wanted;
+        let (class, pointer) = match reuse(wanted, live) {
             Some((class, Block(pointer))) => (class, pointer),
             None => (wanted, fresh(wanted)),
         };
-        let now = LIVE.fetch_add(class, Ordering::Relaxed) + class;
-        PEAK.fetch_max(now, Ordering::Relaxed);
+        PEAK.fetch_max(live, Ordering::Relaxed);
         PoolBuffer { pointer, bytes, class }
     }
 
@@ -131,9 +170,9 @@ impl PoolBuffer {
 
 impl Drop for PoolBuffer {
     fn drop(&mut self) {
-        LIVE.fetch_sub(self.class, Ordering::Relaxed);
+        LIVE.fetch_sub(size_class(self.bytes), Ordering::Relaxed);
         let mut free = FREE.lock().unwrap_or_else(|e| e.into_inner());
-        free.get_or_insert_default().entry(self.class).or_default().push(Block(self.pointer));
+        free.entry(self.class).or_default().push(Block(self.pointer));
     }
 }
 

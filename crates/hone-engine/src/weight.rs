@@ -272,7 +272,7 @@ impl Weight {
             let rows = out.as_mut_slice::<T>().par_chunks_exact_mut(self.columns).enumerate().with_min_len(16);
             rows.for_each_init(|| vec![0f32; self.columns], |values, (i, to)| {
                 self.read_row(row(i), values);
-                to.iter_mut().zip(values).for_each(|(t, v)| *t = T::from_f32(*v));
+                to.iter_mut().zip(values).for_each(|(t, v)| *t = T::rounded(*v));
             });
         })
     }
@@ -321,6 +321,14 @@ pub enum WeightRef {
 }
 
 impl WeightRef {
+    /// Number of values.
+    pub fn elements(&self) -> usize {
+        match self {
+            WeightRef::Frozen(weight) => weight.rows * weight.columns,
+            WeightRef::Trained(var) => var.value.elements(),
+        }
+    }
+
     /// `y = x Wᵀ + Σ u bᵀ`: [`Weight::forward_plus`], for either kind.
     pub fn forward_plus(&self, x: &Tensor, terms: &[(&Tensor, &Tensor)]) -> Tensor {
         let weight = match self {
@@ -329,9 +337,8 @@ impl WeightRef {
         };
         let mut y = Tensor::uninit([x.rows_cols().0, weight.dim(0)], x.dtype());
         let base = low_rank(x, weight, weight.dim(0), false);
-        let sides: Vec<_> = std::iter::once(base)
-            .chain(terms.iter().map(|(u, b)| low_rank(u, b, weight.dim(0), false)))
-            .collect();
+        let sides: Vec<_> =
+            std::iter::once(base).chain(terms.iter().map(|(u, b)| low_rank(u, b, weight.dim(0), false))).collect();
         matmul::product(cpu::level(), &mut y, weight.dim(0), false, 1.0, &sides);
         y
     }
@@ -345,13 +352,12 @@ pub fn backward_sum(maps: &[(&Tensor, &WeightRef)], terms: &[(&Tensor, &Tensor)]
         WeightRef::Frozen(weight) => weight.columns,
         WeightRef::Trained(var) => var.value.dim(1),
     };
-    let side = |(dy, weight): &(&'_ Tensor, &'_ WeightRef)| match weight {
-        WeightRef::Frozen(weight) => weight.turned_side(dy, 0..weight.rows),
-        WeightRef::Trained(var) => low_rank(dy, &var.value, width, true),
-    };
     let mut sides: Vec<(Left<'_>, Right<'_>)> = Vec::with_capacity(maps.len() + terms.len());
-    for map in maps {
-        sides.push(side(map));
+    for &(dy, weight) in maps {
+        sides.push(match weight {
+            WeightRef::Frozen(weight) => weight.turned_side(dy, 0..weight.rows),
+            WeightRef::Trained(var) => low_rank(dy, &var.value, width, true),
+        });
     }
     sides.extend(terms.iter().map(|(v, a)| low_rank(v, a, width, true)));
     let mut dx = Tensor::uninit([maps[0].0.rows_cols().0, width], maps[0].0.dtype());

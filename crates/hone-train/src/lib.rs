@@ -6,15 +6,16 @@
 //! |---|---|
 //! | What does the user want? | [`recipe`] |
 //! | What does the loop read, and what does it train? | [`prepare`], [`codec`] |
-//! | How does a step go? | [`trainer`], [`objective`], [`optimizer`], [`schedule`] |
+//! | How does a step go? | [`trainer`], [`step`], [`objective`], [`optimizer`], [`schedule`] |
 //! | How does a run begin and end? | [`session`] |
 //! | What is on the disk? | [`checkpoint`], [`metrics`], [`provenance`] |
 //! | Can the numbers be trusted? | [`invariants`] |
-//! | How long, how much? | [`estimate`], [`machine`] |
+//! | How long, how much? | [`estimate`], [`machine`], [`bench`] |
 //!
 //! The way through: [`Recipe`] → [`prepare()`](prepare::prepare) and [`new_edit`] → [`Trainer::new`] → [`Trainer::run`] →
 //! [`Outcome`].
 
+pub mod bench;
 pub mod checkpoint;
 pub mod codec;
 pub mod error;
@@ -30,6 +31,7 @@ pub mod provenance;
 pub mod recipe;
 pub mod schedule;
 pub mod session;
+pub mod step;
 pub mod trainer;
 
 pub use codec::ModelCodec;

@@ -44,6 +44,17 @@ pub fn available_memory() -> Option<u64> {
     kibibytes("/proc/meminfo", "MemAvailable")
 }
 
+/// Seconds of processor time all threads of this process have used, where the system tells it.
+pub fn cpu_seconds() -> Option<f64> {
+    /// Linux counts in hundredths of a second for programs, whatever its own tick.
+    const TICKS: f64 = 100.0;
+    let text = std::fs::read_to_string("/proc/self/stat").ok()?;
+    // The second field is the program's name in brackets, which may hold anything; user and system time are the 14th, 15th.
+    let mut fields = text.rsplit_once(')')?.1.split_whitespace().skip(11);
+    let mut ticks = || fields.next()?.parse::<f64>().ok();
+    Some((ticks()? + ticks()?) / TICKS)
+}
+
 fn kibibytes(path: &str, name: &str) -> Option<u64> {
     let value = field(path, name)?;
     value.trim_end_matches("kB").trim().parse::<u64>().ok()?.checked_mul(1024)

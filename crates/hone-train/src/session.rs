@@ -8,9 +8,9 @@ use hone_data::config::TrainOn;
 use hone_data::{Body, Codec, EncodeOptions, FlatBatch, StepBatch, preview};
 use hone_edit::merge::{Hooked, Merger, logit_difference};
 use hone_edit::{Base, EditStack, atomic, save_edit};
-use hone_engine::weight::WeightData;
 use hone_engine::{DType, WeightRef};
-use hone_model::{Model, NoHooks, TokenBatch};
+use hone_model::tokenizer::Tokenizer;
+use hone_model::{Model, ModelError, NoHooks, TokenBatch};
 use serde_json::{Map, Value, json};
 
 use crate::checkpoint::{Checkpoints, Identity, Progress};
@@ -131,12 +131,7 @@ impl Trainer {
     }
 
     /// Everything after the last step: a last validation and checkpoint, the adapter, the checks of it.
-    pub(crate) fn end(
-        &mut self,
-        reason: EndReason,
-        stop: &AtomicBool,
-        on: Listener,
-    ) -> Result<Outcome, TrainError> {
+    pub(crate) fn end(&mut self, reason: EndReason, stop: &AtomicBool, on: Listener) -> Result<Outcome, TrainError> {
         let step = self.progress.step;
         if reason == EndReason::Finished && self.progress.validated != Some(step) {
             self.validate(stop, on)?;
@@ -206,7 +201,7 @@ impl Trainer {
         };
         let rendered: Vec<String> = data.loaded.train.iter().filter_map(conversation).take(CONVERSATIONS).collect();
         let encode = |text: &str| model.tokenizer.encode(text, false).map(|e| e.ids).map_err(|e| e.to_string());
-        let decode = |ids: &[u32]| model.tokenizer.decode(ids, false).map_err(|e| e.to_string());
+        let decode = |ids: &[u32]| decode_by_runs(&model.tokenizer, ids).map_err(|e| e.to_string());
         self.report(data::chat_text(&rendered, &encode, &decode), on)?;
         let stops = running_text.then_some("running text has no turns");
         self.report(data::end_of_turn_trained(examples, codec.end_of_turn_ids(), stops), on)
@@ -310,12 +305,19 @@ impl Trainer {
     }
 }
 
+/// Text of ids, what lies between special tokens on its own: SentencePiece tokenizers put a space before each such run,
+/// and take it away again only from what is decoded alone.
+fn decode_by_runs(tokenizer: &Tokenizer, ids: &[u32]) -> Result<String, ModelError> {
+    let runs = ids.chunk_by(|a, b| tokenizer.is_special(*a) == tokenizer.is_special(*b));
+    runs.map(|run| tokenizer.decode(run, false)).collect()
+}
+
 /// The model has to be loaded in the type it is trained in.
 fn check_dtype(model: &Model, wanted: Precision) -> Result<(), TrainError> {
     let WeightRef::Frozen(weight) = &model.decoder.embed_tokens else { return Ok(()) };
-    match weight.data() {
-        WeightData::Dense(table) if table.dtype() != DType::from(wanted) => Err(TrainError::Setup {
-            what: format!("the model is loaded in {}, the recipe trains in {}", table.dtype(), DType::from(wanted)),
+    match weight.dtype() {
+        Some(dtype) if dtype != DType::from(wanted) => Err(TrainError::Setup {
+            what: format!("the model is loaded in {dtype}, the recipe trains in {}", DType::from(wanted)),
             next: "load it in the recipe's `train.dtype`".into(),
         }),
         _ => Ok(()),

@@ -11,8 +11,7 @@ use std::time::Instant;
 
 use hone_data::FlatBatch;
 use hone_edit::EditStack;
-use hone_engine::optim::clip_factor;
-use hone_engine::{DType, Gradients, RandomKey, Tape, Tensor};
+use hone_engine::{DType, Gradients, RandomKey};
 use hone_model::{Context, Hooks, Model};
 use serde::Serialize;
 
@@ -23,10 +22,11 @@ use crate::invariants::Record;
 use crate::machine::peak_memory;
 use crate::metrics::MetricsFile;
 use crate::objective::next_token_loss;
-use crate::optimizer::{Optimizer, gradient_norm};
+use crate::optimizer::Optimizer;
 use crate::prepare::PreparedData;
 use crate::recipe::Recipe;
 use crate::schedule::LearningRate;
+use crate::step;
 
 /// Receives what a run says.
 pub type Listener<'a> = &'a mut dyn FnMut(Event);
@@ -134,13 +134,10 @@ impl Trainer {
         drop(hooks); // it shares the masters, which are about to be written
         let loss = nll_sum / trained_tokens as f64;
         self.check_finite("loss", loss)?;
-        let norm = gradient_norm(&self.stack, &gradients);
-        self.check_finite("gradient norm", norm)?;
-
-        let max_norm = self.recipe.train.max_grad_norm;
-        let scale = if max_norm > 0.0 { clip_factor(norm, max_norm) } else { 1.0 };
         let learning_rate = self.learning_rate.at(step);
-        self.optimizer.update(&mut self.stack, &gradients, learning_rate, scale);
+        let norm = step::update(&mut self.stack, &mut self.optimizer, &gradients, &self.recipe.train, learning_rate);
+        // Nothing was updated by such a norm.
+        self.check_finite("gradient norm", norm)?;
 
         let seconds = start.elapsed().as_secs_f64();
         self.progress.step += 1;
@@ -173,23 +170,8 @@ impl Trainer {
         normaliser: f32,
         key: Option<RandomKey>,
     ) -> (f64, Gradients) {
-        let mut gradients = Gradients::new();
-        let mut nll_sum = 0.0;
-        for (index, batch) in batches.iter().enumerate() {
-            let cx = Context {
-                tape: Tape::recording(),
-                hooks: hooks.clone(),
-                dtype: self.dtype,
-                training: key.is_some(),
-                key: key.unwrap_or(RandomKey::new(0)).index(index as u64),
-                recompute: self.recipe.train.recompute,
-                cache: None,
-            };
-            let out = next_token_loss(&self.model, &cx, batch, normaliser);
-            nll_sum += out.nll_sum;
-            cx.tape.backward(&out.loss, Tensor::full(out.loss.value.dims(), DType::F32, 1.0), &mut gradients);
-        }
-        (nll_sum, gradients)
+        let pass = step::Pass { hooks, dtype: self.dtype, recompute: self.recipe.train.recompute, key };
+        step::gradients(&self.model, &pass, batches, normaliser)
     }
 
     /// The same objective over the validation examples. A better loss than ever is a checkpoint to keep. A validation that

@@ -185,8 +185,11 @@ fn an_edit_that_does_nothing_and_a_merge_that_loses_it_are_caught() {
 
     assert_eq!(edit::merge_difference(&LogitDifference { max: 1e-3, ..none }, DType::F32).status, Status::Held);
     failed(&edit::merge_difference(&LogitDifference { max: 2.0, ..none }, DType::F32), "max 2.00e0");
-    assert_eq!(edit::merge_difference(&LogitDifference { max: 2.0, ..none }, DType::BF16).status, Status::Warned);
-    failed(&edit::merge_difference(&LogitDifference { max: f64::NAN, ..none }, DType::BF16), "NaN");
+    let noise = LogitDifference { max: 0.6, mean: 0.05, ..none };
+    assert_eq!(edit::merge_difference(&noise, DType::BF16).status, Status::Held);
+    assert_eq!(edit::merge_difference(&LogitDifference { mean: 0.1, ..noise }, DType::BF16).status, Status::Warned);
+    let broken = LogitDifference { max: f64::NAN, mean: f64::NAN, ..none };
+    failed(&edit::merge_difference(&broken, DType::BF16), "NaN");
 }
 
 #[test]

@@ -68,6 +68,8 @@ pub enum Verb {
     Export(verbs::export::Export),
     /// Fetch a model into the cache.
     Pull(verbs::pull::Pull),
+    /// How fast this machine trains and generates, and what share of its own ceiling that is.
+    Bench(verbs::bench::Bench),
     /// What this machine can do, what is in the cache, and a five-second self-check.
     Doctor(verbs::doctor::Doctor),
 }

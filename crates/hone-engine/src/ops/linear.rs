@@ -62,7 +62,8 @@ pub fn linears(tape: &Tape, x: &Var, parts: &[LinearPart<'_>]) -> Vec<Var> {
     }
     let x = x.clone();
     tape.record_many(values, move |grads, into| {
-        let reached: Vec<(&Part, &Tensor)> = kept.iter().zip(&grads).filter_map(|(p, g)| Some((p, g.as_ref()?))).collect();
+        let reached: Vec<(&Part, &Tensor)> =
+            kept.iter().zip(&grads).filter_map(|(p, g)| Some((p, g.as_ref()?))).collect();
         backward(&x, &reached, into);
     })
 }
@@ -107,9 +108,7 @@ fn backward(x: &Var, parts: &[(&Part, &Tensor)], into: &mut Gradients) {
     for (term, u) in &low {
         // The term's own input, and its part of `dx` if that is masked.
         let own = match (active(term.dropout), dx.as_mut()) {
-            (Some(dropout), Some(dx)) => {
-                dropout.apply_and_add(&x.value, dx, &matmul_nn(u, &term.a.value, u.dtype()))
-            }
+            (Some(dropout), Some(dx)) => dropout.apply_and_add(&x.value, dx, &matmul_nn(u, &term.a.value, u.dtype())),
             (Some(dropout), None) => dropout.apply(&x.value),
             (None, _) => x.value.clone(),
         };

@@ -63,7 +63,7 @@ impl Data {
         }
         let color = std::io::stdout().is_terminal() && std::env::var_os("NO_COLOR").is_none();
         for (i, example) in examples.iter().enumerate() {
-            print_example(i + 1, example, color);
+            println!("{}", example_lines(i + 1, example, None, color));
         }
         print_report(report);
         Ok(0)
@@ -80,13 +80,40 @@ pub fn marked(pieces: &[(String, bool)], color: bool) -> String {
     pieces.iter().map(piece).collect()
 }
 
-fn print_example(number: usize, example: &PreviewExample, color: bool) {
+/// An example with its trained tokens marked, at most `limit` characters of it: what is cut is cut from the prompt's
+/// beginning first, because the trained part is what one looks for.
+pub fn example_lines(number: usize, example: &PreviewExample, limit: Option<usize>, color: bool) -> String {
     let (tokens, trained) = (example.tokens, example.trained_tokens);
-    println!("── example {number}: {}, {tokens} tokens, {trained} trained", example.source);
-    if let Some(remark) = &example.remark {
-        println!("   {remark}");
+    let remark = example.remark.as_ref().map_or_else(String::new, |remark| format!("\n   {remark}"));
+    let head = format!("── example {number}: {}, {tokens} tokens, {trained} trained{remark}", example.source);
+    let text = match limit {
+        Some(limit) => marked(&shortened(&example.pieces, limit), color),
+        None => marked(&example.pieces, color),
+    };
+    format!("{head}\n{text}\n")
+}
+
+/// The pieces cut to about `limit` characters: the end of the first untrained piece, the beginning of the others.
+fn shortened(pieces: &[(String, bool)], limit: usize) -> Vec<(String, bool)> {
+    let mut left = limit;
+    let mut kept = Vec::new();
+    for (index, (text, trained)) in pieces.iter().enumerate() {
+        let characters = text.chars().count();
+        let room = if *trained { left } else { left / 2 };
+        let shown = match characters <= room {
+            true => text.clone(),
+            false if index == 0 && !trained => {
+                format!("… {}", text.chars().skip(characters - room).collect::<String>())
+            }
+            false => format!("{} …", text.chars().take(room).collect::<String>()),
+        };
+        left = left.saturating_sub(shown.chars().count());
+        kept.push((shown, *trained));
+        if left == 0 && *trained {
+            break;
+        }
     }
-    println!("{}\n", marked(&example.pieces, color));
+    kept
 }
 
 fn print_report(report: &DataReport) {
@@ -117,4 +144,18 @@ fn print_report(report: &DataReport) {
         println!("validation examples that are in the training data: {}", report.validation_in_training);
     }
     report.notes.iter().for_each(|note| println!("note: {note}"));
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_long_prompt_is_cut_and_the_answer_stays() {
+        let pieces = [("x".repeat(500) + "Question?", false), ("The answer.".into(), true), ("\n".into(), false)];
+        let text = marked(&shortened(&pieces, 100), false);
+        assert_eq!(text, format!("… {}Question?⟦The answer.⟧\n", "x".repeat(41)));
+        let whole = marked(&shortened(&pieces, 10_000), false);
+        assert_eq!(whole, marked(&pieces, false));
+    }
 }

@@ -1,5 +1,6 @@
 //! The verbs, one file each.
 
+pub mod bench;
 pub mod chat;
 pub mod compare;
 pub mod data;
@@ -37,6 +38,7 @@ pub fn run(arguments: Arguments) -> Result<u8, Failure> {
         Verb::Chat(verb) => verb.run(&common),
         Verb::Export(verb) => verb.run(&common),
         Verb::Pull(verb) => verb.run(&common),
+        Verb::Bench(verb) => verb.run(&common),
         Verb::Doctor(verb) => verb.run(&common),
     }
 }

@@ -1,12 +1,18 @@
 //! What a training run shows on a terminal.
 
+use std::io::IsTerminal;
+
 use hone_train::estimate::Estimate;
 use hone_train::events::Event;
 use hone_train::invariants::Status;
 use indicatif::ProgressBar;
 
+use super::data::example_lines;
 use crate::args::Common;
 use crate::progress;
+
+/// Characters shown of an example before a run; `hone data show` shows all.
+const SHOWN: usize = 400;
 
 /// The bar of a run and the lines above it.
 pub struct TuneProgress {
@@ -29,6 +35,12 @@ impl TuneProgress {
                 self.say(&format!("warning: {}: found {}, expected {}", check.name, check.found, check.expected));
             }
             Event::Checked(_) | Event::Saved { .. } => {}
+            Event::Examples { examples } => {
+                let color = std::io::stderr().is_terminal() && std::env::var_os("NO_COLOR").is_none();
+                for (i, example) in examples.iter().enumerate() {
+                    self.say(&example_lines(i + 1, example, Some(SHOWN), color));
+                }
+            }
             Event::Estimate(estimate) => {
                 self.say(&ahead(estimate));
                 self.bar = Some(progress::bar(estimate.steps as u64, "training", self.quiet));

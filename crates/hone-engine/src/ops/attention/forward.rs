@@ -12,7 +12,7 @@ use crate::simd;
 use super::AttentionSpec;
 use super::engine::{Engine, Product, Work, run};
 use super::keys::{BlockLayout, KeyStream, KeysValues, Pass};
-use super::pack::{Scratch, pack_heads, copy_heads, sums_to_rows, take, transpose};
+use super::pack::{Scratch, copy_heads, pack_heads, sums_to_rows, take, transpose};
 use super::passes::{Scores, Softmax, mask, scale_columns, softmax};
 use super::plan::{Geometry, KEY_BLOCK, Sequence, Tile};
 use super::shaping::{Bias, Shaping};

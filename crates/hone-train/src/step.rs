@@ -1,0 +1,63 @@
+//! One step of training, without files, events or schedules: what the loop of [`crate::trainer`] runs, and what a bench
+//! times.
+
+use std::sync::Arc;
+
+use hone_data::FlatBatch;
+use hone_edit::EditStack;
+use hone_engine::optim::clip_factor;
+use hone_engine::{DType, Gradients, RandomKey, Tape, Tensor};
+use hone_model::{Context, Hooks, Model};
+
+use crate::objective::next_token_loss;
+use crate::optimizer::{Optimizer, gradient_norm};
+use crate::recipe::TrainConfig;
+
+/// How a forward and backward pass is made.
+pub struct Pass<'a> {
+    /// The edits.
+    pub hooks: &'a Arc<dyn Hooks>,
+    /// Compute type.
+    pub dtype: DType,
+    /// Keep the inputs of layers only, and compute the rest again on the way back.
+    pub recompute: bool,
+    /// Key of the training noise (dropout); without one there is none.
+    pub key: Option<RandomKey>,
+}
+
+/// Forward and backward of a step's micro-batches: `Σ −ln p` and the gradients of `Σ −ln p / normaliser`.
+pub fn gradients(model: &Model, pass: &Pass, batches: &[FlatBatch], normaliser: f32) -> (f64, Gradients) {
+    let mut gradients = Gradients::new();
+    let mut nll_sum = 0.0;
+    for (index, batch) in batches.iter().enumerate() {
+        let cx = Context {
+            tape: Tape::recording(),
+            hooks: pass.hooks.clone(),
+            dtype: pass.dtype,
+            training: pass.key.is_some(),
+            key: pass.key.unwrap_or(RandomKey::new(0)).index(index as u64),
+            recompute: pass.recompute,
+            cache: None,
+        };
+        let out = next_token_loss(model, &cx, batch, normaliser);
+        nll_sum += out.nll_sum;
+        cx.tape.backward(&out.loss, Tensor::full(out.loss.value.dims(), DType::F32, 1.0), &mut gradients);
+    }
+    (nll_sum, gradients)
+}
+
+/// Clips and updates; the norm before clipping. A norm that is not finite updates nothing.
+pub fn update(
+    stack: &mut EditStack,
+    optimizer: &mut Optimizer,
+    gradients: &Gradients,
+    train: &TrainConfig,
+    learning_rate: f64,
+) -> f64 {
+    let norm = gradient_norm(stack, gradients);
+    if norm.is_finite() {
+        let scale = if train.max_grad_norm > 0.0 { clip_factor(norm, train.max_grad_norm) } else { 1.0 };
+        optimizer.update(stack, gradients, learning_rate, scale);
+    }
+    norm
+}

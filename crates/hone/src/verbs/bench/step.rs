@@ -1,0 +1,131 @@
+//! `hone bench step`.
+
+use hone_edit::{Base, Edit, EditStack, registry};
+use hone_engine::{DType, ceiling};
+use hone_train::bench::{self, StepBench, StepFigures};
+use serde::Serialize;
+use serde_json::{Map, Value, json};
+
+use super::super::load::load_model;
+use crate::args::Common;
+use crate::fail::Failure;
+use crate::progress;
+
+/// Seconds of products at full speed, before the steps and after them.
+const CEILING_SECONDS: f64 = 1.0;
+
+/// Arguments of `hone bench step`.
+#[derive(clap::Args, Debug)]
+#[command(
+    after_help = "Example:\n  hone bench step --model smollm2-135m-instruct --method lora --dtype bf16 --batch 4 --seq 256 --json"
+)]
+pub(super) struct Step {
+    /// A Hugging Face directory, a GGUF file, or a name that `hone pull` knows.
+    #[arg(long)]
+    model: String,
+    /// `forward` reads only; else the method to train.
+    #[arg(long, default_value = "lora", value_name = "lora|full|forward")]
+    method: String,
+    /// Type to compute in.
+    #[arg(long, default_value = "bf16", value_name = "f32|bf16")]
+    dtype: DType,
+    /// Sequences a step.
+    #[arg(long, default_value_t = 4)]
+    batch: usize,
+    /// Tokens a sequence.
+    #[arg(long, default_value_t = 256)]
+    seq: usize,
+    /// LoRA's rank, on all linear maps.
+    #[arg(long, default_value_t = 16)]
+    rank: usize,
+    /// Steps timed.
+    #[arg(long, default_value_t = 10)]
+    steps: usize,
+    /// Steps before them, which are not timed.
+    #[arg(long, default_value_t = 3)]
+    warmup: usize,
+    /// Compute layers again on the way back instead of keeping what they made.
+    #[arg(long)]
+    recompute: bool,
+    /// Of the random tokens.
+    #[arg(long, default_value_t = 0)]
+    seed: u64,
+}
+
+#[derive(Serialize)]
+struct Output {
+    model: String,
+    method: String,
+    dtype: String,
+    batch: usize,
+    seq: usize,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    rank: Option<usize>,
+    threads: usize,
+    #[serde(flatten)]
+    figures: StepFigures,
+    gflops: f64,
+    ceiling_gflops: f64,
+    ceiling_share: f64,
+}
+
+impl Step {
+    pub(super) fn run(self, common: &Common) -> Result<u8, Failure> {
+        let model = load_model(&self.model, self.dtype, common)?;
+        let stack = match self.method.as_str() {
+            "forward" => None,
+            word => {
+                let method = registry::from_recipe(&self.method_fields(word), &mut Vec::new())?;
+                Some(EditStack::training(Edit::new(method, &Base::of(&model), self.seed)?))
+            }
+        };
+        let before = self.ceiling();
+        let bench = StepBench {
+            batch: self.batch,
+            seq: self.seq,
+            steps: self.steps,
+            warmup: self.warmup,
+            dtype: self.dtype,
+            recompute: self.recompute,
+            seed: self.seed,
+        };
+        let bar = progress::bar((self.warmup + self.steps) as u64, "steps", common.quiet || common.json);
+        let figures = bench::run(&model, stack, &bench, |done| bar.set_position(done as u64))?;
+        bar.finish_and_clear();
+        let ceiling_gflops = before.max(self.ceiling());
+        let gflops = figures.operations_per_step / figures.step_seconds_median / 1e9;
+        let output = Output {
+            rank: (self.method == "lora").then_some(self.rank),
+            model: self.model,
+            method: self.method,
+            dtype: self.dtype.to_string(),
+            batch: self.batch,
+            seq: self.seq,
+            threads: rayon::current_num_threads(),
+            figures,
+            gflops,
+            ceiling_gflops,
+            ceiling_share: gflops / ceiling_gflops,
+        };
+        super::print(&output, common)?;
+        Ok(0)
+    }
+
+    /// The method as a recipe would name it. LoRA: as the peers are set, all linear maps and twice the rank as alpha.
+    fn method_fields(&self, word: &str) -> Map<String, Value> {
+        let fields = match word {
+            "lora" => {
+                json!({ "type": word, "r": self.rank, "lora_alpha": 2 * self.rank, "target_modules": "all-linear" })
+            }
+            _ => json!({ "type": word }),
+        };
+        fields.as_object().cloned().unwrap_or_default()
+    }
+
+    fn ceiling(&self) -> f64 {
+        match self.dtype {
+            DType::BF16 => ceiling::measure_bf16_gflops(CEILING_SECONDS),
+            _ => ceiling::measure_f32_gflops(CEILING_SECONDS),
+        }
+    }
+}
