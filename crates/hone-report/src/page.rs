@@ -66,6 +66,9 @@ struct ExampleGroup<'a> {
     task: &'a str,
     change: &'static str,
     heading: &'static str,
+    /// Whether the models gave answers; of a text that was only scored there are none.
+    answers: bool,
+    metric: String,
     total: usize,
     examples: Vec<Shown>,
 }
@@ -151,7 +154,12 @@ fn table_row(task: &TaskComparison) -> TableRow<'_> {
 }
 
 fn number(v: f64) -> String {
-    if v.abs() >= 10.0 { format!("{v:.1}") } else { format!("{v:.3}") }
+    match v.abs() {
+        large if large >= 1e6 => format!("{v:.1e}"),
+        plain if plain.fract() == 0.0 && plain < 1e3 => format!("{v}"),
+        large if large >= 10.0 => format!("{v:.1}"),
+        _ => format!("{v:.3}"),
+    }
 }
 
 fn signed(v: f64) -> String {
@@ -162,31 +170,48 @@ fn p_value(p: f64) -> String {
     if p < 0.001 { "< 0.001".into() } else { format!("{p:.3}") }
 }
 
+/// What the reader looks for first comes first: what was lost on tasks that got worse, what was gained on those that got
+/// better, then the rest.
 fn example_groups(report: &Report) -> Vec<ExampleGroup<'_>> {
-    const KINDS: [(&str, &str); 4] = [
-        ("lost", "right before, wrong after"),
-        ("gained", "wrong before, right after"),
-        ("both_wrong", "wrong both times"),
-        ("both_right", "right both times"),
+    const KINDS: [(&str, &str, &str); 4] = [
+        ("lost", "right before, wrong after", "worse than before"),
+        ("gained", "wrong before, right after", "better than before"),
+        ("both_wrong", "wrong both times", "unchanged"),
+        ("both_right", "right both times", "unchanged"),
     ];
     let mut groups = Vec::new();
     for task in &report.ledger.tasks {
-        for (change, heading) in KINDS {
+        for (kind, (change, of_flips, of_scores)) in KINDS.into_iter().enumerate() {
             let of_kind = |e: &&PairedExample| e.task == task.name && e.change == change;
-            let examples: Vec<Shown> =
-                report.ledger.examples.iter().filter(of_kind).take(EXAMPLES_SHOWN).map(shown).collect();
+            let paired: Vec<&PairedExample> = report.ledger.examples.iter().filter(of_kind).collect();
+            if paired.is_empty() {
+                continue;
+            }
             let total = match change {
                 "lost" => task.lost,
                 "gained" => task.gained,
                 "both_right" => task.both_right,
                 _ => task.both_wrong,
             };
-            if !examples.is_empty() {
-                groups.push(ExampleGroup { task: &task.name, change, heading, total, examples });
-            }
+            let urgency = match (task.verdict.as_str(), change) {
+                ("worse", "lost") => 0,
+                ("better", "gained") => 1,
+                _ => 2 + kind,
+            };
+            let group = ExampleGroup {
+                task: &task.name,
+                change,
+                heading: if task.mcnemar_p.is_some() { of_flips } else { of_scores },
+                answers: paired.iter().any(|e| !e.base_answer.is_empty() || !e.tuned_answer.is_empty()),
+                metric: task.metric.replace('_', " "),
+                total,
+                examples: paired.into_iter().take(EXAMPLES_SHOWN).map(shown).collect(),
+            };
+            groups.push((urgency, group));
         }
     }
-    groups
+    groups.sort_by_key(|(urgency, _)| *urgency);
+    groups.into_iter().map(|(_, group)| group).collect()
 }
 
 fn shown(example: &PairedExample) -> Shown {

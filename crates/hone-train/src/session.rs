@@ -126,15 +126,26 @@ impl Trainer {
             on(Event::Estimate(estimate));
             message.into_iter().for_each(|message| on(Event::Warning { message }));
         }
-        // The base model's own loss is the first point of the curve.
-        if self.progress.step == 0 { self.validate(stop, on) } else { Ok(()) }
+        // The base model's own loss is the first point of the curve; a run that was stopped in a validation makes it up.
+        let step = self.progress.step;
+        let owed = step == 0 || (self.validation_is_due(step) && self.progress.validated != Some(step));
+        if owed { self.validate(stop, on) } else { Ok(()) }
     }
 
     /// Everything after the last step: a last validation and checkpoint, the adapter, the checks of it.
-    pub(crate) fn end(&mut self, reason: EndReason, stop: &AtomicBool, on: Listener) -> Result<Outcome, TrainError> {
+    pub(crate) fn end(
+        &mut self,
+        mut reason: EndReason,
+        stop: &AtomicBool,
+        on: Listener,
+    ) -> Result<Outcome, TrainError> {
         let step = self.progress.step;
         if reason == EndReason::Finished && self.progress.validated != Some(step) {
             self.validate(stop, on)?;
+            let validates = !self.data.tokenised.validation.is_empty();
+            if validates && self.progress.validated != Some(step) {
+                reason = EndReason::Interrupted;
+            }
         }
         if step > 0 {
             self.save(on)?;

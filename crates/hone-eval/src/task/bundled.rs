@@ -19,8 +19,8 @@ const TASKS: &[(&str, &str)] = tasks![
     "demo_arc_easy",
     "demo_instructions",
     "demo_lambada",
-    "demo_openbookqa",
     "demo_piqa",
+    "demo_worked_answers",
     "finance",
     "gsm8k",
     "lambada",
@@ -36,7 +36,7 @@ const TASKS: &[(&str, &str)] = tasks![
 
 /// Data files by the path task files name them by.
 const DATA: &[(&str, &[u8])] =
-    data!["arc_easy.jsonl", "instructions.jsonl", "lambada.jsonl", "openbookqa.jsonl", "piqa.jsonl"];
+    data!["arc_easy.jsonl", "instructions.jsonl", "lambada.jsonl", "piqa.jsonl", "worked_answers.jsonl"];
 
 /// Names of the tasks there are.
 pub fn names() -> impl Iterator<Item = &'static str> {

@@ -66,17 +66,23 @@ fn facts(recipe: &Recipe, outcome: &Outcome) -> Vec<(String, String)> {
     ];
     for key in ["r", "lora_alpha", "target_modules"] {
         if let Some(value) = recipe.method.0.get(key) {
-            facts.push(fact(key, value.as_str().map_or_else(|| value.to_string(), str::to_owned)));
+            facts.push(fact(&key.replace('_', " "), value.as_str().map_or_else(|| value.to_string(), str::to_owned)));
         }
     }
     facts
+}
+
+fn capitalised(sentence: &str) -> String {
+    let mut characters = sentence.chars();
+    characters.next().map_or_else(String::new, |first| first.to_uppercase().chain(characters).collect())
 }
 
 fn invariants(out: &Path) -> Result<Vec<InvariantResult>, Failure> {
     let record: Value = serde_json::from_str(&read(&out.join(hone_train::invariants::FILE))?)?;
     let text = |value: &Value| value.as_str().unwrap_or_default().to_owned();
     let check = |check: &Value| InvariantResult {
-        name: text(&check["name"]),
+        // What was expected says it in words; `invariants.json` has the check's name beside it.
+        name: capitalised(&text(&check["expected"])),
         status: match check["status"].as_str() {
             Some("skipped") => "not checked".into(),
             Some(status) => status.to_owned(),
