@@ -303,6 +303,45 @@ fn damaged_parquet_is_an_error_and_never_a_panic() {
     }
 }
 
+/// A Parquet file that is all footer: its schema's elements, each with so many children.
+fn parquet_with_schema(children: impl ExactSizeIterator<Item = i32>) -> Vec<u8> {
+    let varint = |mut n: u64, out: &mut Vec<u8>| {
+        while n > 0x7f {
+            out.push(n as u8 | 0x80);
+            n >>= 7;
+        }
+        out.push(n as u8);
+    };
+    let mut footer = vec![0x15, 2, 0x19, 0xfc]; // version 1; the schema, a list of structs
+    varint(children.len() as u64, &mut footer);
+    for count in children {
+        footer.extend([0x35, 2, 0x18, 1, b'g', 0x15]); // optional, named `g`
+        varint(((count << 1) ^ (count >> 31)) as u32 as u64, &mut footer);
+        footer.push(0);
+    }
+    footer.extend([0x16, 0, 0x19, 0x0c, 0]); // no rows, no row groups
+    let length = footer.len() as u32;
+    [b"PAR1", &footer[..], &length.to_le_bytes(), b"PAR1"].concat()
+}
+
+#[test]
+fn a_parquet_schema_is_refused_before_memory_or_stack_is_taken_for_it() {
+    let refusal =
+        |bytes: &[u8]| read_with(FileKind::Parquet, bytes, &ReaderOptions::default()).err().unwrap().to_string();
+    for (children, expected) in [
+        (vec![i32::MAX], "schema: found schema element 0 with 2147483647 children, but 0 elements follow"),
+        (vec![2, 1_000_000_000, 0], "schema element 1 with 1000000000 children, but 1 elements follow"),
+        (vec![-1], "a schema element with -1 children"),
+        ([vec![1; 200_000], vec![0]].concat(), "a schema of more than 100 levels"),
+    ] {
+        let error = refusal(&parquet_with_schema(children.into_iter()));
+        assert!(error.starts_with("data.file: ") && error.contains(expected), "{error}");
+    }
+    // The tree these counts make is whole.
+    let rows = read_with(FileKind::Parquet, &parquet_with_schema([2, 1, 0, 0].into_iter()), &ReaderOptions::default());
+    assert!(rows.unwrap().is_empty());
+}
+
 fn write(path: PathBuf, text: &str) {
     std::fs::create_dir_all(path.parent().unwrap()).unwrap();
     std::fs::File::create(path).unwrap().write_all(text.as_bytes()).unwrap();

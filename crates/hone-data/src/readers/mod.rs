@@ -7,6 +7,7 @@ mod csv_rows;
 mod files;
 mod json_array;
 mod jsonl;
+mod parquet_footer;
 mod parquet_rows;
 mod text;
 

@@ -11,12 +11,13 @@ use parquet::file::reader::{ChunkReader, FileReader, SerializedFileReader};
 use parquet::record::reader::RowIter;
 use serde_json::Value;
 
-use super::{Limits, RawRow, Rows, guarded};
+use super::{Limits, RawRow, Rows, guarded, parquet_footer};
 use crate::error::{DataError, shorten};
 use crate::example::SourceRef;
 
 /// Rows of a Parquet file.
 pub fn parquet_rows(file: impl ChunkReader + 'static, path: Arc<Path>, limits: Limits) -> Result<Rows, DataError> {
+    parquet_footer::check(&file).map_err(|found| unreadable(&path, "schema", found))?;
     let opened = guard(|| SerializedFileReader::new(file)).map_err(|found| unreadable(&path, "footer", found))?;
     let stated = opened.metadata().file_metadata().num_rows();
     let declared: i64 = opened.metadata().row_groups().iter().fold(0, |sum: i64, g| sum.saturating_add(g.num_rows()));
