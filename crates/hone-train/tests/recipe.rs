@@ -115,6 +115,12 @@ fn what_is_wrong_is_named_with_its_line() {
 }
 
 #[test]
+fn an_override_as_deep_as_the_stack_is_refused() {
+    let message = refusal(RECIPE, &[&format!("method{}=1", ".a".repeat(200_000))]);
+    assert!(message.contains("--set method…: 200001 keys one in another"), "{message}");
+}
+
+#[test]
 fn a_file_that_is_no_recipe_is_refused_before_it_is_read() {
     let directory = tempfile::tempdir().unwrap();
     let path = directory.path().join("big.yaml");

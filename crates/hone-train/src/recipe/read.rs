@@ -12,6 +12,8 @@ use crate::error::{TrainError, io_error};
 
 /// Longest recipe that is read, in bytes.
 const MAX_LENGTH: u64 = 1 << 20;
+/// Most keys in the path of a `--set`; the deepest of a recipe is five. Values are walked level by level, on the stack.
+const MAX_KEYS: usize = 32;
 
 /// `--set` arguments, `key=value` each: `train.learning_rate=1e-4`, `data.mix.0.weight=2`.
 pub type Overrides<'a> = &'a [String];
@@ -150,6 +152,10 @@ fn apply(root: &mut Map<String, Value>, setting: &str, schema: &Value) -> Result
         .ok_or_else(|| fail("expected `key=value`, for example `train.learning_rate=1e-4`".into()))?;
     let key = if key.trim() == "train.lr" { "train.learning_rate" } else { key.trim() };
     let path: Vec<String> = key.split('.').map(str::to_string).collect();
+    if path.len() > MAX_KEYS {
+        let found = format!("{} keys one in another, expected at most {MAX_KEYS}", path.len());
+        return Err(TrainError::Recipe { place: format!("--set {}…", path[0]), what: found });
+    }
     let value = match verify::holds_text(&path, schema) {
         true => Value::String(text.to_string()),
         false => serde_yaml_ng::from_str(text).map_err(|e| fail(format!("the value is no YAML: {e}")))?,
