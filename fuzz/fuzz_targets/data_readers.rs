@@ -36,8 +36,15 @@ fn let_parquet_panic() {
 fuzz_target!(|data: &[u8]| {
     let_parquet_panic();
     let Some((&choice, bytes)) = data.split_first() else { return };
-    let kinds =
-        [FileKind::Jsonl, FileKind::Json, FileKind::Csv, FileKind::Tsv, FileKind::Parquet, FileKind::Text, FileKind::Json];
+    let kinds = [
+        FileKind::Jsonl,
+        FileKind::Json,
+        FileKind::Csv,
+        FileKind::Tsv,
+        FileKind::Parquet,
+        FileKind::Text,
+        FileKind::Json,
+    ];
     let kind = kinds[usize::from(choice) % kinds.len()];
     PARQUET.set(kind == FileKind::Parquet);
     let options = ReaderOptions {

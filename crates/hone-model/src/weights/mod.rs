@@ -101,7 +101,7 @@ impl WeightFiles {
     }
 
     /// A matrix `[out, in]` as a frozen weight: in its quantised blocks if it is stored so and `keep_quantised` is set,
-    /// else in the given type.
+    /// else in the given type. Panics if `shape`, which the caller knows from the model's config, is no matrix's.
     pub fn load_weight(
         &self,
         name: &str,
