@@ -266,10 +266,14 @@ fn fingerprint(path: &Path) -> Result<(u64, String), DataError> {
 
 fn nothing(what: &'static str, report: &DataReport) -> DataError {
     let found = match report.rows_read {
-        0 => format!("{} files without a row", report.files.len()),
+        0 => {
+            let files: Vec<String> = report.files.iter().map(|f| format!("`{}`", f.path.display())).collect();
+            format!("not a row in {}", files.join(", "))
+        }
         rows => format!("{rows} rows read; dropped: {}", report.drops.summary()),
     };
     let next = match what {
+        _ if report.rows_read == 0 => "check that these are the files you mean, and that they are whole",
         "validation" => "give other `validation_files`, or correct the reasons above",
         _ => "see `hone data show`; check `format`, `columns`, `train_on` and `max_length` against the reasons above",
     };

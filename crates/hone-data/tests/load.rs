@@ -157,7 +157,7 @@ fn a_file_that_is_bad_from_the_first_row_on_names_that_row() {
 #[test]
 fn empty_data_is_an_error_with_the_reasons() {
     let error = load_files(&[("a.jsonl", "\n\n")], "path: a.jsonl").unwrap_err();
-    assert!(error.starts_with("no training examples: 1 files without a row"), "{error}");
+    assert!(error.starts_with("no training examples: not a row in `DIR/a.jsonl`;"), "{error}");
     let error = load_files(&[("a.jsonl", &rows(["", " "]))], "path: a.jsonl").unwrap_err();
     assert!(error.contains("2 rows read; dropped: 2 empty (first: DIR/a.jsonl: row 1 (line 1): no text)"), "{error}");
     let error =

@@ -215,6 +215,11 @@ fn row_error(
 /// A JSON text as a row.
 fn row_from_json(bytes: &[u8], source: SourceRef) -> Result<RawRow, DataError> {
     const NEXT: &str = "correct the row, or set `on_bad_row: skip` to leave such rows out";
+    let bytes = bytes.trim_ascii_end();
+    if let Err(error) = std::str::from_utf8(bytes) {
+        let found = format!("bytes that are not UTF-8 after {} bytes of the row", error.valid_up_to());
+        return Err(row_error(source, found, "text in UTF-8", "convert the file to UTF-8"));
+    }
     match serde_json::from_slice(bytes) {
         Ok(Value::Object(columns)) => Ok(RawRow { source, columns }),
         Ok(other) => Err(row_error(source, describe(&other), "an object with named fields", NEXT)),
