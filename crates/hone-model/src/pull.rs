@@ -148,7 +148,8 @@ fn by_name(reference: &str) -> Option<&'static Known> {
 
 fn find_here(reference: &str) -> Result<Option<PathBuf>, ModelError> {
     let path = Path::new(reference);
-    if path.exists() {
+    // A path that may not be looked at is no name of the hub.
+    if path.try_exists().map_err(ModelError::io(path))? {
         return Ok(Some(path.to_owned()));
     }
     let Some(known) = by_name(reference) else {
