@@ -39,8 +39,7 @@ pub enum TrainError {
     /// The loss or the gradients are no longer numbers.
     #[error(
         "step {step}: the {what} is {found}: training has diverged. Nothing of this step was kept; {kept}. \
-         Lower `train.learning_rate` (it is {learning_rate}), lengthen `train.warmup_steps`, or train in \
-         `train.dtype: f32`"
+         Lower `train.learning_rate` (it is {learning_rate:e}) or lengthen `train.warmup_steps`{more_precision}"
     )]
     NotFinite {
         /// The step.
@@ -51,6 +50,8 @@ pub enum TrainError {
         found: String,
         /// The recipe's learning rate.
         learning_rate: f64,
+        /// Advice to train in f32, where that was not done.
+        more_precision: &'static str,
         /// Which checkpoint is left.
         kept: String,
     },

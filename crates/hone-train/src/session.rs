@@ -89,8 +89,13 @@ impl Trainer {
             checkpoints,
             total_steps,
         };
-        if let (Start::Resume, Some(&step)) = (start, trainer.checkpoints.steps().last()) {
-            trainer.resume(step)?;
+        match (start, trainer.checkpoints.steps().last()) {
+            (Start::Fresh, _) => {}
+            (Start::Resume, Some(&step)) => trainer.resume(step)?,
+            (Start::Resume, None) => {
+                let message = format!("there is no checkpoint in {}: starting from the first step", run.display());
+                trainer.warnings.push(message);
+            }
         }
         Ok(trainer)
     }

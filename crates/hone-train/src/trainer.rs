@@ -269,6 +269,7 @@ impl Trainer {
             what,
             found: value.to_string(),
             learning_rate: self.learning_rate.highest,
+            more_precision: if self.dtype == DType::F32 { "" } else { ", or train in `train.dtype: f32`" },
             kept,
         })
     }

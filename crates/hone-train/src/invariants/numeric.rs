@@ -64,7 +64,13 @@ fn gradient_tolerance(dtype: DType) -> f64 {
 
 /// The packed row against the documents alone.
 fn packed_loss(together: &StepResult, apart: &StepResult, dtype: DType) -> Check {
-    let next = "this is a fault of the program: please report it; `data.packing: false` avoids it";
+    let next = match together.nll_sum.is_finite() || apart.nll_sum.is_finite() {
+        true => "this is a fault of the program: please report it; `data.packing: false` avoids it",
+        false => {
+            "the model has no loss even before it is trained: its weights are damaged or overflow; fetch it again, or try \
+             `train.dtype: f32`"
+        }
+    };
     let difference = relative(together.nll_sum, apart.nll_sum);
     let found = format!("loss {:.6} packed, {:.6} alone: {difference:.1e} apart", together.nll_sum, apart.nll_sum);
     let expected = format!("{PACKED}, to {:.0e}", loss_tolerance(dtype));

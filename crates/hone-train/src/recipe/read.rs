@@ -33,7 +33,7 @@ pub fn read(path: &Path, overrides: Overrides) -> Result<Recipe, TrainError> {
 
 /// Reads a recipe's text; `name` is what errors call it.
 pub fn parse(text: &str, name: &str, overrides: Overrides) -> Result<Recipe, TrainError> {
-    let source = Source { text, name };
+    let source = Source { text, name, overrides };
     let value: Value =
         serde_yaml_ng::from_str(text).map_err(|e| source.error_at_line(yaml_line(&e), &e.to_string()))?;
     let Value::Object(mut root) = value else {
@@ -70,11 +70,17 @@ fn spell_out(root: &mut Map<String, Value>) -> Result<(), String> {
 struct Source<'a> {
     text: &'a str,
     name: &'a str,
+    overrides: Overrides<'a>,
 }
 
 impl Source<'_> {
-    /// An error at a key (`["train", "steps"]`).
+    /// An error at a key (`["train", "steps"]`): in the `--set` that gave its value, else on its line.
     fn error(&self, path: &[String], what: &str) -> TrainError {
+        let key = path.join(".");
+        let gives = |setting: &&String| setting.split_once('=').is_some_and(|(set, _)| set.trim() == key);
+        if let Some(setting) = self.overrides.iter().rev().find(gives) {
+            return TrainError::Recipe { place: format!("--set {setting}"), what: what.to_string() };
+        }
         self.error_at_line(line_of(self.text, path), what)
     }
 
@@ -113,7 +119,7 @@ impl Source<'_> {
             let alone = Value::Object(Map::from_iter([(field.clone(), value.clone())]));
             if let Err(e) = serde_json::from_value::<T>(alone) {
                 let path = [key.to_string(), field.clone()];
-                return Err(self.error(&path, &format!("`{key}.{field}`: found {}: {e}", shown(value))));
+                return Err(self.error(&path, &format!("`{key}.{field}`: found {}{}", shown(value), expected(&e))));
             }
         }
         serde_json::from_value(Value::Object(fields))
@@ -158,7 +164,8 @@ fn apply(root: &mut Map<String, Value>, setting: &str, schema: &Value) -> Result
     }
     let value = match verify::holds_text(&path, schema) {
         true => Value::String(text.to_string()),
-        false => serde_yaml_ng::from_str(text).map_err(|e| fail(format!("the value is no YAML: {e}")))?,
+        false => serde_yaml_ng::from_str(text)
+            .map_err(|e| fail(format!("the value is no YAML: {e}; quote text: `key=\"text\"`")))?,
     };
     let mut single = value.clone();
     for key in path.iter().rev() {
@@ -204,6 +211,21 @@ fn set_in_list(list: &mut [Value], key: &str, rest: &[String], value: Value) -> 
         (Some(Value::Object(inner)), rest) => set(inner, rest, value),
         (Some(other), _) => Err(format!("`{key}.{}` holds {}", rest[0], shown(other))),
     }
+}
+
+/// What a value should have been, in a recipe's words rather than Rust's.
+fn expected(error: &serde_json::Error) -> String {
+    let message = error.to_string();
+    let Some((_, kind)) = message.split_once(", expected ") else { return format!(": {message}") };
+    let kind = match kind {
+        "usize" | "u64" | "u32" => "a whole number, 0 or more",
+        "f64" | "f32" => "a number",
+        "a boolean" => "true or false",
+        "a sequence" => "a list (`[a, b]`)",
+        "a tuple of size 2" => "a list of two",
+        other => other,
+    };
+    format!(", expected {kind}")
 }
 
 fn yaml_line(error: &serde_yaml_ng::Error) -> Option<usize> {

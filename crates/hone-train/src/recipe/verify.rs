@@ -183,6 +183,10 @@ pub fn values(recipe: &Recipe) -> Result<(), Fault> {
             return fault(key, value.to_string(), "0 or more");
         }
     }
+    if recipe.eval.limit == Some(0) {
+        let what = "`eval.limit`: found 0, expected 1 or more, or nothing for all questions".to_owned();
+        return Err((vec!["eval".into(), "limit".into()], what));
+    }
     for (task, rule) in &recipe.eval.fail_if {
         let path = |key: &str| vec!["eval".into(), "fail_if".into(), task.clone(), key.into()];
         if let Some(drop) = rule.drop_over.filter(|d| !d.is_finite() || *d < 0.0) {
