@@ -6,7 +6,7 @@
 
 use std::collections::HashMap;
 
-use crate::error::EvalError;
+use crate::error::{EvalError, did_you_mean};
 use crate::ledger::{Ledger, Outcome, PairedExample, TaskComparison};
 use crate::metrics::{Aggregation, ExampleScore};
 use crate::rules::{self, Rules};
@@ -48,6 +48,25 @@ impl Default for CompareOptions {
     }
 }
 
+impl CompareOptions {
+    /// Refuses rules and targets that name no task of the comparison: a guard that checks nothing must not pass.
+    pub fn check_names<'a>(&self, compared: impl Iterator<Item = &'a str> + Clone) -> Result<(), EvalError> {
+        let rules = self.fail_if.keys().map(|name| ("fail_if", name));
+        let targets = self.targets.iter().map(|name| ("target", name));
+        match rules.chain(targets).find(|(_, name)| compared.clone().all(|task| task != *name)) {
+            None => Ok(()),
+            Some((what, name)) => Err(EvalError::Rule {
+                what,
+                problem: format!(
+                    "task `{name}` is not compared{}; compared: {}",
+                    did_you_mean(name, compared.clone()),
+                    compared.collect::<Vec<_>>().join(", ")
+                ),
+            }),
+        }
+    }
+}
+
 /// Compares the tasks that both sides have, in the first side's order.
 pub fn compare(base: &[Scorecard], tuned: &[Scorecard], options: &CompareOptions) -> Result<Ledger, EvalError> {
     let mut tasks = Vec::new();
@@ -77,6 +96,7 @@ pub fn compare(base: &[Scorecard], tuned: &[Scorecard], options: &CompareOptions
     for (task, corrected) in tasks.iter_mut().zip(statistics::holm(&p_values)) {
         task.p_holm = Some(corrected);
     }
+    options.check_names(tasks.iter().map(|t| t.name.as_str()))?;
     let broken_rules = rules::broken(&options.fail_if, &tasks)?;
     let tuned_name = tuned.first().map_or_else(String::new, |card| name_of(&card.header));
     Ok(Ledger {

@@ -109,9 +109,23 @@ pub enum EvalError {
         /// What differs, on both sides, and what to do.
         difference: String,
     },
-    /// A `fail_if` rule that cannot be checked.
-    #[error("fail_if: {0}")]
-    Rule(String),
+    /// A `fail_if` rule or a target that cannot be checked.
+    #[error("{what}: {problem}")]
+    Rule {
+        /// `fail_if` or `target`.
+        what: &'static str,
+        /// What is wrong, and what there is.
+        problem: String,
+    },
+    /// A model whose numbers overflowed.
+    #[error(
+        "the log-probability of token `{token}` is not a number: the weights or the edit are damaged, or were tuned until \
+         they overflowed; fetch the model again, or go back to an earlier adapter"
+    )]
+    NotANumber {
+        /// The id of the token.
+        token: u32,
+    },
     /// The user stopped it.
     #[error("stopped after {done} of {total} examples of {task}")]
     Stopped {

@@ -151,7 +151,7 @@ pub fn evaluate_rows(
         (true, Some(template)) => Some(template),
         (true, None) => {
             let problem = format!("{} has no chat template; evaluate without one", model.source.reference);
-            return Err(EvalError::Request { task: task.name().into(), id: "–".into(), problem });
+            return Err(EvalError::TaskFile { file: task.file.clone(), place: "chat_template".into(), problem });
         }
     };
     let prompt_options = PromptOptions {
@@ -168,6 +168,19 @@ pub fn evaluate_rows(
     run.report(0)?;
     for from in (0..total).step_by(WAVE) {
         let items: Vec<Item> = (from..total.min(from + WAVE)).map(|i| prompts.item(i)).collect::<Result<_, _>>()?;
+        if from == 0
+            && items
+                .iter()
+                .all(|item| matches!(&item.question, Question::Choices { gold, .. } if gold.indices.is_empty()))
+        {
+            let problem = "no question names one of its choices as the right one; `doc_to_target` has to give an index \
+                           from 0, or a choice's text";
+            return Err(EvalError::TaskFile {
+                file: task.file.clone(),
+                place: "doc_to_target".into(),
+                problem: problem.into(),
+            });
+        }
         let rows = match task.kind {
             Kind::GenerateUntil => run.generated(&items)?,
             _ => run.scored(&items)?,

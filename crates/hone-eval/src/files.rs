@@ -23,8 +23,28 @@ pub fn write_atomically(
     write(&mut buffered).map_err(io)?;
     let file = buffered.into_inner().map_err(|e| io(e.into_error()))?;
     file.as_file().sync_all().map_err(io)?;
+    make_readable(file.as_file()).map_err(io)?;
     file.persist(path).map_err(|e| io(e.error))?;
     Ok(())
+}
+
+/// Temporary files are private to the user; a report is there to be shown to others.
+#[cfg(unix)]
+fn make_readable(file: &std::fs::File) -> std::io::Result<()> {
+    use std::os::unix::fs::PermissionsExt;
+    file.set_permissions(std::fs::Permissions::from_mode(0o644))
+}
+
+#[cfg(not(unix))]
+fn make_readable(_file: &std::fs::File) -> std::io::Result<()> {
+    Ok(())
+}
+
+/// Makes `directory` and tries whether files can be made in it, so that work is not done in vain.
+pub fn check_writable(directory: &Path) -> Result<(), EvalError> {
+    let io = |source| EvalError::Io { path: directory.to_owned(), source };
+    std::fs::create_dir_all(directory).map_err(io)?;
+    tempfile::Builder::new().prefix(".hone-").tempfile_in(directory).map(drop).map_err(io)
 }
 
 /// Writes a scorecard.
@@ -70,8 +90,8 @@ pub fn read_scorecard(path: &Path) -> Result<Scorecard, EvalError> {
     if next_line(&mut text)? == 0 {
         return Err(bad(1, "the file is empty; expected a scorecard's header".into()));
     }
-    let header: ScorecardHeader =
-        serde_json::from_str(&text).map_err(|e| bad(1, format!("not a scorecard's header: {e}")))?;
+    let header: ScorecardHeader = serde_json::from_str(&text)
+        .map_err(|e| bad(1, format!("not a scorecard's header: {e}; name a directory that `hone eval --out` wrote")))?;
     let mut rows = Vec::new();
     loop {
         let line = next_line(&mut text)?;

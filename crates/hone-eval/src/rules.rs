@@ -5,7 +5,7 @@ use std::collections::BTreeMap;
 
 use serde::{Deserialize, Serialize};
 
-use crate::error::{EvalError, did_you_mean};
+use crate::error::EvalError;
 use crate::ledger::TaskComparison;
 
 /// Rules by task name.
@@ -26,22 +26,14 @@ pub struct Rule {
     pub measurable: bool,
 }
 
-/// The broken rules in words. A rule for a task that was not compared is an error: a guard that checks nothing must not
-/// pass.
+/// The broken rules in words. Every rule is of a task that was compared (`CompareOptions::check_names`).
 pub fn broken(rules: &Rules, tasks: &[TaskComparison]) -> Result<Vec<String>, EvalError> {
     let mut broken = Vec::new();
     for (name, rule) in rules {
-        let names = || tasks.iter().map(|t| t.name.as_str());
-        let Some(task) = tasks.iter().find(|task| task.name == *name) else {
-            let known: Vec<&str> = names().collect();
-            let hint = did_you_mean(name, names());
-            return Err(EvalError::Rule(format!(
-                "task `{name}` was not compared{hint}; compared: {}",
-                known.join(", ")
-            )));
-        };
+        let Some(task) = tasks.iter().find(|task| task.name == *name) else { continue };
         if rule.drop_over.is_none() && rule.worse_than.is_none() {
-            return Err(EvalError::Rule(format!("task `{name}`: give `drop_over` or `worse_than`")));
+            let problem = format!("task `{name}`: give `drop_over` or `worse_than`");
+            return Err(EvalError::Rule { what: "fail_if", problem });
         }
         let unit = if task.is_share { 100.0 } else { 1.0 };
         let words = if task.is_share { " points" } else { "" };

@@ -85,6 +85,9 @@ impl Scorer<'_> {
             let head = self.model.decoder.head(&cx);
             token_scores(&hidden, &head, &batch.rows, &batch.targets, self.model.spec.logit_soft_cap)
         };
+        if let Some((_, &token)) = scores.iter().zip(&batch.targets).find(|(score, _)| score.log_prob.is_nan()) {
+            return Err(EvalError::NotANumber { token });
+        }
         let mut rest = scores.as_slice();
         let mut take = |count: usize| {
             let (taken, left) = rest.split_at(count);

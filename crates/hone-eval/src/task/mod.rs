@@ -60,6 +60,11 @@ impl Task {
     pub fn from_config(config: TaskConfig, file: String, root: &DataRoot) -> Result<Task, EvalError> {
         let problem =
             |place: &str, problem: String| EvalError::TaskFile { file: file.clone(), place: place.into(), problem };
+        if config.task.contains(['/', '\\']) || config.task.starts_with('.') {
+            let problem_text =
+                format!("`{}`, expected a name without slashes; scorecards are named after it", config.task);
+            return Err(problem("task", problem_text));
+        }
         let kind = Kind::from_name(&config.output_type)
             .ok_or_else(|| problem("output_type", format!("`{}` is not known", config.output_type)))?;
         let metrics = metrics(&config, kind, &file)?;
