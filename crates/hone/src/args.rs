@@ -38,11 +38,19 @@ pub struct Common {
     #[arg(long, short, global = true)]
     pub quiet: bool,
     /// Threads to compute with (default: all cores).
-    #[arg(long, global = true, value_name = "N")]
+    #[arg(long, global = true, value_name = "N", value_parser = parse_threads)]
     pub threads: Option<usize>,
     /// Folder the task files' data paths are relative to (default: $HONE_DATA, then what ships with hone).
     #[arg(long, global = true, value_name = "DIR")]
     pub data_root: Option<PathBuf>,
+}
+
+/// More threads than any machine has processors; many more would only fill the memory with their stacks.
+const MOST_THREADS: usize = 1024;
+
+fn parse_threads(text: &str) -> Result<usize, String> {
+    let threads = text.parse().ok().filter(|threads| (1..=MOST_THREADS).contains(threads));
+    threads.ok_or_else(|| format!("expected a whole number from 1 to {MOST_THREADS}"))
 }
 
 /// The verbs.

@@ -2,6 +2,9 @@
 //! where they become help.
 
 use std::error::Error;
+use std::io::ErrorKind;
+
+use crate::print::remark;
 
 /// Exit code for something the user can mend.
 pub const USER: u8 = 2;
@@ -35,6 +38,11 @@ impl Failure {
         Failure { code: OURS, causes: vec![cause.into()], hint: Some(hint) }
     }
 
+    /// Whoever read standard output has left, as `head` does: an end without a word, and no failure.
+    pub fn reader_left() -> Failure {
+        Failure { code: 0, causes: Vec::new(), hint: None }
+    }
+
     /// Adds what was being done, outermost.
     pub fn doing(mut self, what: impl Into<String>) -> Failure {
         self.causes.insert(0, what.into());
@@ -45,30 +53,56 @@ impl Failure {
     pub fn print(&self) {
         let mut causes = self.causes.iter();
         if let Some(first) = causes.next() {
-            eprintln!("error: {first}");
+            remark!("error: {first}");
         }
         for cause in causes {
-            eprintln!("  cause: {cause}");
+            remark!("  cause: {cause}");
         }
         if let Some(hint) = &self.hint {
-            eprintln!("  next: {hint}");
+            remark!("  next: {hint}");
         }
     }
 }
 
 /// Every library error is about the world (files, recipes, data), so it is the user's to mend; its message names the place.
-impl<E: Error> From<E> for Failure {
+impl<E: Error + 'static> From<E> for Failure {
     fn from(error: E) -> Failure {
         let mut causes = vec![error.to_string()];
+        let mut hint = next_step(&error);
         let mut source = error.source();
         while let Some(cause) = source {
             let text = cause.to_string();
+            hint = hint.or_else(|| next_step(cause));
             // Many errors repeat their source in their own words.
             if !causes.iter().any(|c| c.contains(&text)) {
                 causes.push(text);
             }
             source = cause.source();
         }
-        Failure { code: USER, causes, hint: None }
+        // Some libraries say the next step themselves.
+        let hint = hint.filter(|_| !causes.iter().any(|cause| cause.contains("next step:")));
+        Failure { code: USER, causes, hint: hint.map(str::to_owned) }
     }
+}
+
+/// What helps where the system itself refused.
+fn next_step(error: &(dyn Error + 'static)) -> Option<&'static str> {
+    let text = match error.downcast_ref::<std::io::Error>()?.kind() {
+        ErrorKind::NotFound => "check the path; the file may also be missing from an incomplete copy or download",
+        ErrorKind::PermissionDenied => {
+            "give yourself the right to it, or choose another place (`--out` for results, HONE_CACHE for the cache)"
+        }
+        ErrorKind::StorageFull | ErrorKind::QuotaExceeded => {
+            "free some space, or choose another place (`--out` for results, HONE_CACHE for the cache); what was finished \
+             is kept"
+        }
+        ErrorKind::ReadOnlyFilesystem => "choose another place (`--out` for results, HONE_CACHE for the cache)",
+        ErrorKind::IsADirectory => "name a file, not a directory",
+        ErrorKind::NotADirectory | ErrorKind::AlreadyExists => {
+            "a file stands where a directory is needed: choose another path, or move the file away"
+        }
+        ErrorKind::InvalidData => "give text in UTF-8",
+        _ => return None,
+    };
+    Some(text)
 }

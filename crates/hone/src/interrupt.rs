@@ -3,6 +3,8 @@
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 
+use crate::print::remark;
+
 /// A flag that becomes true at the first Ctrl-C (or SIGTERM).
 pub fn stop_flag() -> Arc<AtomicBool> {
     let stop = Arc::new(AtomicBool::new(false));
@@ -11,10 +13,10 @@ pub fn stop_flag() -> Arc<AtomicBool> {
         if seen.swap(true, Ordering::SeqCst) {
             std::process::exit(i32::from(crate::fail::INTERRUPTED));
         }
-        eprintln!("\nstopping after this step and saving; press Ctrl-C again to stop at once");
+        remark!("\nstopping after this step and saving; press Ctrl-C again to stop at once");
     };
     if let Err(error) = ctrlc::set_handler(handler) {
-        eprintln!("note: Ctrl-C will end hone without saving ({error})");
+        remark!("note: Ctrl-C will end hone without saving ({error})");
     }
     stop
 }

@@ -7,6 +7,7 @@
 mod args;
 mod fail;
 mod interrupt;
+mod print;
 mod progress;
 mod verbs;
 

@@ -1,21 +1,23 @@
 //! `hone chat`: talk to a model; with `--versus`, to the base and its tuned version side by side.
 
-use std::io::{BufRead, IsTerminal, Write};
+use std::io::{BufRead, IsTerminal};
 use std::sync::Arc;
 
 use hone_model::generate::generate;
 use hone_model::template::Message;
-use hone_model::{Hooks, Model, NoHooks};
+use hone_model::{Hooks, NoHooks};
+use serde::Serialize;
 
 use super::generate::Sampling;
 use super::load::{ModelArguments, Ready, chat_text};
 use crate::args::Common;
 use crate::fail::Failure;
+use crate::print::{out, outln, remark};
 
 /// Arguments of `hone chat`.
 #[derive(clap::Args, Debug)]
 #[command(
-    after_help = "Example:\n  hone chat smollm2-135m-instruct --edit runs/first/adapter --versus\n\nCommands while chatting: /reset forgets the conversation, /quit (or Ctrl-D) leaves."
+    after_help = "Example:\n  hone chat smollm2-135m-instruct --edit runs/first/adapter --versus\n\nCommands while chatting: /reset forgets the conversation, /quit (or Ctrl-D) leaves.\nWith --json the whole conversation is printed when it ends."
 )]
 pub struct Chat {
     #[command(flatten)]
@@ -31,10 +33,19 @@ pub struct Chat {
 }
 
 /// One side of the conversation: its edits, its name, its own history.
+#[derive(Serialize)]
 struct Side {
     name: &'static str,
+    #[serde(skip)]
     hooks: Arc<dyn Hooks>,
+    #[serde(rename = "messages")]
     history: Vec<Message>,
+}
+
+/// What `--json` prints.
+#[derive(Serialize)]
+struct Output {
+    sides: Vec<Side>,
 }
 
 fn message(role: &str, content: &str) -> Message {
@@ -44,7 +55,7 @@ fn message(role: &str, content: &str) -> Message {
 impl Chat {
     /// Runs the verb.
     pub fn run(self, common: &Common) -> Result<u8, Failure> {
-        if self.versus && self.model.edit.is_empty() {
+        if self.versus && self.model.with.edit.is_empty() {
             let hint = "name the tuned side with `--edit DIR`";
             return Err(Failure::user("`--versus` needs something to compare with", hint));
         }
@@ -52,27 +63,32 @@ impl Chat {
         // A model without a template is told so before the first question, not after it.
         chat_text(&ready.model, &[message("user", "Hello")], true)?;
         let mut sides = self.sides(&ready);
-        let terminal = std::io::stdin().is_terminal();
+        let prompts = std::io::stdin().is_terminal() && !common.json;
         loop {
-            if terminal {
-                print!("\nyou> ");
-                std::io::stdout().flush()?;
+            if prompts {
+                out!("\nyou> ")?;
             }
             let mut line = String::new();
-            if std::io::stdin().lock().read_line(&mut line)? == 0 {
-                return Ok(0);
+            let read = std::io::stdin().lock().read_line(&mut line);
+            if read.map_err(|error| Failure::from(error).doing("reading standard input"))? == 0 {
+                break;
             }
             match line.trim() {
                 "" => continue,
-                "/quit" | "/exit" => return Ok(0),
+                "/quit" | "/exit" => break,
                 "/reset" => sides = self.sides(&ready),
+                word if is_command(word) => remark!("no command `{word}`; there are /reset and /quit"),
                 said => {
                     for side in &mut sides {
-                        self.answer(&ready.model, ready.dtype, side, said)?;
+                        self.answer(&ready, side, said, common)?;
                     }
                 }
             }
         }
+        if common.json {
+            outln!("{}", serde_json::to_string(&Output { sides })?)?;
+        }
+        Ok(0)
     }
 
     fn sides(&self, ready: &Ready) -> Vec<Side> {
@@ -84,19 +100,27 @@ impl Chat {
         vec![Side { name: "model", ..tuned }]
     }
 
-    fn answer(&self, model: &Model, dtype: hone_engine::DType, side: &mut Side, said: &str) -> Result<(), Failure> {
+    fn answer(&self, ready: &Ready, side: &mut Side, said: &str, common: &Common) -> Result<(), Failure> {
+        let (model, shown) = (&ready.model, !common.json);
         side.history.push(message("user", said));
         let text = chat_text(model, &side.history, true)?;
         let ids = model.tokenizer.encode(&text, false)?.ids;
-        print!("{}> ", side.name);
-        let mut show = |_: usize, piece: &str| {
-            print!("{piece}");
-            std::io::stdout().flush().is_ok()
-        };
-        let made = generate(model, Arc::clone(&side.hooks), dtype, &[ids], &self.sampling.config(), &mut show)?;
-        println!();
+        if shown {
+            out!("{}> ", side.name)?;
+        }
+        // A closed pipe ends the answer.
+        let mut show = |_: usize, piece: &str| !shown || out!("{piece}").is_ok();
+        let made = generate(model, Arc::clone(&side.hooks), ready.dtype, &[ids], &self.sampling.config(), &mut show)?;
+        if shown {
+            out!("\n")?;
+        }
         let text = made.first().map_or("", |g| g.text.as_str());
         side.history.push(message("assistant", text));
         Ok(())
     }
+}
+
+/// Whether a line is meant as a command: one word after a slash. A path has a second slash, a sentence has spaces.
+fn is_command(line: &str) -> bool {
+    line.strip_prefix('/').is_some_and(|word| !word.is_empty() && word.chars().all(char::is_alphabetic))
 }

@@ -12,6 +12,7 @@ use hone_report::Report;
 use super::outcome;
 use crate::args::Common;
 use crate::fail::{Failure, RULE};
+use crate::print::{out, outln};
 
 /// Arguments of `hone compare`.
 #[derive(clap::Args, Debug)]
@@ -26,6 +27,9 @@ pub struct Compare {
     /// Where `ledger.json` and `report.html` go.
     #[arg(long, value_name = "DIR")]
     out: PathBuf,
+    /// Pair questions whose prompts differ, as those of two model families with their own chat templates do.
+    #[arg(long)]
+    allow_different_prompts: bool,
     /// A task the tuning was for (may be given several times).
     #[arg(long, value_name = "TASK")]
     target: Vec<String>,
@@ -37,7 +41,8 @@ pub struct Compare {
 fn parse_rule(text: &str) -> Result<(String, f64), String> {
     let wrong = || format!("found `{text}`, expected TASK=POINTS, such as `boolq=3`");
     let (task, points) = text.split_once('=').ok_or_else(wrong)?;
-    Ok((task.to_owned(), points.parse().map_err(|_| wrong())?))
+    let points: f64 = points.parse().map_err(|_| wrong())?;
+    if points.is_finite() { Ok((task.to_owned(), points)) } else { Err(wrong()) }
 }
 
 impl Compare {
@@ -48,7 +53,12 @@ impl Compare {
         let rule =
             |(task, points): &(String, f64)| (task.clone(), Rule { drop_over: Some(*points), ..Rule::default() });
         let rules: Rules = self.fail_if.iter().map(rule).collect();
-        let options = CompareOptions { targets: self.target.clone(), fail_if: rules, ..CompareOptions::default() };
+        let options = CompareOptions {
+            targets: self.target.clone(),
+            fail_if: rules,
+            allow_different_prompts: self.allow_different_prompts,
+            ..CompareOptions::default()
+        };
         let ledger = compare(&base, &tuned, &options)?;
         let title = self.tuned.file_name().map_or_else(|| "comparison".into(), |n| n.to_string_lossy().into_owned());
         let report = Report {
@@ -97,10 +107,10 @@ pub fn write_text(path: &Path, text: &str) -> Result<(), Failure> {
 /// Prints the outcome; the number is the exit code.
 pub fn show(ledger: &Ledger, out: &Path, common: &Common) -> Result<u8, Failure> {
     if common.json {
-        println!("{}", serde_json::to_string(ledger)?);
+        outln!("{}", serde_json::to_string(ledger)?)?;
     } else {
-        print!("{}", outcome::table(ledger));
-        println!("\nreport: {}", out.join("report.html").display());
+        out!("{}", outcome::table(ledger))?;
+        outln!("\nreport: {}", out.join("report.html").display())?;
     }
     Ok(if ledger.broken_rules.is_empty() { 0 } else { RULE })
 }

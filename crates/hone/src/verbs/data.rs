@@ -12,6 +12,7 @@ use serde::Serialize;
 use super::load::load_model;
 use crate::args::Common;
 use crate::fail::Failure;
+use crate::print::outln;
 
 /// Arguments of `hone data`.
 #[derive(clap::Args, Debug)]
@@ -58,14 +59,14 @@ impl Data {
         let examples = preview(&data.loaded.train, show.examples, &codec, &options)?;
         let report = &data.tokenised.report;
         if common.json {
-            println!("{}", serde_json::to_string(&Output { report, examples: &examples })?);
+            outln!("{}", serde_json::to_string(&Output { report, examples: &examples })?)?;
             return Ok(0);
         }
         let color = std::io::stdout().is_terminal() && std::env::var_os("NO_COLOR").is_none();
         for (i, example) in examples.iter().enumerate() {
-            println!("{}", example_lines(i + 1, example, None, color));
+            outln!("{}", example_lines(i + 1, example, None, color))?;
         }
-        print_report(report);
+        print_report(report)?;
         Ok(0)
     }
 }
@@ -116,34 +117,38 @@ fn shortened(pieces: &[(String, bool)], limit: usize) -> Vec<(String, bool)> {
     kept
 }
 
-fn print_report(report: &DataReport) {
+fn print_report(report: &DataReport) -> Result<(), Failure> {
     for file in &report.files {
         let kind = file.detection.as_ref().map_or_else(String::new, |d| format!(" ({})", d.format));
-        println!("{}: {} rows, {} examples kept{kind}", file.path.display(), file.rows, file.examples);
+        outln!("{}: {} rows, {} examples kept{kind}", file.path.display(), file.rows, file.examples)?;
     }
     for (name, side) in [("training", &report.train), ("validation", &report.validation)] {
         if side.sequences == 0 {
             continue;
         }
         let share = 100.0 * side.trained_tokens as f64 / side.tokens.max(1) as f64;
-        println!(
+        outln!(
             "{name}: {} examples, {} tokens, {share:.0} % of them trained; lengths {} to {}, median {}",
-            side.examples, side.tokens, side.lengths.min, side.lengths.max, side.lengths.median
-        );
+            side.examples,
+            side.tokens,
+            side.lengths.min,
+            side.lengths.max,
+            side.lengths.median
+        )?;
         if side.truncated_sequences > 0 {
-            println!("  cut at max_length: {} sequences, {} tokens", side.truncated_sequences, side.truncated_tokens);
+            outln!("  cut at max_length: {} sequences, {} tokens", side.truncated_sequences, side.truncated_tokens)?;
         }
     }
     if report.drops.total() > 0 {
-        println!("dropped: {}", report.drops.summary());
+        outln!("dropped: {}", report.drops.summary())?;
     }
     if report.duplicates > 0 {
-        println!("duplicates: {}", report.duplicates);
+        outln!("duplicates: {}", report.duplicates)?;
     }
     if report.validation_in_training > 0 {
-        println!("validation examples that are in the training data: {}", report.validation_in_training);
+        outln!("validation examples that are in the training data: {}", report.validation_in_training)?;
     }
-    report.notes.iter().for_each(|note| println!("note: {note}"));
+    report.notes.iter().try_for_each(|note| outln!("note: {note}"))
 }
 
 #[cfg(test)]

@@ -8,6 +8,7 @@ use hone_train::session::Start;
 use super::{compare, pull, tune};
 use crate::args::Common;
 use crate::fail::Failure;
+use crate::print::remark;
 
 /// The model the demo is about, and the one that is always at hand.
 const MODEL: &str = "smollm2-135m-instruct";
@@ -43,7 +44,7 @@ impl Demo {
         let recipe = recipe::read(&path, &overrides)?;
         let start = if self.resume { Start::Resume } else { Start::Fresh };
         if !common.quiet && !common.json {
-            eprintln!(
+            remark!(
                 "tuning {model} on the shipped examples, asking before and after; the recipe is {}",
                 path.display()
             );
@@ -59,9 +60,9 @@ fn model(common: &Common) -> Result<&'static str, Failure> {
     match pull::resolve(MODEL, common) {
         Ok(_) => Ok(MODEL),
         Err(failure) => {
-            eprintln!("note: {MODEL} is out of reach:");
-            failure.causes.iter().for_each(|cause| eprintln!("  {cause}"));
-            eprintln!(
+            remark!("note: {MODEL} is out of reach:");
+            failure.causes.iter().for_each(|cause| remark!("  {cause}"));
+            remark!(
                 "note: going on with {FALLBACK}, a 0.26M-parameter story teller that ships with hone. It shows every \
                  step of the job, but it is too small to answer these questions: expect no gain."
             );

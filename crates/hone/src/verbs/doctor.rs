@@ -10,6 +10,7 @@ use serde::Serialize;
 
 use crate::args::Common;
 use crate::fail::{Failure, OURS};
+use crate::print::outln;
 
 /// Arguments of `hone doctor`.
 #[derive(clap::Args, Debug)]
@@ -87,9 +88,9 @@ impl Doctor {
         let findings = Findings { version: env!("CARGO_PKG_VERSION"), processor, memory, cache, self_check };
         let healthy = findings.self_check.iter().all(|check| check.ok);
         if common.json {
-            println!("{}", serde_json::to_string(&findings)?);
+            outln!("{}", serde_json::to_string(&findings)?)?;
         } else {
-            print(&findings);
+            print(&findings)?;
         }
         Ok(if healthy { 0 } else { OURS })
     }
@@ -148,25 +149,23 @@ fn tells_its_story() -> Check {
     }
 }
 
-fn print(findings: &Findings) {
+fn print(findings: &Findings) -> Result<(), Failure> {
     let processor = &findings.processor;
-    println!("hone {}", findings.version);
-    println!(
-        "processor   {} ({} processors, {} threads used)",
-        processor.name, processor.processors, processor.threads
-    );
-    println!("  features  {}", processor.features.join(", "));
-    println!("  bf16      {} kernel, {:.0} GFLOP/s", processor.bf16_kernel, processor.bf16_gflops);
-    println!("  f32       {} kernel, {:.0} GFLOP/s", processor.f32_kernel, processor.f32_gflops);
-    processor.notes.iter().for_each(|note| println!("  note: {note}"));
+    outln!("hone {}", findings.version)?;
+    outln!("processor   {} ({} processors, {} threads used)", processor.name, processor.processors, processor.threads)?;
+    outln!("  features  {}", processor.features.join(", "))?;
+    outln!("  bf16      {} kernel, {:.0} GFLOP/s", processor.bf16_kernel, processor.bf16_gflops)?;
+    outln!("  f32       {} kernel, {:.0} GFLOP/s", processor.f32_kernel, processor.f32_gflops)?;
+    processor.notes.iter().try_for_each(|note| outln!("  note: {note}"))?;
     if let Some(bytes) = findings.memory.available_bytes {
-        println!("memory      {:.1} GiB free", bytes as f64 / f64::from(1 << 30));
+        outln!("memory      {:.1} GiB free", bytes as f64 / f64::from(1 << 30))?;
     }
-    println!("cache       {}", findings.cache.directory);
+    outln!("cache       {}", findings.cache.directory)?;
     for model in &findings.cache.models {
-        println!("  {:<44} {:>7.1} MB", model.name, model.bytes as f64 / 1e6);
+        outln!("  {:<44} {:>7.1} MB", model.name, model.bytes as f64 / 1e6)?;
     }
     for check in &findings.self_check {
-        println!("{} {}: {}", if check.ok { "✓" } else { "✗" }, check.name, check.detail);
+        outln!("{} {}: {}", if check.ok { "✓" } else { "✗" }, check.name, check.detail)?;
     }
+    Ok(())
 }

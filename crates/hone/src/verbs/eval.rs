@@ -1,20 +1,22 @@
 //! `hone eval`: a model on tasks, one scorecard a task.
 
+use std::num::NonZeroUsize;
 use std::path::PathBuf;
 use std::sync::Arc;
 use std::sync::atomic::AtomicBool;
 
 use hone_engine::DType;
-use hone_eval::files::write_scorecard;
+use hone_eval::files::{check_writable, write_scorecard};
 use hone_eval::scorecard::{Scorecard, ScorecardHeader};
 use hone_eval::{DataRoot, EvalError, EvalOptions, Task, evaluate};
 use hone_model::{Hooks, Model};
 use hone_train::recipe::Recipe;
 use serde::Serialize;
 
-use super::load::ModelArguments;
+use super::load::{ModelArguments, With};
 use crate::args::Common;
 use crate::fail::{Failure, INTERRUPTED};
+use crate::print::{outln, remark};
 use crate::{interrupt, progress};
 
 /// Arguments of `hone eval`.
@@ -24,14 +26,17 @@ use crate::{interrupt, progress};
   hone eval smollm2-135m-instruct --edit runs/first/adapter --tasks mytask.yaml --out cards/tuned
   hone eval --list                                                  # tasks that ship with hone")]
 pub struct Eval {
+    /// A Hugging Face directory, a GGUF file, or a name that `hone pull` knows.
+    #[arg(required_unless_present = "list")]
+    model: Option<String>,
     #[command(flatten)]
-    model: Option<ModelArguments>,
+    with: With,
     /// Task names or task files, separated by commas.
     #[arg(long, value_delimiter = ',', required_unless_present = "list")]
     tasks: Vec<String>,
     /// At most so many questions a task (the first ones).
     #[arg(long, value_name = "N")]
-    limit: Option<usize>,
+    limit: Option<NonZeroUsize>,
     /// Examples in the prompt (default: what the task says).
     #[arg(long, value_name = "N")]
     num_fewshot: Option<usize>,
@@ -76,9 +81,18 @@ impl Asked {
     }
 }
 
-/// Loads tasks by name or file.
+/// Loads tasks by name or file. Scorecards are told apart by the task's name, so no two may share one.
 pub fn load_tasks(references: &[String], asked: &Asked) -> Result<Vec<Task>, Failure> {
-    references.iter().map(|reference| Ok(Task::load(reference, &asked.root)?)).collect()
+    let mut tasks: Vec<Task> = Vec::new();
+    for reference in references {
+        let task = Task::load(reference, &asked.root)?;
+        if tasks.iter().any(|other| other.name() == task.name()) {
+            let hint = "name every task once; two task files need two names (`task:`)";
+            return Err(Failure::user(format!("task `{}` is asked for twice", task.name()), hint));
+        }
+        tasks.push(task);
+    }
+    Ok(tasks)
 }
 
 /// Scores one task with a progress bar. `None` when asked to stop.
@@ -122,16 +136,23 @@ impl Eval {
         if self.list {
             return list(common);
         }
-        let Some(arguments) = &self.model else {
+        let Some(model) = self.model else {
             return Err(Failure::user("which model?", "name one: `hone eval MODEL --tasks …`"));
         };
+        let arguments = ModelArguments { model, with: self.with };
         let asked = Asked {
             root: DataRoot::discover(common.data_root.as_deref()),
-            options: EvalOptions { limit: self.limit, num_fewshot: self.num_fewshot, ..EvalOptions::default() },
+            options: EvalOptions {
+                limit: self.limit.map(NonZeroUsize::get),
+                num_fewshot: self.num_fewshot,
+                ..EvalOptions::default()
+            },
             chat_template: self.chat_template,
-            dtype: arguments.dtype,
+            dtype: arguments.with.dtype,
         };
         let tasks = load_tasks(&self.tasks, &asked)?;
+        // Not after an hour of scoring.
+        self.out.as_deref().map_or(Ok(()), check_writable)?;
         let ready = arguments.load(common)?;
         let stop = interrupt::stop_flag();
         let mut cards = Vec::new();
@@ -139,46 +160,51 @@ impl Eval {
             let scored =
                 score_tasks(&ready.model, &ready.hooks, arguments.edit_name(), task, &asked, "scoring", &stop, common)?;
             let Some(card) = scored else {
-                eprintln!("stopped; finished tasks are kept");
+                remark!("stopped; finished tasks are kept");
                 return Ok(INTERRUPTED);
             };
             if let Some(out) = &self.out {
                 write_scorecard(&out.join(format!("{}.jsonl", task.name())), &card)?;
             }
             if !common.json {
-                print_card(&card.header);
+                print_card(&card.header)?;
             }
             cards.push(card);
         }
         if common.json {
             let tasks = cards.iter().map(|card| &card.header).collect();
-            println!("{}", serde_json::to_string(&Output { tasks })?);
+            outln!("{}", serde_json::to_string(&Output { tasks })?)?;
         }
         Ok(0)
     }
 }
 
-fn print_card(header: &ScorecardHeader) {
+fn print_card(header: &ScorecardHeader) -> Result<(), Failure> {
     let template = if header.chat_template { "on" } else { "off" };
-    println!(
+    outln!(
         "{} (v{}, {} questions, {} shots, chat template {template}, {:.1} s)",
-        header.task, header.version, header.n, header.num_fewshot, header.seconds
-    );
+        header.task,
+        header.version,
+        header.n,
+        header.num_fewshot,
+        header.seconds
+    )?;
     for metric in &header.metrics {
         let stderr = metric.stderr.map_or_else(String::new, |e| format!(" ± {e:.4}"));
-        println!("  {:<20} {:.4}{stderr}", metric.name, metric.value);
+        outln!("  {:<20} {:.4}{stderr}", metric.name, metric.value)?;
     }
     if header.truncated > 0 {
-        println!("  {} prompts were cut from the left to fit the model", header.truncated);
+        outln!("  {} prompts were cut from the left to fit the model", header.truncated)?;
     }
+    Ok(())
 }
 
 fn list(common: &Common) -> Result<u8, Failure> {
     let names: Vec<&str> = hone_eval::task::bundled::names().collect();
     if common.json {
-        println!("{}", serde_json::to_string(&names)?);
+        outln!("{}", serde_json::to_string(&names)?)?;
     } else {
-        names.iter().for_each(|name| println!("{name}"));
+        names.iter().try_for_each(|name| outln!("{name}"))?;
     }
     Ok(0)
 }

@@ -12,6 +12,7 @@ use serde::Serialize;
 use super::load::{ModelArguments, load_model};
 use crate::args::Common;
 use crate::fail::Failure;
+use crate::print::outln;
 
 /// Arguments of `hone export`.
 #[derive(clap::Args, Debug)]
@@ -58,7 +59,7 @@ impl Export {
             let hint = "choose another `--out`, or remove it first";
             return Err(Failure::user(format!("{} is there already", self.out.display()), hint));
         }
-        let model = load_model(&self.model.model, self.model.dtype, common)?;
+        let model = load_model(&self.model.model, self.model.with.dtype, common)?;
         let mut merged_tensors = 0;
         let model = match self.model.stack(&model, common)? {
             None => model,
@@ -66,7 +67,7 @@ impl Export {
                 let base = Base::of(&model);
                 let merger = Merger::new(&stack, &base)?;
                 merged_tensors = merger.names().count();
-                let decoder = Arc::new(merger.decoder(&model.decoder, self.model.dtype)?);
+                let decoder = Arc::new(merger.decoder(&model.decoder, self.model.with.dtype)?);
                 let model = Arc::try_unwrap(model).map_err(|_| Failure::ours("the model is still in use"))?;
                 Arc::new(Model { decoder, ..model })
             }
@@ -77,9 +78,9 @@ impl Export {
             Format::GgufQ8_0 => model.save_gguf(&self.out, GgufType::Q8_0)?,
         }
         if common.json {
-            println!("{}", serde_json::to_string(&Output { path: self.out, merged_tensors })?);
+            outln!("{}", serde_json::to_string(&Output { path: self.out, merged_tensors })?)?;
         } else {
-            println!("{} ({merged_tensors} tensors changed by edits)", self.out.display());
+            outln!("{} ({merged_tensors} tensors changed by edits)", self.out.display())?;
         }
         Ok(0)
     }

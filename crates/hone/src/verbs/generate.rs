@@ -1,7 +1,5 @@
 //! `hone generate`: continue a prompt.
 
-use std::io::Write;
-
 use hone_model::generate::{FinishReason, GenerationConfig, generate};
 use hone_model::template::Message;
 use serde::Serialize;
@@ -9,6 +7,7 @@ use serde::Serialize;
 use super::load::{ModelArguments, chat_text};
 use crate::args::Common;
 use crate::fail::Failure;
+use crate::print::{out, outln};
 
 /// How to pick tokens; shared by `generate` and `chat`.
 #[derive(clap::Args, Debug, Clone)]
@@ -103,9 +102,8 @@ impl Generate {
         let json = common.json;
         let mut show = |_: usize, piece: &str| {
             if !json {
-                print!("{piece}");
-                // A closed pipe ends the generation, not the process with a fault.
-                return std::io::stdout().flush().is_ok();
+                // A closed pipe ends the generation.
+                return out!("{piece}").is_ok();
             }
             true
         };
@@ -113,9 +111,9 @@ impl Generate {
         let Some(made) = made.first() else { return Err(Failure::ours("nothing came back from the generation")) };
         if json {
             let output = Output { text: &made.text, ids: &made.ids, finish_reason: made.finish_reason };
-            println!("{}", serde_json::to_string(&output)?);
+            outln!("{}", serde_json::to_string(&output)?)?;
         } else {
-            println!();
+            out!("\n")?;
         }
         Ok(0)
     }

@@ -10,6 +10,7 @@ use hone_model::{Hooks, LoadOptions, Model, NoHooks};
 
 use crate::args::Common;
 use crate::fail::Failure;
+use crate::print::remark;
 use crate::progress;
 
 /// Which model, which edit, computed in which type.
@@ -17,6 +18,13 @@ use crate::progress;
 pub struct ModelArguments {
     /// A Hugging Face directory, a GGUF file, or a name that `hone pull` knows.
     pub model: String,
+    #[command(flatten)]
+    pub with: With,
+}
+
+/// What is done with a model: its edits, the type it computes in.
+#[derive(clap::Args, Debug, Clone)]
+pub struct With {
     /// An adapter directory to apply (may be given several times; they stack).
     #[arg(long, value_name = "DIR")]
     pub edit: Vec<PathBuf>,
@@ -40,16 +48,16 @@ impl ModelArguments {
     pub fn load(&self, common: &Common) -> Result<Ready, Failure> {
         let spinner = progress::spinner("loading", common.quiet || common.json);
         spinner.set_message(self.model.clone());
-        let model = load_model(&self.model, self.dtype, common)?;
+        let model = load_model(&self.model, self.with.dtype, common)?;
         let hooks = self.hooks(&model, common)?;
         spinner.finish_and_clear();
-        Ok(Ready { model, hooks, dtype: self.dtype })
+        Ok(Ready { model, hooks, dtype: self.with.dtype })
     }
 
     /// The hooks of the edits named.
     pub fn hooks(&self, model: &Model, common: &Common) -> Result<Arc<dyn Hooks>, Failure> {
         match self.stack(model, common)? {
-            Some(stack) => Ok(stack.hooks(self.dtype)),
+            Some(stack) => Ok(stack.hooks(self.with.dtype)),
             None => Ok(Arc::new(NoHooks)),
         }
     }
@@ -57,10 +65,10 @@ impl ModelArguments {
     /// The stack of the edits named; `None` without any.
     pub fn stack(&self, model: &Model, common: &Common) -> Result<Option<EditStack>, Failure> {
         let mut stack: Option<EditStack> = None;
-        for dir in &self.edit {
+        for dir in &self.with.edit {
             let loaded = load_edit(dir, model)?;
             if !common.quiet {
-                loaded.warnings().for_each(|warning| eprintln!("note: {}: {warning}", dir.display()));
+                loaded.warnings().for_each(|warning| remark!("note: {}: {warning}", dir.display()));
             }
             match &mut stack {
                 None => stack = Some(loaded),
@@ -72,7 +80,7 @@ impl ModelArguments {
 
     /// The edits as one text, for scorecards.
     pub fn edit_name(&self) -> Option<String> {
-        let names: Vec<String> = self.edit.iter().map(|d| d.display().to_string()).collect();
+        let names: Vec<String> = self.with.edit.iter().map(|d| d.display().to_string()).collect();
         (!names.is_empty()).then(|| names.join(" + "))
     }
 }

@@ -24,8 +24,12 @@ use crate::fail::Failure;
 pub fn run(arguments: Arguments) -> Result<u8, Failure> {
     let common = arguments.common;
     if let Some(threads) = common.threads {
-        let pool = rayon::ThreadPoolBuilder::new().num_threads(threads.max(1)).build_global();
+        let pool = rayon::ThreadPoolBuilder::new().num_threads(threads).build_global();
         pool.map_err(|error| Failure::ours(format!("the thread pool could not be made: {error}")))?;
+    }
+    if let Some(root) = common.data_root.as_deref().filter(|root| !root.is_dir()) {
+        let hint = "name the folder that the task files' data paths start from";
+        return Err(Failure::user(format!("--data-root {}: no such directory", root.display()), hint));
     }
     match arguments.verb {
         Verb::Demo(verb) => verb.run(&common),

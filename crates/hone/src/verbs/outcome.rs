@@ -19,6 +19,9 @@ pub fn table(ledger: &Ledger) -> String {
     out.push('\n');
     out.push_str(&ledger.verdict);
     out.push('\n');
+    for note in &ledger.notes {
+        out.push_str(&format!("note: {note}\n"));
+    }
     for rule in &ledger.broken_rules {
         out.push_str(&format!("rule broken: {rule}\n"));
     }

@@ -7,6 +7,7 @@ use serde::Serialize;
 
 use crate::args::Common;
 use crate::fail::Failure;
+use crate::print::outln;
 use crate::progress;
 
 /// Arguments of `hone pull`.
@@ -36,17 +37,17 @@ impl Pull {
         let Some(model) = self.model.filter(|_| !self.list) else {
             let names: Vec<&str> = pull::known().collect();
             if common.json {
-                println!("{}", serde_json::to_string(&names)?);
+                outln!("{}", serde_json::to_string(&names)?)?;
             } else {
-                names.iter().for_each(|name| println!("{name}"));
+                names.iter().try_for_each(|name| outln!("{name}"))?;
             }
             return Ok(0);
         };
         let path = resolve(&model, common)?;
         if common.json {
-            println!("{}", serde_json::to_string(&Output { model, path })?);
+            outln!("{}", serde_json::to_string(&Output { model, path })?)?;
         } else {
-            println!("{}", path.display());
+            outln!("{}", path.display())?;
         }
         Ok(0)
     }

@@ -8,6 +8,7 @@ use hone_eval::{EvalOptions, Scorer, score_text};
 use super::load::ModelArguments;
 use crate::args::Common;
 use crate::fail::Failure;
+use crate::print::outln;
 
 /// Arguments of `hone score`.
 #[derive(clap::Args, Debug)]
@@ -41,15 +42,15 @@ impl Score {
         };
         let score = score_text(&scorer, &text)?;
         if common.json {
-            println!("{}", serde_json::to_string(&score)?);
+            outln!("{}", serde_json::to_string(&score)?)?;
             return Ok(0);
         }
         // The first token has nothing before it and no log-probability.
         let logprobs = std::iter::once(None).chain(score.logprobs.iter().map(Some));
         for ((token, id), logprob) in score.tokens.iter().zip(&score.ids).zip(logprobs) {
-            println!("{id:>8}  {:>9}  {token}", logprob.map_or_else(|| "–".into(), |p| format!("{p:.4}")));
+            outln!("{id:>8}  {:>9}  {token}", logprob.map_or_else(|| "–".into(), |p| format!("{p:.4}")))?;
         }
-        println!("perplexity {:.4} over {} predicted tokens", score.perplexity, score.logprobs.len());
+        outln!("perplexity {:.4} over {} predicted tokens", score.perplexity, score.logprobs.len())?;
         Ok(0)
     }
 }

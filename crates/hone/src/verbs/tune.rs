@@ -5,6 +5,7 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 
 use hone_edit::{EditStack, load_edit};
+use hone_eval::Task;
 use hone_eval::compare::{CompareOptions, compare};
 use hone_eval::files::write_scorecard;
 use hone_eval::ledger::Ledger;
@@ -25,6 +26,7 @@ use super::{compare as compare_verb, outcome};
 use crate::args::Common;
 use crate::fail::{Failure, INTERRUPTED, RULE};
 use crate::interrupt;
+use crate::print::{outln, remark};
 
 /// Arguments of `hone tune`.
 #[derive(clap::Args, Debug)]
@@ -72,7 +74,7 @@ impl Tune {
     /// Runs the verb.
     pub fn run(self, common: &Common) -> Result<u8, Failure> {
         if self.schema {
-            println!("{}", serde_json::to_string_pretty(&Recipe::schema())?);
+            outln!("{}", serde_json::to_string_pretty(&Recipe::schema())?)?;
             return Ok(0);
         }
         let (Some(recipe), Some(out)) = (&self.recipe, &self.out) else {
@@ -90,14 +92,14 @@ impl Tune {
 pub fn finish(tuned: &Tuned, out: &Path, common: &Common) -> Result<u8, Failure> {
     let ledger = tuned.ledger.as_ref();
     if common.json {
-        println!("{}", serde_json::to_string(&Output { run: out, outcome: &tuned.outcome, ledger })?);
+        outln!("{}", serde_json::to_string(&Output { run: out, outcome: &tuned.outcome, ledger })?)?;
     } else {
         if let Some(ledger) = ledger {
-            println!("{}", outcome::table(ledger));
-            println!("report:  {}", out.join("report.html").display());
+            outln!("{}", outcome::table(ledger))?;
+            outln!("report:  {}", out.join("report.html").display())?;
         }
         if tuned.outcome.reason != EndReason::Interrupted {
-            println!("adapter: {}", tuned.outcome.adapter.display());
+            outln!("adapter: {}", tuned.outcome.adapter.display())?;
         }
     }
     Ok(match (tuned.outcome.reason, ledger) {
@@ -115,7 +117,9 @@ pub fn tune(recipe: &Recipe, out: &Path, start: Start, command: &str, common: &C
     let stack = EditStack::training(new_edit(recipe, &model)?);
     // Tasks are read before the first step: a typing error in the recipe must not surface after an hour.
     let asked = Asked::from_recipe(recipe, common);
-    let tasks = load_tasks(&recipe.eval.before_after, &asked)?;
+    let tasks = load_tasks(&task_references(recipe), &asked)?;
+    let options = options(recipe, &tasks);
+    options.check_names(tasks.iter().map(Task::name))?;
     let trainer = Trainer::new(Arc::clone(&model), stack, data, recipe, out, start)?;
     let cards = out.join("scorecards");
     let Some(before) = scorecards(&model, None, &tasks, &asked, &cards.join("base"), &stop, common)? else {
@@ -130,11 +134,11 @@ pub fn tune(recipe: &Recipe, out: &Path, start: Start, command: &str, common: &C
     }
     let edit = outcome.adapter.clone();
     let Some(after) = scorecards(&model, Some(&edit), &tasks, &asked, &cards.join("tuned"), &stop, common)? else {
-        eprintln!("stopped while scoring; `hone tune … --resume` scores what is missing");
+        remark!("stopped while scoring; `hone tune … --resume` scores what is missing");
         let outcome = Outcome { reason: EndReason::Interrupted, ..outcome };
         return Ok(Tuned { outcome, ledger: None });
     };
-    let ledger = compare(&before, &after, &options(recipe))?;
+    let ledger = compare(&before, &after, &options)?;
     let report = tune_report::assemble(recipe, out, &outcome, ledger, &before, &after, command)?;
     compare_verb::write(out, &report)?;
     Ok(Tuned { outcome, ledger: Some(report.ledger) })
@@ -148,27 +152,32 @@ fn interrupted_before_training(out: &Path) -> Failure {
     }
 }
 
-fn options(recipe: &Recipe) -> CompareOptions {
+/// Task files lie beside the recipe, as data files do, or where the command is run.
+fn task_references(recipe: &Recipe) -> Vec<String> {
+    let place = |reference: &String| {
+        let beside = recipe.directory.join(reference);
+        if beside.is_file() { beside.to_string_lossy().into_owned() } else { reference.clone() }
+    };
+    recipe.eval.before_after.iter().map(place).collect()
+}
+
+/// How the recipe wants its tasks compared. `tasks` are those of `before_after`, in that order: a rule or a target may call
+/// one by its name, or as `before_after` does, by its file.
+fn options(recipe: &Recipe, tasks: &[Task]) -> CompareOptions {
+    let name = |called: &String| {
+        let asked = recipe.eval.before_after.iter().zip(tasks).find(|(reference, _)| *reference == called);
+        asked.map_or_else(|| called.clone(), |(_, task)| task.name().to_owned())
+    };
     let rule = |(task, rule): (&String, &recipe::FailRule)| {
         let rule = Rule { drop_over: rule.drop_over, worse_than: rule.worse_than, measurable: rule.measurable };
-        (task_name(task), rule)
+        (name(task), rule)
     };
     let first = recipe.eval.before_after.iter().take(1);
     let targets = if recipe.eval.target.is_empty() { first.cloned().collect() } else { recipe.eval.target.clone() };
     CompareOptions {
         fail_if: recipe.eval.fail_if.iter().map(rule).collect(),
-        targets: targets.iter().map(|t| task_name(t)).collect(),
+        targets: targets.iter().map(name).collect(),
         ..CompareOptions::default()
-    }
-}
-
-/// A task's name from what the recipe calls it: a name, or a file.
-fn task_name(reference: &str) -> String {
-    let stem = Path::new(reference).file_stem().map(|s| s.to_string_lossy().into_owned());
-    if reference.ends_with(".yaml") || reference.ends_with(".yml") {
-        stem.unwrap_or_default()
-    } else {
-        reference.into()
     }
 }
 
@@ -177,7 +186,7 @@ fn task_name(reference: &str) -> String {
 fn scorecards(
     model: &Arc<Model>,
     edit: Option<&Path>,
-    tasks: &[hone_eval::Task],
+    tasks: &[Task],
     asked: &Asked,
     directory: &Path,
     stop: &AtomicBool,

@@ -9,6 +9,7 @@ use indicatif::ProgressBar;
 
 use super::data::example_lines;
 use crate::args::Common;
+use crate::print::remark;
 use crate::progress;
 
 /// Characters shown of an example before a run; `hone data show` shows all.
@@ -79,7 +80,7 @@ impl TuneProgress {
             _ if self.quiet => {}
             // Hidden bars swallow lines, so they are written past a bar that is not drawn.
             Some(bar) if !bar.is_hidden() => bar.println(line),
-            _ => eprintln!("{line}"),
+            _ => remark!("{line}"),
         }
     }
 }

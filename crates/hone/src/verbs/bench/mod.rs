@@ -7,6 +7,7 @@ use serde::Serialize;
 
 use crate::args::Common;
 use crate::fail::Failure;
+use crate::print::outln;
 
 /// Arguments of `hone bench`.
 #[derive(clap::Args, Debug)]
@@ -37,7 +38,7 @@ impl Bench {
 fn print(figures: &impl Serialize, common: &Common) -> Result<(), Failure> {
     let value = serde_json::to_value(figures)?;
     if common.json {
-        println!("{value}");
+        outln!("{value}")?;
         return Ok(());
     }
     for (name, value) in value.as_object().into_iter().flatten() {
@@ -46,7 +47,7 @@ fn print(figures: &impl Serialize, common: &Common) -> Result<(), Failure> {
             Some(number) => super::tune_progress::thousands(number.round() as u64),
             None => value.to_string().trim_matches('"').to_owned(),
         };
-        println!("{:<28} {shown}", name.replace('_', " "));
+        outln!("{:<28} {shown}", name.replace('_', " "))?;
     }
     Ok(())
 }

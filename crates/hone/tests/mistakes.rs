@@ -1,0 +1,253 @@
+//! What a person does wrong, and what the program says: place, what was found, next step; exit code 2; nothing half-written.
+
+use std::io::Read;
+use std::path::{Path, PathBuf};
+use std::process::Stdio;
+
+use assert_cmd::Command;
+use serde_json::Value;
+use tempfile::TempDir;
+
+const MODEL: &str = concat!(env!("CARGO_MANIFEST_DIR"), "/../../assets/stories260k");
+
+fn hone() -> Command {
+    let mut command = Command::cargo_bin("hone").expect("the binary is built");
+    command.arg("--quiet");
+    command
+}
+
+/// The message of a command that fails with exit code 2 and prints no result.
+fn refused(command: &mut Command) -> String {
+    let output = command.assert().code(2).get_output().clone();
+    assert!(output.stdout.is_empty(), "{}", String::from_utf8_lossy(&output.stdout));
+    String::from_utf8_lossy(&output.stderr).into_owned()
+}
+
+fn write(dir: &Path, name: &str, text: &str) -> PathBuf {
+    let path = dir.join(name);
+    std::fs::write(&path, text).expect("written");
+    path
+}
+
+/// A directory with twenty rows and a recipe for them.
+fn recipe() -> (TempDir, PathBuf) {
+    let dir = tempfile::tempdir().expect("a directory");
+    let rows: String = (0..20).map(|i| format!("{{\"text\": \"Tom has {i} red balls.\"}}\n")).collect();
+    write(dir.path(), "train.jsonl", &rows);
+    let text = "model: stories260k\ndata: {path: train.jsonl}\nmethod: {type: lora, r: 2}\n\
+        train: {steps: 2, batch_size: 2, dtype: f32}\neval: {limit: 4}\n";
+    let recipe = write(dir.path(), "recipe.yaml", text);
+    (dir, recipe)
+}
+
+/// A copy of the tiny model, to be spoiled.
+fn model_in(dir: &Path) -> PathBuf {
+    let model = dir.join("model");
+    std::fs::create_dir(&model).expect("made");
+    for file in ["config.json", "tokenizer.json", "model.safetensors"] {
+        std::fs::copy(Path::new(MODEL).join(file), model.join(file)).expect("copied");
+    }
+    model
+}
+
+#[test]
+fn a_reader_that_leaves_and_a_full_disk_are_no_panics() {
+    let arguments = ["score", "stories260k", "--file"];
+    let dir = tempfile::tempdir().expect("a directory");
+    let text = write(dir.path(), "long.txt", &"Once upon a time. ".repeat(4000));
+    let mut child = std::process::Command::new(assert_cmd::cargo::cargo_bin("hone"))
+        .args(arguments)
+        .arg(&text)
+        .stdout(Stdio::piped())
+        .stderr(Stdio::piped())
+        .spawn()
+        .expect("started");
+    let mut first = [0; 4];
+    child.stdout.take().expect("piped").read_exact(&mut first).expect("something is printed");
+    let output = child.wait_with_output().expect("ended");
+    assert_eq!((output.status.code(), String::from_utf8_lossy(&output.stderr).as_ref()), (Some(0), ""));
+    if let Ok(full) = std::fs::OpenOptions::new().write(true).open("/dev/full") {
+        let mut command = std::process::Command::new(assert_cmd::cargo::cargo_bin("hone"));
+        let output = command.args(["pull", "--list"]).stdout(full).output().expect("ended");
+        let message = String::from_utf8_lossy(&output.stderr);
+        assert_eq!(output.status.code(), Some(2), "{message}");
+        assert!(
+            message.contains("writing to standard output") && message.contains("next: free some space"),
+            "{message}"
+        );
+    }
+}
+
+#[test]
+fn files_that_are_not_there_or_cannot_be_used_come_with_a_next_step() {
+    let (dir, recipe) = recipe();
+    let message = refused(hone().args(["score", "stories260k", "--text", "x", "--edit", "no-such-adapter"]));
+    assert!(
+        message.contains("no-such-adapter/adapter_config.json") && message.contains("next: check the path"),
+        "{message}"
+    );
+    let message = refused(hone().arg("tune").arg(&recipe).arg("--out").arg(&recipe));
+    assert!(message.contains("next: a file stands where a directory is needed"), "{message}");
+    let latin = dir.path().join("latin.txt");
+    std::fs::write(&latin, b"caf\xe9").expect("written");
+    let message = refused(hone().args(["score", "stories260k", "--file"]).arg(&latin));
+    assert!(message.contains("latin.txt") && message.contains("UTF-8"), "{message}");
+    let message = refused(hone().args(["--data-root", "no-such-root", "eval", "stories260k", "--tasks", "demo_piqa"]));
+    assert!(message.contains("--data-root no-such-root: no such directory"), "{message}");
+    refused(hone().args(["--threads", "0", "pull", "--list"]));
+}
+
+#[test]
+fn what_set_says_wrong_is_named_with_set_and_in_plain_words() {
+    let (dir, recipe) = recipe();
+    let set = |setting: &str| {
+        let out = dir.path().join("run");
+        let message = refused(hone().arg("tune").arg(&recipe).arg("--out").arg(&out).args(["--set", setting]));
+        assert!(!out.exists(), "nothing is begun");
+        message
+    };
+    let message = set("train.steps=six");
+    assert!(
+        message.contains("--set train.steps=six: `train.steps`: found \"six\", expected a whole number"),
+        "{message}"
+    );
+    let message = set("train.max_grad_norm=null");
+    assert!(message.contains("found null, expected a number"), "{message}");
+    let message = set("eval.limit=0");
+    assert!(message.contains("`eval.limit`: found 0, expected 1 or more"), "{message}");
+}
+
+/// A rule that guards nothing, or a target that is not measured, must not surface after the training, or never.
+#[test]
+fn rules_and_targets_are_checked_before_the_training() {
+    let (dir, recipe) = recipe();
+    for (setting, what) in [("eval.fail_if.boolq.drop_over=3", "fail_if"), ("eval.target=[boolq]", "target")] {
+        let out = dir.path().join("run");
+        let mut command = hone();
+        command.arg("tune").arg(&recipe).arg("--out").arg(&out);
+        command.args(["--set", "eval.before_after=[demo_piqa]", "--set", setting]);
+        let message = refused(&mut command);
+        assert!(message.contains(&format!("{what}: task `boolq` is not compared; compared: demo_piqa")), "{message}");
+        assert!(!out.exists(), "nothing is begun");
+    }
+}
+
+#[test]
+fn a_model_whose_numbers_overflowed_is_no_score_and_no_start() {
+    let (dir, recipe) = recipe();
+    let model = model_in(dir.path());
+    let weights = model.join("model.safetensors");
+    let mut bytes = std::fs::read(&weights).expect("read");
+    let end = bytes.len();
+    bytes[end - 4..].copy_from_slice(&f32::NAN.to_le_bytes());
+    std::fs::write(&weights, bytes).expect("written");
+    let message = refused(hone().arg("score").arg(&model).args(["--text", "Once upon a time", "--json"]));
+    assert!(message.contains("is not a number"), "{message}");
+    let tasks = ["--tasks", "demo_piqa", "--limit", "2"];
+    let message = refused(hone().arg("eval").arg(&model).args(tasks));
+    assert!(message.contains("is not a number"), "{message}");
+    let set = format!("model={}", model.display());
+    let out = dir.path().join("run");
+    let message = refused(hone().arg("tune").arg(&recipe).arg("--out").arg(&out).args(["--set", &set]));
+    assert!(message.contains("no loss even before it is trained"), "{message}");
+    assert!(!message.contains("report it"), "no fault of ours: {message}");
+}
+
+const TASK: &str = "task: mine\ndataset_path: json\ndataset_kwargs: {data_files: {test: rows.jsonl}}\n\
+    output_type: multiple_choice\ntest_split: test\ndoc_to_text: \"{{q}}\"\ndoc_to_target: right\ndoc_to_choice: a\n\
+    metric_list: [{metric: acc}]\n";
+
+#[test]
+fn tasks_that_cannot_be_meant_are_refused() {
+    let dir = tempfile::tempdir().expect("a directory");
+    write(dir.path(), "rows.jsonl", "{\"q\": \"One and\", \"a\": [\"two\", \"ten\"], \"right\": 0}\n");
+    let eval = |text: &str, more: &[&str]| {
+        let task = write(dir.path(), "task.yaml", text);
+        let mut command = hone();
+        command.args(["eval", "stories260k", "--tasks"]).arg(&task).args(more);
+        command
+    };
+    eval(TASK, &[]).assert().success();
+    let message = refused(&mut eval(&TASK.replace("mine", "../../mine"), &[]));
+    assert!(message.contains("expected a name without slashes"), "{message}");
+    let message = refused(&mut eval(&TASK.replace("right", "rihgt"), &[]));
+    assert!(message.contains("doc_to_target: no question names one of its choices"), "{message}");
+    let message = refused(&mut eval(TASK, &["--limit", "0"]));
+    assert!(message.contains("--limit"), "{message}");
+    let message = refused(hone().args(["eval", "stories260k", "--tasks", "demo_piqa,demo_piqa"]));
+    assert!(message.contains("task `demo_piqa` is asked for twice"), "{message}");
+    hone().args(["eval", "--list"]).assert().success();
+}
+
+/// A task file lies beside the recipe, and is compared by the name it gives itself.
+#[test]
+fn rules_may_call_a_task_by_its_file() {
+    let (dir, recipe) = recipe();
+    write(dir.path(), "task.yaml", TASK);
+    write(dir.path(), "rows.jsonl", "{\"q\": \"One and\", \"a\": [\"two\", \"ten\"], \"right\": 0}\n");
+    let run = |rule: &str, out: &str| {
+        let mut command = hone();
+        command.arg("tune").arg(&recipe).arg("--out").arg(dir.path().join(out));
+        command.args([
+            "--set",
+            "eval.before_after=[task.yaml]",
+            "--set",
+            &format!("eval.fail_if={{{rule}: {{drop_over: 99}}}}"),
+        ]);
+        command
+    };
+    run("task.yaml", "by-file").assert().success();
+    run("mine", "by-name").assert().success();
+    refused(&mut run("task", "by-neither"));
+}
+
+/// A report is there to be shown; and what a comparison leaves out is said.
+#[test]
+#[cfg(unix)]
+fn comparisons_can_be_read_by_others_and_say_what_they_left_out() {
+    use std::os::unix::fs::PermissionsExt;
+    let dir = tempfile::tempdir().expect("a directory");
+    let cards = |name: &str, limit: &str| {
+        let out = dir.path().join(name);
+        hone()
+            .args(["eval", "stories260k", "--tasks", "demo_piqa", "--limit", limit, "--out"])
+            .arg(&out)
+            .assert()
+            .success();
+        out
+    };
+    let (base, tuned, out) = (cards("base", "6"), cards("tuned", "4"), dir.path().join("comparison"));
+    let compare = |more: &[&str]| {
+        let mut command = hone();
+        command.arg("compare").arg(&base).arg(&tuned).arg("--out").arg(&out).args(more);
+        command
+    };
+    let shown = compare(&[]).assert().success().get_output().stdout.clone();
+    let shown = String::from_utf8_lossy(&shown);
+    assert!(shown.contains("note: demo_piqa: 2 examples are on one side only"), "{shown}");
+    for file in [base.join("demo_piqa.jsonl"), out.join("ledger.json"), out.join("report.html")] {
+        let mode = std::fs::metadata(&file).expect("is there").permissions().mode();
+        assert_eq!(mode & 0o444, 0o444, "{}: {mode:o}", file.display());
+    }
+    let message = refused(&mut compare(&["--target", "boolq"]));
+    assert!(message.contains("target: task `boolq` is not compared"), "{message}");
+    refused(&mut compare(&["--fail-if", "demo_piqa=nan"]));
+}
+
+#[test]
+fn a_chat_by_pipe_is_one_document_and_knows_its_commands() {
+    let dir = tempfile::tempdir().expect("a directory");
+    let model = model_in(dir.path());
+    write(&model, "chat_template.jinja", "{% for m in messages %}{{ m.content }}\n{% endfor %}");
+    let mut chat = hone();
+    chat.arg("chat").arg(&model).args(["--max-new-tokens", "3", "--json"]);
+    let output = chat.write_stdin("Once upon\n/rest\na time\n").assert().success().get_output().clone();
+    let document: Value = serde_json::from_slice(&output.stdout).expect("one JSON document");
+    let messages = document["sides"][0]["messages"].as_array().expect("messages");
+    let said: Vec<&str> = messages.iter().filter_map(|m| m["role"].as_str()).collect();
+    assert_eq!(said, ["user", "assistant", "user", "assistant"], "{document}");
+    let remark = String::from_utf8_lossy(&output.stderr).into_owned();
+    assert!(remark.contains("no command `/rest`"), "{remark}");
+    let message = refused(hone().arg("chat").arg(&model).arg("--versus").write_stdin("x\n"));
+    assert!(message.contains("name the tuned side with `--edit DIR`"), "{message}");
+}
