@@ -53,13 +53,17 @@ fn a_broken_json_line_is_an_error_of_that_line_only() {
     assert!(rows[0].is_ok() && rows[4].is_ok());
     assert_eq!(
         message(&rows, 1),
-        "data.file: row 2 (line 2): found EOF while parsing a value at character 0 of the row, expected one JSON object; \
+        "data.file: row 2 (line 2): found EOF while parsing a value at character 5 of the row, expected one JSON object; \
          next step: correct the row, or set `on_bad_row: skip` to leave such rows out"
     );
     assert!(
         message(&rows, 2).contains("row 3 (line 3): found a list of 1 items, expected an object with named fields")
     );
-    assert!(message(&rows, 3).contains("row 4 (line 4): found invalid unicode code point"), "{}", message(&rows, 3));
+    assert!(
+        message(&rows, 3).contains("row 4 (line 4): found bytes that are not UTF-8 after 7 bytes of the row"),
+        "{}",
+        message(&rows, 3)
+    );
 }
 
 #[test]
