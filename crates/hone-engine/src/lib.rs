@@ -22,6 +22,7 @@ pub mod ops;
 pub mod optim;
 pub(crate) mod parallel;
 pub mod pool;
+pub mod profile;
 pub mod quant;
 pub mod random;
 pub mod reference;

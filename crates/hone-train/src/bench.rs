@@ -47,6 +47,8 @@ pub struct StepFigures {
     pub tokens_per_second: f64,
     /// Median wall seconds of a step.
     pub step_seconds_median: f64,
+    /// Mean wall seconds of a step.
+    pub step_seconds_mean: f64,
     /// The fastest step.
     pub step_seconds_min: f64,
     /// The slowest step.
@@ -120,6 +122,7 @@ pub fn run(
     Ok(StepFigures {
         tokens_per_second: (bench.batch * bench.seq) as f64 / median,
         step_seconds_median: median,
+        step_seconds_mean: seconds.iter().sum::<f64>() / seconds.len() as f64,
         step_seconds_min: seconds[0],
         step_seconds_max: seconds[seconds.len() - 1],
         cpu_seconds_per_step,

@@ -6,6 +6,7 @@ use std::sync::Arc;
 use hone_data::FlatBatch;
 use hone_edit::EditStack;
 use hone_engine::optim::clip_factor;
+use hone_engine::profile::{self, Pass::Update};
 use hone_engine::{DType, Gradients, RandomKey, Tape, Tensor};
 use hone_model::{Context, Hooks, Model};
 
@@ -54,6 +55,7 @@ pub fn update(
     train: &TrainConfig,
     learning_rate: f64,
 ) -> f64 {
+    let _span = profile::span("optimiser", Update);
     let norm = gradient_norm(stack, gradients);
     if norm.is_finite() {
         let scale = if train.max_grad_norm > 0.0 { clip_factor(norm, train.max_grad_norm) } else { 1.0 };

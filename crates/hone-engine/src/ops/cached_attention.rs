@@ -4,6 +4,7 @@
 //! blocks of keys, so the numbers are the same to the bit.
 
 use super::attention::{AttentionSpec, Sequence, attend, best};
+use crate::profile::{self, Pass};
 use crate::tensor::Tensor;
 
 /// One sequence's new tokens and its place in the cache.
@@ -32,6 +33,7 @@ pub fn cached_attention(
     lanes: &[CacheLane],
     spec: &AttentionSpec,
 ) -> Tensor {
+    let _span = profile::span("attention", Pass::Forward);
     spec.check(q, keys);
     spec.check(q, values);
     let &[slots, capacity, _] = keys.dims() else { panic!("cache of shape {:?}", keys.shape()) };

@@ -2,6 +2,7 @@
 
 use crate::dtype::Element;
 use crate::parallel::{Rows, for_blocks, for_pieces};
+use crate::profile::{self, Pass};
 use crate::random::{GROUP, RandomKey};
 use crate::tape::{Tape, Var};
 use crate::tensor::Tensor;
@@ -107,6 +108,7 @@ impl Dropout {
 
 /// `x * mask / (1 - p)`. Panics if `p` is not in [0, 1).
 pub fn dropout(tape: &Tape, x: &Var, dropout: Dropout) -> Var {
+    let _span = profile::span("dropout", Pass::Forward);
     if dropout.p == 0.0 {
         return x.clone();
     }
@@ -115,7 +117,10 @@ pub fn dropout(tape: &Tape, x: &Var, dropout: Dropout) -> Var {
         return Var::constant(value);
     }
     let x = x.clone();
-    tape.record(value, move |grad, into| into.add(&x, dropout.apply(&grad)))
+    tape.record(value, move |grad, into| {
+        let _span = profile::span("dropout", Pass::Backward);
+        into.add(&x, dropout.apply(&grad))
+    })
 }
 
 #[cfg(test)]

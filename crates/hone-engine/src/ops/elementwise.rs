@@ -3,6 +3,7 @@
 use super::map::{map, same, zip_map};
 use crate::dtype::Element;
 use crate::parallel::{Rows, for_blocks, for_blocks_summing};
+use crate::profile::{self, Pass};
 use crate::tape::{Tape, Var};
 use crate::tensor::Tensor;
 
@@ -13,6 +14,7 @@ pub fn add(tape: &Tape, x: &Var, y: &Var) -> Var {
 
 /// `x + factor * y`, same shape.
 pub fn add_scaled(tape: &Tape, x: &Var, y: &Var, factor: f32) -> Var {
+    let _span = profile::span("add", Pass::Forward);
     let value = zip_map(
         x.value.clone(),
         &y.value,
@@ -24,6 +26,7 @@ pub fn add_scaled(tape: &Tape, x: &Var, y: &Var, factor: f32) -> Var {
     }
     let (x, y) = (x.clone(), y.clone());
     tape.record(value, move |grad, into| {
+        let _span = profile::span("add", Pass::Backward);
         if y.needs_grad() {
             let dy = if factor == 1.0 { grad.clone() } else { scaled(grad.clone(), factor) };
             into.add(&y, dy);
@@ -34,6 +37,7 @@ pub fn add_scaled(tape: &Tape, x: &Var, y: &Var, factor: f32) -> Var {
 
 /// `x * y`; `y` has the shape of `x` or is a row `[width]` that is repeated.
 pub fn multiply(tape: &Tape, x: &Var, y: &Var) -> Var {
+    let _span = profile::span("multiply", Pass::Forward);
     let repeated = y.value.elements() != x.value.elements();
     let product = move |a: Tensor, b: &Tensor| {
         if repeated {
@@ -52,6 +56,7 @@ pub fn multiply(tape: &Tape, x: &Var, y: &Var) -> Var {
     }
     let (x, y) = (x.clone(), y.clone());
     tape.record(value, move |grad, into| {
+        let _span = profile::span("multiply", Pass::Backward);
         if y.needs_grad() {
             let dy = if repeated { row_gradient(&grad, &x.value, &y.value) } else { product(grad.clone(), &x.value) };
             into.add(&y, dy);
@@ -64,12 +69,16 @@ pub fn multiply(tape: &Tape, x: &Var, y: &Var) -> Var {
 
 /// `factor * x`.
 pub fn scale(tape: &Tape, x: &Var, factor: f32) -> Var {
+    let _span = profile::span("scale", Pass::Forward);
     let value = scaled(x.value.clone(), factor);
     if !tape.needs_grad(&[x]) {
         return Var::constant(value);
     }
     let x = x.clone();
-    tape.record(value, move |grad, into| into.add(&x, scaled(grad, factor)))
+    tape.record(value, move |grad, into| {
+        let _span = profile::span("scale", Pass::Backward);
+        into.add(&x, scaled(grad, factor))
+    })
 }
 
 /// `factor * x`, in place where the memory is free.

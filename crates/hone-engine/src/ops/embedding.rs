@@ -2,6 +2,7 @@
 
 use super::elementwise::scaled;
 use crate::dtype::{DType, Element};
+use crate::profile::{self, Pass};
 use crate::simd;
 use crate::tape::{Tape, Var};
 use crate::tensor::Tensor;
@@ -10,6 +11,7 @@ use crate::weight::WeightRef;
 /// `factor * table[ids]` in type `dtype`; `factor` is rounded to that type first. The gradient of a trained table is
 /// summed in token order. Panics on an id outside the table.
 pub fn embedding(tape: &Tape, table: &WeightRef, ids: &[u32], factor: f32, dtype: DType) -> Var {
+    let _span = profile::span("embedding", Pass::Forward);
     let factor = crate::dispatch_dtype!(dtype, T => Element::widen(T::rounded(factor)));
     let rows = match table {
         WeightRef::Frozen(weight) => weight.gather(ids, dtype),
@@ -22,6 +24,7 @@ pub fn embedding(tape: &Tape, table: &WeightRef, ids: &[u32], factor: f32, dtype
     };
     let ids = ids.to_vec();
     tape.record(value, move |grad, into| {
+        let _span = profile::span("embedding", Pass::Backward);
         into.add_in_place(&table, |sum| add_rows(sum, &ids, &grad, factor));
     })
 }

@@ -6,6 +6,7 @@
 use super::map::{map, same, zip_map};
 use crate::dtype::Element;
 use crate::parallel::{Rows, for_blocks};
+use crate::profile::{self, Pass};
 use crate::simd;
 use crate::tape::{Tape, Var};
 use crate::tensor::Tensor;
@@ -163,6 +164,7 @@ macro_rules! with_function {
 
 /// `f(gate) * up`, same shapes. Panics if they differ.
 pub fn gated(tape: &Tape, gate: &Var, up: &Var, f: Activation) -> Var {
+    let _span = profile::span("gated", Pass::Forward);
     let value = with_function!(f, F => zip_map(
         gate.value.clone(),
         &up.value,
@@ -174,6 +176,7 @@ pub fn gated(tape: &Tape, gate: &Var, up: &Var, f: Activation) -> Var {
     }
     let (mut gate, mut up) = (gate.clone(), up.clone());
     tape.record(value, move |grad, into| {
+        let _span = profile::span("gated", Pass::Backward);
         with_function!(f, F => gated_backward::<F>(&grad, &mut gate.value, &mut up.value));
         let (dgate, dup) = (gate.value.clone(), up.value.clone());
         into.add(&gate, dgate);
@@ -206,6 +209,7 @@ fn gated_backward<F: Pointwise>(grad: &Tensor, gate: &mut Tensor, up: &mut Tenso
 
 /// `f(x)`.
 pub fn activation(tape: &Tape, x: &Var, f: Activation) -> Var {
+    let _span = profile::span("activation", Pass::Forward);
     let value = with_function!(f, F => map(
         x.value.clone(),
         F::value,
@@ -215,6 +219,7 @@ pub fn activation(tape: &Tape, x: &Var, f: Activation) -> Var {
     }
     let x = x.clone();
     tape.record(value, move |grad, into| {
+        let _span = profile::span("activation", Pass::Backward);
         let dx = with_function!(f, F => zip_map(
             grad,
             &x.value,

@@ -5,12 +5,14 @@
 
 use crate::dtype::{DType, Element};
 use crate::parallel::{Rows, column_sums, for_blocks, for_blocks_summing};
+use crate::profile::{self, Pass};
 use crate::simd;
 use crate::tape::{Tape, Var};
 use crate::tensor::Tensor;
 
 /// `x` `[tokens, width]`, `w`, `b` `[width]` (`f32` or `x`'s type). Statistics in `f32`.
 pub fn layer_norm(tape: &Tape, x: &Var, w: &Var, b: Option<&Var>, eps: f32) -> Var {
+    let _span = profile::span("layer norm", Pass::Forward);
     let (rows, cols) = x.value.rows_cols();
     assert!(cols > 0, "layer norm over rows of {:?}", x.value.shape());
     for (what, v) in [("weight", Some(w)), ("bias", b)] {
@@ -50,6 +52,7 @@ pub fn layer_norm(tape: &Tape, x: &Var, w: &Var, b: Option<&Var>, eps: f32) -> V
     }
     let (x, w, b) = (x.clone(), w.clone(), b.cloned());
     tape.record(y, move |mut grad, into| {
+        let _span = profile::span("layer norm", Pass::Backward);
         crate::dispatch_dtype!(x.value.dtype(), T => {
             let values = x.value.as_slice::<T>();
             let statistics = statistics.as_slice::<f32>();

@@ -11,6 +11,7 @@ use super::elementwise::scaled;
 use crate::dtype::{DType, Element};
 use crate::matmul::{matmul_nn, matmul_nt};
 use crate::parallel::{Rows, column_sums, for_blocks};
+use crate::profile::{self, Pass};
 use crate::tape::{Gradients, Tape, Var};
 use crate::tensor::Tensor;
 use crate::weight::{WeightRef, backward_sum};
@@ -77,7 +78,10 @@ fn forward(x: &Tensor, part: &LinearPart) -> (Tensor, Vec<Tensor>) {
         };
         if term.scale == 1.0 { t } else { scaled(t, term.scale) }
     };
+    let span = profile::span("linear, low rank", Pass::Forward);
     let low: Vec<Tensor> = part.terms.iter().map(low).collect();
+    drop(span);
+    let _span = profile::span("linear", Pass::Forward);
     let terms: Vec<_> = low.iter().zip(part.terms).map(|(t, term)| (t, &term.b.value)).collect();
     let mut y = part.weight.forward_plus(x, &terms);
     if let Some(bias) = part.bias {
@@ -88,6 +92,7 @@ fn forward(x: &Tensor, part: &LinearPart) -> (Tensor, Vec<Tensor>) {
 
 /// The gradients of what is trained in `parts`, to `into`, and that of `x` if it needs one: one sum over all of them.
 fn backward(x: &Var, parts: &[(&Part, &Tensor)], into: &mut Gradients) {
+    let span = profile::span("linear, own gradients", Pass::Backward);
     // `u` of every term whose input or `a` wants it.
     let mut low: Vec<(&LowRank, Tensor)> = Vec::new();
     for (part, grad) in parts {
@@ -99,12 +104,16 @@ fn backward(x: &Var, parts: &[(&Part, &Tensor)], into: &mut Gradients) {
             }
         }
     }
+    drop(span);
+    let span = profile::span("linear", Pass::Backward);
     let mut dx = (x.needs_grad() && !parts.is_empty()).then(|| {
         let maps: Vec<_> = parts.iter().map(|(part, grad)| (*grad, &part.weight)).collect();
         let plain = low.iter().filter(|(term, _)| active(term.dropout).is_none());
         let terms: Vec<_> = plain.map(|(term, u)| (u, &term.a.value)).collect();
         backward_sum(&maps, &terms)
     });
+    drop(span);
+    let _span = profile::span("linear, own gradients", Pass::Backward);
     for (term, u) in &low {
         // The term's own input, and its part of `dx` if that is masked.
         let own = match (active(term.dropout), dx.as_mut()) {

@@ -11,6 +11,7 @@ use super::head::{HeadRows, cap_row, is_argmax};
 use crate::dtype::{DType, Element};
 use crate::matmul::{matmul_nn, matmul_tn, matmul_tn_add};
 use crate::parallel::{Rows, for_blocks};
+use crate::profile::{self, Pass};
 use crate::simd;
 use crate::tape::{Tape, Var};
 use crate::tensor::Tensor;
@@ -41,6 +42,7 @@ pub fn lm_head_loss(
     normaliser: f32,
     soft_cap: Option<f32>,
 ) -> HeadLoss {
+    let _span = profile::span("lm head and loss", Pass::Forward);
     let n = rows.len();
     assert!(targets.len() == n && weights.len() == n, "{n} rows, {} targets, {} weights", targets.len(), weights.len());
     let source = HeadRows::new(&hidden.value, head, rows);
@@ -95,6 +97,7 @@ pub fn lm_head_loss(
     }
     let hidden = hidden.clone();
     let loss = tape.record(value, move |grad, into| {
+        let _span = profile::span("lm head and loss", Pass::Backward);
         let seed = grad.item();
         let times = |t: Tensor| if seed == 1.0 { t } else { scaled(t, seed) };
         if let Some(dhidden) = dhidden {

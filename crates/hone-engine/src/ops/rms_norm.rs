@@ -9,12 +9,14 @@
 
 use crate::dtype::{DType, Element};
 use crate::parallel::{Rows, for_blocks, for_blocks_summing};
+use crate::profile::{self, Pass};
 use crate::simd;
 use crate::tape::{Gradients, Tape, Var};
 use crate::tensor::Tensor;
 
 /// `x` `[tokens, width]`, `w` `[width]` (`f32` or `x`'s type). Statistics in `f32`; result in `x`'s type.
 pub fn rms_norm(tape: &Tape, x: &Var, w: &Var, eps: f32, offset: f32) -> Var {
+    let _span = profile::span("rms norm", Pass::Forward);
     let (_, cols) = x.value.rows_cols();
     assert_eq!(w.value.elements(), cols, "norm weight {:?} for rows of {:?}", w.value.shape(), x.value.shape());
     head_rms_norm(tape, x, w, eps, offset)
@@ -22,6 +24,7 @@ pub fn rms_norm(tape: &Tape, x: &Var, w: &Var, eps: f32, offset: f32) -> Var {
 
 /// The norm over each head of `x` `[tokens, heads * head_dim]` with one `w` `[head_dim]` (Qwen3, Gemma3 qk-norm).
 pub fn head_rms_norm(tape: &Tape, x: &Var, w: &Var, eps: f32, offset: f32) -> Var {
+    let _span = profile::span("rms norm", Pass::Forward);
     let norm = Norm::new(w, eps, offset);
     let mut y = Tensor::uninit(x.value.shape(), x.value.dtype());
     let inverse = norm.forward(&x.value, &mut y);
@@ -30,6 +33,7 @@ pub fn head_rms_norm(tape: &Tape, x: &Var, w: &Var, eps: f32, offset: f32) -> Va
     }
     let (x, w) = (x.clone(), w.clone());
     tape.record(y, move |grad, into| {
+        let _span = profile::span("rms norm", Pass::Backward);
         if let Some(dx) = norm.backward(grad, &x.value, &inverse, None, x.needs_grad(), &w, into) {
             into.add(&x, dx);
         }
@@ -38,6 +42,7 @@ pub fn head_rms_norm(tape: &Tape, x: &Var, w: &Var, eps: f32, offset: f32) -> Va
 
 /// `s = x + residual`, and its norm: returns `(s, norm(s))` in one pass (the pair that opens every half block).
 pub fn add_rms_norm(tape: &Tape, residual: &Var, x: &Var, w: &Var, eps: f32, offset: f32) -> (Var, Var) {
+    let _span = profile::span("rms norm", Pass::Forward);
     let (_, cols) = x.value.rows_cols();
     assert_eq!(w.value.elements(), cols, "norm weight {:?} for rows of {:?}", w.value.shape(), x.value.shape());
     let norm = Norm::new(w, eps, offset);
@@ -47,6 +52,7 @@ pub fn add_rms_norm(tape: &Tape, residual: &Var, x: &Var, w: &Var, eps: f32, off
     }
     let (residual, x, w, sum) = (residual.clone(), x.clone(), w.clone(), s.clone());
     let mut out = tape.record_many(vec![s, y], move |mut grads, into| {
+        let _span = profile::span("rms norm", Pass::Backward);
         let needed = residual.needs_grad() || x.needs_grad();
         let (dy, ds) = (grads.pop().flatten(), grads.pop().flatten());
         let grad = match dy {

@@ -10,6 +10,7 @@
 use rayon::prelude::*;
 
 use crate::dtype::{DType, Element};
+use crate::profile::{self, Pass};
 use crate::tape::{Tape, Var};
 use crate::tensor::Tensor;
 
@@ -62,12 +63,14 @@ impl RopeTable {
 ///
 /// Panics if `angles` is for another number of tokens or for wider heads.
 pub fn rope(tape: &Tape, x: &Var, head_dim: usize, angles: &RopeAngles) -> Var {
+    let _span = profile::span("rope", Pass::Forward);
     let value = turn(&x.value, head_dim, angles, 1.0);
     if !tape.needs_grad(&[x]) {
         return Var::constant(value);
     }
     let (x, angles) = (x.clone(), angles.clone());
     tape.record(value, move |grad, into| {
+        let _span = profile::span("rope", Pass::Backward);
         let dx = turn(&grad, head_dim, &angles, -1.0);
         into.add(&x, dx);
     })

@@ -3,6 +3,7 @@
 use super::head::{HeadRows, cap_row, is_argmax};
 use crate::dtype::DType;
 use crate::parallel::{Rows, for_blocks};
+use crate::profile::{self, Pass};
 use crate::simd;
 use crate::tensor::Tensor;
 use crate::weight::WeightRef;
@@ -26,6 +27,7 @@ pub fn token_scores(
     targets: &[u32],
     soft_cap: Option<f32>,
 ) -> Vec<TokenScore> {
+    let _span = profile::span("lm head scores", Pass::Forward);
     assert_eq!(rows.len(), targets.len(), "rows and targets");
     let source = HeadRows::new(hidden, head, rows);
     let cols = source.vocabulary;

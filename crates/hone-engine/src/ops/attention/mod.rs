@@ -22,6 +22,7 @@ mod tests;
 
 use crate::cpu::Level;
 use crate::dtype::DType;
+use crate::profile::{self, Pass};
 use crate::tape::{Tape, Var};
 use crate::tensor::Tensor;
 
@@ -103,6 +104,7 @@ pub fn attention(
     spec: &AttentionSpec,
     bias: Option<&Var>,
 ) -> Var {
+    let _span = profile::span("attention", Pass::Forward);
     attention_on(best(q.value.dtype()), tape, q, k, v, segments, spec, bias)
 }
 
@@ -134,6 +136,7 @@ fn attention_on(
     let (q, k, v, bias) = (q.clone(), k.clone(), v.clone(), bias.cloned());
     let (spec, saved) = (spec.clone(), out.clone());
     tape.record(out, move |gradient, into| {
+        let _span = profile::span("attention", Pass::Backward);
         let dtype = q.value.dtype();
         let gradient = gradient.to_dtype(dtype);
         let mut dq = Tensor::uninit(q.value.shape(), dtype);

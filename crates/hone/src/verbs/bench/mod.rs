@@ -41,7 +41,7 @@ fn print(figures: &impl Serialize, common: &Common) -> Result<(), Failure> {
         outln!("{value}")?;
         return Ok(());
     }
-    for (name, value) in value.as_object().into_iter().flatten() {
+    for (name, value) in value.as_object().into_iter().flatten().filter(|(_, value)| !value.is_array()) {
         let shown = match value.as_f64() {
             Some(number) if number.fract() != 0.0 && number.abs() < 100.0 => format!("{number:.4}"),
             Some(number) => super::tune_progress::thousands(number.round() as u64),

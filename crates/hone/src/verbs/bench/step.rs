@@ -1,7 +1,7 @@
 //! `hone bench step`.
 
 use hone_edit::{Base, Edit, EditStack, registry};
-use hone_engine::{DType, ceiling};
+use hone_engine::{DType, ceiling, profile};
 use hone_train::bench::{self, StepBench, StepFigures};
 use serde::Serialize;
 use serde_json::{Map, Value, json};
@@ -47,6 +47,9 @@ pub(super) struct Step {
     /// Compute layers again on the way back instead of keeping what they made.
     #[arg(long)]
     recompute: bool,
+    /// Also the share of each operation, forward and backward.
+    #[arg(long)]
+    profile: bool,
     /// Of the random tokens.
     #[arg(long, default_value_t = 0)]
     seed: u64,
@@ -67,6 +70,19 @@ struct Output {
     gflops: f64,
     ceiling_gflops: f64,
     ceiling_share: f64,
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    profile: Vec<Share>,
+}
+
+/// What one operation took.
+#[derive(Serialize)]
+struct Share {
+    operation: &'static str,
+    pass: &'static str,
+    /// Of the timed steps, 0 to 1.
+    share: f64,
+    milliseconds_per_step: f64,
+    calls_per_step: f64,
 }
 
 impl Step {
@@ -90,10 +106,18 @@ impl Step {
             seed: self.seed,
         };
         let bar = progress::bar((self.warmup + self.steps) as u64, "steps", common.quiet || common.json);
-        let figures = bench::run(&model, stack, &bench, |done| bar.set_position(done as u64))?;
+        let figures = bench::run(&model, stack, &bench, |done| {
+            bar.set_position(done as u64);
+            if self.profile && done == self.warmup {
+                profile::start();
+            }
+        })?;
+        let rows = if self.profile { profile::stop() } else { Vec::new() };
         bar.finish_and_clear();
         let ceiling_gflops = before.max(self.ceiling());
+        let step_seconds = figures.step_seconds_mean;
         let gflops = figures.operations_per_step / figures.step_seconds_median / 1e9;
+        let profile = self.shares(&rows, step_seconds);
         let output = Output {
             rank: (self.method == "lora").then_some(self.rank),
             model: self.model,
@@ -106,9 +130,31 @@ impl Step {
             gflops,
             ceiling_gflops,
             ceiling_share: gflops / ceiling_gflops,
+            profile,
         };
         super::print(&output, common)?;
+        if !common.json {
+            output.profile.iter().for_each(|row| {
+                let (share, time) = (100.0 * row.share, row.milliseconds_per_step);
+                println!(
+                    "{:<24} {:<9} {share:>5.1} %  {time:>8.2} ms  {:>5.0} calls",
+                    row.operation, row.pass, row.calls_per_step
+                );
+            });
+        }
         Ok(0)
+    }
+
+    fn shares(&self, rows: &[profile::Row], step_seconds: f64) -> Vec<Share> {
+        let steps = self.steps as f64;
+        let share = |row: &profile::Row| Share {
+            operation: row.name,
+            pass: row.pass.name(),
+            share: row.time.as_secs_f64() / steps / step_seconds,
+            milliseconds_per_step: row.time.as_secs_f64() * 1e3 / steps,
+            calls_per_step: row.calls as f64 / steps,
+        };
+        rows.iter().map(share).collect()
     }
 
     /// The method as a recipe would name it. LoRA: as the peers are set, all linear maps and twice the rank as alpha.
