@@ -20,6 +20,7 @@ use crate::cpu::{self, Level};
 use crate::dtype::{DType, Element};
 use crate::matmul::{self, Left, Packed, Right, Source};
 use crate::quant::QuantTensor;
+use crate::quant::few_rows;
 use crate::tape::Var;
 use crate::tensor::Tensor;
 
@@ -197,6 +198,12 @@ impl Weight {
         self.check_rows(&range);
         let width = x.rows_cols().1;
         assert_eq!(width, self.columns, "{:?} into a weight [{}, {}]", x.shape(), self.rows, self.columns);
+        if let Store::Quantised(blocks) = &self.store
+            && !add
+            && x.rows_cols().0 <= few_rows::FEW
+        {
+            return multiply_few(blocks, level, range, x, terms, y);
+        }
         let right = Right { source: self.source(), first_row: range.start, turned: false };
         let mut sides = vec![(Left { source: Source::dense(x), turned: false }, right)];
         sides.extend(terms.iter().map(|(u, b)| low_rank(u, b, range.len(), false)));
@@ -296,6 +303,27 @@ impl Weight {
             }
         }
     }
+}
+
+/// `y = x Wᵀ + Σ u bᵀ` for few rows, the matrix read as it lies.
+fn multiply_few(
+    blocks: &QuantTensor,
+    level: Level,
+    range: Range<usize>,
+    x: &Tensor,
+    terms: &[(&Tensor, &Tensor)],
+    y: &mut Tensor,
+) {
+    let n = range.len();
+    let mut sums = Tensor::uninit([x.rows_cols().0, n], DType::F32);
+    few_rows::multiply(level, x.to_dtype(DType::F32).as_slice(), blocks, range, sums.as_mut_slice());
+    if !terms.is_empty() {
+        let sides: Vec<_> = terms.iter().map(|(u, b)| low_rank(u, b, n, false)).collect();
+        matmul::product(level, &mut sums, n, true, 1.0, &sides);
+    }
+    crate::dispatch_dtype!(y.dtype(), T => {
+        y.as_mut_slice::<T>().iter_mut().zip(sums.as_slice::<f32>()).for_each(|(y, sum)| *y = T::rounded(*sum));
+    });
 }
 
 /// The two sides of a low-rank term: `[tokens, rank]`, and `[n, rank]` or, with `turned`, `[rank, n]`.

@@ -22,7 +22,7 @@ use crate::recipe::TrainConfig;
 use crate::step::{self, Pass};
 
 /// What to time.
-#[derive(Clone, Copy, Debug)]
+#[derive(Clone, Debug)]
 pub struct StepBench {
     /// Sequences a step.
     pub batch: usize,
@@ -38,6 +38,8 @@ pub struct StepBench {
     pub recompute: bool,
     /// Of the tokens and the edit's first values.
     pub seed: u64,
+    /// Batches of rows of token ids, to be taken in turn, instead of random ones.
+    pub ids: Option<Vec<Vec<Vec<u32>>>>,
 }
 
 /// What was measured.
@@ -86,13 +88,19 @@ pub fn run(
     }
     let train = TrainConfig { max_grad_norm: 0.0, ..TrainConfig::default() };
     let mut optimizer = stack.as_ref().map(|stack| Optimizer::new(&train, stack));
-    let batches: Vec<_> = (0..BATCHES).map(|index| random_batch(model, bench, index)).collect();
+    let batches = match &bench.ids {
+        Some(given) => given.iter().map(|rows| given_batch(model, bench, rows)).collect::<Result<Vec<_>, _>>()?,
+        None => (0..BATCHES).map(|index| flat(bench, random_ids(model, bench, index))).collect(),
+    };
+    if batches.is_empty() {
+        return Err(TrainError::Setup { what: "no batch of token ids".into(), next: "give at least one".into() });
+    }
     let (mut seconds, mut losses, mut cpu) = (Vec::new(), Vec::new(), None);
     for index in 0..bench.warmup + bench.steps {
         if index == bench.warmup {
             cpu = cpu_seconds();
         }
-        let batch = &batches[index % BATCHES];
+        let batch = &batches[index % batches.len()];
         let start = Instant::now();
         let targets = batch.rows.len();
         let nll = match (&mut stack, &mut optimizer) {
@@ -134,12 +142,33 @@ pub fn run(
     })
 }
 
-/// Sequences of random tokens, all of which but the first of each are trained.
-fn random_batch(model: &Model, bench: &StepBench, index: usize) -> FlatBatch {
-    let key = RandomKey::new(bench.seed).named("bench").index(index as u64);
+fn random_ids(model: &Model, bench: &StepBench, index: usize) -> Vec<u32> {
     let mut ids = vec![0u32; bench.batch * bench.seq];
-    key.fill(0, &mut ids);
+    RandomKey::new(bench.seed).named("bench").index(index as u64).fill(0, &mut ids);
     ids.iter_mut().for_each(|id| *id %= model.spec.vocab_size as u32);
+    ids
+}
+
+fn given_batch(model: &Model, bench: &StepBench, rows: &[Vec<u32>]) -> Result<FlatBatch, TrainError> {
+    if rows.len() != bench.batch || rows.iter().any(|row| row.len() != bench.seq) {
+        let lengths: Vec<usize> = rows.iter().map(Vec::len).collect();
+        return Err(TrainError::Setup {
+            what: format!("a batch of {} rows of {lengths:?} token ids", rows.len()),
+            next: format!("give {} rows of {}, or other `--batch` and `--seq`", bench.batch, bench.seq),
+        });
+    }
+    let (ids, vocabulary) = (rows.concat(), model.spec.vocab_size);
+    match ids.iter().find(|id| **id as usize >= vocabulary) {
+        Some(id) => Err(TrainError::Setup {
+            what: format!("token id {id}"),
+            next: format!("this model has ids below {vocabulary}"),
+        }),
+        None => Ok(flat(bench, ids)),
+    }
+}
+
+/// Sequences one after another, all of whose tokens but the first are trained.
+fn flat(bench: &StepBench, ids: Vec<u32>) -> FlatBatch {
     let seq = bench.seq as u32;
     let rows: Vec<u32> = (0..ids.len() as u32).filter(|row| row % seq != seq - 1).collect();
     FlatBatch {

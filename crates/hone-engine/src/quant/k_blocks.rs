@@ -10,7 +10,7 @@ use super::small_blocks::f16_at;
 
 /// Scale and minimum of group `group` (0..8): 6 bits each, the groups from 4 on split over two bytes.
 #[inline(always)]
-fn scale_and_minimum(scales: &[u8], group: usize) -> (f32, f32) {
+pub(super) fn scale_and_minimum(scales: &[u8], group: usize) -> (f32, f32) {
     let (scale, minimum) = if group < 4 {
         (scales[group] & 63, scales[group + 4] & 63)
     } else {

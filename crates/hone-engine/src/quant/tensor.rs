@@ -45,7 +45,7 @@ pub struct QuantTensor {
     kind: BlockType,
     rows: usize,
     columns: usize,
-    row_bytes: usize,
+    pub(super) row_bytes: usize,
     bytes: BlockBytes,
 }
 

@@ -3,7 +3,7 @@
 use std::sync::Arc;
 use std::time::Instant;
 
-use hone_engine::DType;
+use hone_engine::{DType, profile};
 use hone_model::generate::{GenerationConfig, generate};
 use hone_model::{LoadOptions, Model, NoHooks};
 use hone_train::machine::peak_memory;
@@ -32,6 +32,9 @@ pub(super) struct Decode {
     /// Sequences at once.
     #[arg(long, default_value_t = 1)]
     batch: usize,
+    /// Also what each operation took of reading and writing together.
+    #[arg(long)]
+    profile: bool,
     /// Times it is done; the figures are medians.
     #[arg(long, default_value_t = 3)]
     repeats: usize,
@@ -76,6 +79,9 @@ impl Decode {
             if repeat == 0 {
                 first_token_seconds = load_seconds + read;
             }
+            if self.profile && repeat == 0 {
+                profile::start();
+            }
             reading.push(read);
             writing.push(write);
         }
@@ -93,6 +99,10 @@ impl Decode {
             peak_rss_mib: peak_memory() as f64 / f64::from(1 << 20),
         };
         super::print(&output, common)?;
+        for row in profile::stop().iter().filter(|_| self.profile && !common.json) {
+            let milliseconds = row.time.as_secs_f64() * 1e3;
+            println!("{:<24} {:>8} calls  {milliseconds:>9.2} ms", row.name, row.calls);
+        }
         Ok(0)
     }
 

@@ -1,5 +1,7 @@
 //! `hone bench step`.
 
+use std::path::{Path, PathBuf};
+
 use hone_edit::{Base, Edit, EditStack, registry};
 use hone_engine::{DType, ceiling, profile};
 use hone_train::bench::{self, StepBench, StepFigures};
@@ -50,6 +52,9 @@ pub(super) struct Step {
     /// Also the share of each operation, forward and backward.
     #[arg(long)]
     profile: bool,
+    /// Token ids to use instead of random ones: a JSON list of batches of rows, taken in turn.
+    #[arg(long, value_name = "FILE")]
+    ids: Option<PathBuf>,
     /// Of the random tokens.
     #[arg(long, default_value_t = 0)]
     seed: u64,
@@ -85,6 +90,12 @@ struct Share {
     calls_per_step: f64,
 }
 
+fn read_ids(path: &Path) -> Result<Vec<Vec<Vec<u32>>>, Failure> {
+    let hint = "it should be a JSON list of batches, each a list of rows of token ids";
+    let text = std::fs::read_to_string(path).map_err(|e| Failure::user(format!("{}: {e}", path.display()), hint))?;
+    serde_json::from_str(&text).map_err(|e| Failure::user(format!("{}: {e}", path.display()), hint))
+}
+
 impl Step {
     pub(super) fn run(self, common: &Common) -> Result<u8, Failure> {
         let model = load_model(&self.model, self.dtype, common)?;
@@ -104,6 +115,7 @@ impl Step {
             dtype: self.dtype,
             recompute: self.recompute,
             seed: self.seed,
+            ids: self.ids.as_deref().map(read_ids).transpose()?,
         };
         let bar = progress::bar((self.warmup + self.steps) as u64, "steps", common.quiet || common.json);
         let figures = bench::run(&model, stack, &bench, |done| {
