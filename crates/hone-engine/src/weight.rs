@@ -28,7 +28,8 @@ use crate::tensor::Tensor;
 pub enum WeightData {
     /// `[out, in]`, `f32` or `bf16`: also the type it is computed in.
     Dense(Tensor),
-    /// `[out, in]` in GGUF blocks, expanded block by block while it is used, in the type of the activations.
+    /// `[out, in]` in GGUF blocks, expanded block by block while it is used: in the type of the activations, or, for a
+    /// handful of rows, as the values are (`quant::few_rows`).
     Quantised(QuantTensor),
 }
 

@@ -2,6 +2,7 @@
 
 use super::*;
 use crate::bf16;
+use crate::quant::few_rows::FEW;
 use crate::quant::{BlockType, QuantTensor};
 use crate::weight::{Weight, WeightData};
 
@@ -231,8 +232,23 @@ fn quantised_weights_multiply_as_what_they_expand_to() {
         let quantised = Weight::new(WeightData::Quantised(blocks));
         for dtype in [DType::F32, DType::BF16] {
             let dense = Weight::dense(quantised.to_dense(dtype));
-            let (x, dy) = (tensor(5, width, dtype, 16), tensor(5, out, dtype, 17));
+            let (x, dy) = (tensor(FEW + 1, width, dtype, 16), tensor(5, out, dtype, 17));
             assert_eq!(quantised.forward(&x).as_bytes(), dense.forward(&x).as_bytes(), "{kind} {dtype}");
+            // Few rows meet the values themselves, not what they are rounded to.
+            let (few, exact) = (tensor(5, width, dtype, 18), quantised.to_dense(DType::F32));
+            assert_close(
+                &quantised.forward(&few),
+                &oracle(Form::Nt, &few, &exact),
+                &format!("{kind} {dtype} few rows"),
+            );
+            let (u, b) = (tensor(5, 4, dtype, 19), tensor(out, 4, dtype, 20));
+            let mut sums = oracle(Form::Nt, &few, &exact);
+            sums.iter_mut().zip(oracle(Form::Nt, &u, &b)).for_each(|(s, p)| *s = (s.0 + p.0, s.1 + p.1));
+            assert_close(
+                &quantised.forward_plus(&few, &[(&u, &b)]),
+                &sums,
+                &format!("{kind} {dtype} few rows and terms"),
+            );
             assert_eq!(quantised.backward(&dy).as_bytes(), dense.backward(&dy).as_bytes(), "{kind} {dtype} backward");
             let ids = [44u32, 0, 7, 7];
             assert_eq!(quantised.gather(&ids, dtype).as_bytes(), dense.gather(&ids, dtype).as_bytes(), "{kind}");
