@@ -12,6 +12,7 @@ use hone_edit::{Base, Edit, EditStack, load_edit, registry, save_edit};
 use hone_engine::{DType, RandomKey, Tensor};
 use hone_model::{Hooks, LoadOptions, Model, NoHooks, TokenBatch};
 use serde_json::json;
+use sha2::{Digest, Sha256};
 
 const STORIES_VARIANTS: [&str; 6] = ["plain", "rslora", "patterns", "regex", "saved_head", "saved_table"];
 const QWEN_VARIANTS: [&str; 2] = ["bias_lora_only", "bias_all"];
@@ -194,14 +195,9 @@ fn full_tuning_trains_a_tied_table_once_and_follows_it_in_the_head() {
     assert!(compare(&logits(&(&merged, plain), DType::F32, &batch), &tuned(&model, &stack, &batch)) <= 1e-6);
 }
 
-/// The same edits, loaded by PEFT. Needs a Python with torch, transformers and peft.
-#[test]
-fn adapters_written_here_give_the_same_logits_in_peft() {
-    let Ok(python) = std::env::var("HONE_PEERS_PYTHON") else {
-        eprintln!("skipped: HONE_PEERS_PYTHON names no Python with peft");
-        return;
-    };
-    let variants = [
+/// Edits of every kind, to be written here and read by PEFT.
+fn written() -> Vec<(PathBuf, serde_json::Value)> {
+    vec![
         (stories(), json!({ "type": "lora", "r": 4 })),
         (stories(), json!({ "type": "lora", "r": 3, "use_rslora": true, "target_modules": ["q_proj", "down_proj"] })),
         (
@@ -214,8 +210,53 @@ fn adapters_written_here_give_the_same_logits_in_peft() {
         (stories(), json!({ "type": "lora", "r": 2, "target_modules": ".*layers\\.[02].*(q|gate)_proj" })),
         (qwen(), json!({ "type": "lora", "r": 2, "target_modules": ["q_proj"], "bias": "lora_only" })),
         (qwen(), json!({ "type": "lora", "r": 2, "target_modules": ["k_proj", "o_proj"], "bias": "all" })),
-    ];
-    for (number, (path, fields)) in variants.into_iter().enumerate() {
+    ]
+}
+
+/// SHA-256 over an adapter's two files.
+fn digest(adapter: &Path) -> String {
+    let mut hash = Sha256::new();
+    for file in ["adapter_config.json", "adapter_model.safetensors"] {
+        hash.update(std::fs::read(adapter.join(file)).unwrap());
+    }
+    hash.finalize().iter().map(|b| format!("{b:02x}")).collect()
+}
+
+fn kept(number: usize, kind: &str) -> PathBuf {
+    crate_path("tests/golden/peft/written").join(format!("{number}.{kind}"))
+}
+
+/// The adapter is, byte for byte, one that PEFT has read; the logits are those PEFT made with it.
+#[test]
+fn adapters_written_here_gave_the_same_logits_in_peft() {
+    for (number, (path, fields)) in written().into_iter().enumerate() {
+        let model = load(&path);
+        let (batch, _) = expected("plain");
+        let directory = tempfile::tempdir().unwrap();
+        let edit = random_edit(&model, fields.clone(), number as u64);
+        save_edit(&edit, directory.path()).unwrap();
+        let known = std::fs::read_to_string(kept(number, "sha256")).unwrap();
+        assert_eq!(
+            digest(directory.path()),
+            known.trim(),
+            "{fields}: the files are no longer those PEFT read; have it read these (tools/golden/check_peft_loads.py)"
+        );
+        let ours = tuned(&model, &EditStack::of(edit), &batch);
+        let theirs = TensorFile::read(&kept(number, "safetensors")).unwrap().tensor("logits", ours.dims()).unwrap();
+        let apart = compare(&ours, &theirs);
+        assert!(apart <= TOLERANCE, "{fields}: {apart}");
+    }
+}
+
+/// The same, with PEFT at hand. Needs a Python with torch, transformers and peft.
+#[test]
+fn adapters_written_here_give_the_same_logits_in_peft() {
+    let Ok(python) = std::env::var("HONE_PEERS_PYTHON") else {
+        eprintln!("skipped: HONE_PEERS_PYTHON names no Python with peft");
+        return;
+    };
+    let keep = std::env::var_os("HONE_WRITE_GOLDEN").is_some();
+    for (number, (path, fields)) in written().into_iter().enumerate() {
         let model = load(&path);
         let (batch, _) = expected("plain");
         let directory = tempfile::tempdir().unwrap();
@@ -230,10 +271,14 @@ fn adapters_written_here_give_the_same_logits_in_peft() {
         let output = std::process::Command::new(&python)
             .arg(crate_path("../../tools/golden/check_peft_loads.py"))
             .args([&path, &adapter, &expected])
+            .args(keep.then(|| kept(number, "safetensors")))
             .output()
             .unwrap();
         let said = String::from_utf8_lossy(&output.stdout);
         eprintln!("{fields}: {}", said.trim());
+        if keep {
+            std::fs::write(kept(number, "sha256"), digest(&adapter)).unwrap();
+        }
         assert!(output.status.success(), "{fields}: {said}\n{}", String::from_utf8_lossy(&output.stderr));
     }
 }
