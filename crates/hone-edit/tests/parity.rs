@@ -213,12 +213,14 @@ fn written() -> Vec<(PathBuf, serde_json::Value)> {
     ]
 }
 
-/// SHA-256 over an adapter's two files.
+/// SHA-256 over an adapter's two files, but for where its base model lies.
 fn digest(adapter: &Path) -> String {
+    let config = std::fs::read_to_string(adapter.join("adapter_config.json")).unwrap();
+    let mut config: serde_json::Map<String, serde_json::Value> = serde_json::from_str(&config).unwrap();
+    config.remove("base_model_name_or_path");
     let mut hash = Sha256::new();
-    for file in ["adapter_config.json", "adapter_model.safetensors"] {
-        hash.update(std::fs::read(adapter.join(file)).unwrap());
-    }
+    hash.update(serde_json::to_string(&config).unwrap());
+    hash.update(std::fs::read(adapter.join("adapter_model.safetensors")).unwrap());
     hash.finalize().iter().map(|b| format!("{b:02x}")).collect()
 }
 

@@ -41,6 +41,10 @@ impl Score {
             batch_tokens: EvalOptions::default().batch_tokens,
         };
         let score = score_text(&scorer, &text)?;
+        if score.logprobs.is_empty() {
+            let what = format!("the text has {} tokens, of which none has a token before it", score.ids.len());
+            return Err(Failure::user(what, "give it more text: a token is predicted from those before it"));
+        }
         if common.json {
             outln!("{}", serde_json::to_string(&score)?)?;
             return Ok(0);
