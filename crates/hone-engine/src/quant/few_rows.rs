@@ -228,20 +228,6 @@ mod tests {
     use super::*;
     use crate::cpu;
 
-    const TYPES: [BlockType; 11] = [
-        BlockType::F32,
-        BlockType::F16,
-        BlockType::BF16,
-        BlockType::Q4_0,
-        BlockType::Q4_1,
-        BlockType::Q5_0,
-        BlockType::Q5_1,
-        BlockType::Q8_0,
-        BlockType::Q4K,
-        BlockType::Q5K,
-        BlockType::Q6K,
-    ];
-
     /// Blocks of arbitrary bits whose scales are small numbers.
     fn matrix(kind: BlockType, rows: usize, columns: usize) -> QuantTensor {
         let mut state = 1u32;
@@ -274,7 +260,7 @@ mod tests {
 
     #[test]
     fn every_type_agrees_with_its_expanded_values() {
-        for kind in TYPES {
+        for kind in BlockType::ALL {
             let (rows, n, columns) = (7, 37, 512);
             let matrix = matrix(kind, n, columns);
             let x: Vec<f32> = (0..rows * columns).map(|i| ((i * 7919 % 1000) as f32 - 500.0) / 500.0).collect();
