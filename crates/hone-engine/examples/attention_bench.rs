@@ -6,7 +6,7 @@
 
 use std::time::Instant;
 
-use hone_engine::ops::{AttentionSpec, CacheLane, Segment, attention, cached_attention};
+use hone_engine::ops::{AttentionSpec, CacheLane, KeptBlocks, Segment, attention, cached_attention};
 use hone_engine::{DType, Gradients, Tape, Tensor, pool};
 
 fn numbers(shape: [usize; 2], dtype: DType, seed: u32) -> Tensor {
@@ -84,8 +84,9 @@ fn decoding(lanes: usize, past: usize, dtype: DType, rounds: usize) {
     let (keys, values) = (cache(1), cache(2));
     let q = numbers([lanes, 576], dtype, 3);
     let lanes: Vec<CacheLane> = (0..lanes).map(|i| CacheLane { start: i, len: 1, slot: i, past }).collect();
+    let mut kept = KeptBlocks::new(lanes.len());
     let (wall, cpu) = best(rounds, || {
-        cached_attention(&q, &keys, &values, &lanes, &spec);
+        cached_attention(&q, &keys, &values, &lanes, &spec, &mut kept);
     });
     println!("decode {} x 1 over {past:<8} {wall:8.3} ms (cpu {cpu:8.3})", lanes.len());
 }

@@ -3,7 +3,7 @@
 //! Sequences sit in slots of equal capacity; which slots a forward pass touches is said by its lanes. The memory comes
 //! from the engine's pool, is sized once, and is written in place. It knows nothing of sampling.
 
-use hone_engine::ops::{AttentionSpec, CacheLane, cached_attention};
+use hone_engine::ops::{AttentionSpec, CacheLane, KeptBlocks, cached_attention};
 use hone_engine::{DType, Tensor, dispatch_dtype};
 
 use crate::spec::DecoderSpec;
@@ -12,6 +12,8 @@ use crate::spec::DecoderSpec;
 pub struct KvCache {
     /// By layer: keys (after norm and rotation), values.
     pub layers: Vec<(Tensor, Tensor)>,
+    /// By layer: full blocks of keys and values as attention wants them.
+    pub kept: Vec<KeptBlocks>,
     /// Tokens a slot can hold.
     pub capacity: usize,
 }
@@ -29,12 +31,14 @@ impl KvCache {
     pub fn new(spec: &DecoderSpec, slots: usize, capacity: usize, dtype: DType) -> KvCache {
         let tensor = || Tensor::uninit([slots, capacity, spec.key_value_width()], dtype);
         let layers = spec.layers.iter().map(|_| (tensor(), tensor())).collect();
-        KvCache { layers, capacity }
+        let kept = spec.layers.iter().map(|_| KeptBlocks::new(slots)).collect();
+        KvCache { layers, kept, capacity }
     }
 
     /// Gives slot `to` the first `tokens` tokens of slot `from`: sequences with a common beginning.
     pub fn copy(&mut self, from: usize, to: usize, tokens: usize) {
         assert!(tokens <= self.capacity, "{tokens} tokens of a slot of {}", self.capacity);
+        self.kept.iter_mut().for_each(|kept| kept.truncate(to, 0));
         for tensor in self.layers.iter_mut().flat_map(|(keys, values)| [keys, values]) {
             let slot = self.capacity * tensor.dim(2);
             let length = tokens * tensor.dim(2);
@@ -44,9 +48,9 @@ impl KvCache {
         }
     }
 
-    /// Bytes a sequence of `tokens` takes.
+    /// Bytes a sequence of `tokens` takes: keys and values, and their packed blocks.
     pub fn bytes(spec: &DecoderSpec, tokens: usize, dtype: DType) -> usize {
-        2 * spec.layers.len() * tokens * spec.key_value_width() * dtype.size()
+        2 * 2 * spec.layers.len() * tokens * spec.key_value_width() * dtype.size()
     }
 }
 
@@ -57,7 +61,7 @@ impl CacheStep {
         let (keys, values) = &mut self.cache.layers[layer];
         write(keys, k, &self.lanes);
         write(values, v, &self.lanes);
-        cached_attention(q, keys, values, &self.lanes, spec)
+        cached_attention(q, keys, values, &self.lanes, spec, &mut self.cache.kept[layer])
     }
 }
 

@@ -3,7 +3,7 @@
 //! A lane is a sequence whose keys lie in its slot of the cache; everything else is [`super::attention()`], with the same
 //! blocks of keys, so the numbers are the same to the bit.
 
-use super::attention::{AttentionSpec, Sequence, attend, best};
+use super::attention::{AttentionSpec, KeptBlocks, Sequence, attend, best};
 use crate::profile::{self, Pass};
 use crate::tensor::Tensor;
 
@@ -23,7 +23,8 @@ pub struct CacheLane {
 /// `q` `[tokens, query_heads * head_dim]` of the new tokens; `keys`, `values` `[slots, capacity, key_value_heads * head_dim]`
 /// with the new tokens' entries already written at `past .. past + len` of their slot. Causal within the sequence (a
 /// lane sees nothing past `past + len` in any case), window and soft cap as in the spec. Result like `q`; the same
-/// numbers, to the bit, as [`super::attention()`] over the whole sequence.
+/// numbers, to the bit, as [`super::attention()`] over the whole sequence. `kept` belongs to this cache and saves packing it
+/// again.
 ///
 /// Panics on shapes that do not fit, on a lane outside the cache, and unless the lanes cover every token exactly once.
 pub fn cached_attention(
@@ -32,6 +33,7 @@ pub fn cached_attention(
     values: &Tensor,
     lanes: &[CacheLane],
     spec: &AttentionSpec,
+    kept: &mut KeptBlocks,
 ) -> Tensor {
     let _span = profile::span("attention", Pass::Forward);
     spec.check(q, keys);
@@ -62,5 +64,10 @@ pub fn cached_attention(
     };
     let sequences: Vec<Sequence> = lanes.iter().map(sequence).collect();
     let spec = AttentionSpec { causal: true, ..spec.clone() };
-    attend(best(q.dtype()), q, keys, values, &sequences, &spec, None, None)
+    let level = best(q.dtype());
+    lanes.iter().for_each(|lane| kept.truncate(lane.slot, lane.past));
+    let slots_and_sequences: Vec<_> = lanes.iter().map(|lane| lane.slot).zip(&sequences).collect();
+    kept.update(level, &spec, keys, values, &slots_and_sequences);
+    let packed: Vec<_> = lanes.iter().map(|lane| kept.slot(lane.slot)).collect();
+    attend(level, q, keys, values, &sequences, &packed, &spec, None, None)
 }

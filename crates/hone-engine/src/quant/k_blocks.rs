@@ -72,3 +72,20 @@ pub(super) fn q6_k(block: &[u8], values: &mut [f32]) {
         }
     }
 }
+
+/// Group `group` (0..8) of a Q4_K block, or with `fifth` a Q5_K one, as whole numbers.
+pub(super) fn five_bits(block: &[u8], group: usize, fifth: bool) -> [u8; 32] {
+    let quants = &block[if fifth { 48 } else { 16 } + 32 * (group / 2)..][..32];
+    std::array::from_fn(|i| {
+        let upper = if fifth { block[16 + i] >> group & 1 } else { 0 };
+        quants[i] >> (4 * (group % 2)) & 15 | upper << 4
+    })
+}
+
+/// Values `32 group ..` (`group` in 0..8) of a Q6_K block as whole numbers.
+pub(super) fn six_bits(block: &[u8], group: usize) -> [u8; 32] {
+    let (half, quarter) = (group / 4, group % 4);
+    let low = &block[64 * half + 32 * (quarter % 2)..][..32];
+    let high = &block[128 + 32 * half..][..32];
+    std::array::from_fn(|i| low[i] >> (4 * (quarter / 2)) & 15 | (high[i] >> (2 * quarter) & 3) << 4)
+}

@@ -10,7 +10,7 @@
 //! It knows nothing of GGUF's header and not where the bytes come from.
 
 mod encode;
-pub(crate) mod few_rows;
+pub(crate) mod int8;
 mod k_blocks;
 mod small_blocks;
 mod tensor;

@@ -12,6 +12,7 @@ use crate::simd;
 use super::AttentionSpec;
 use super::engine::{Engine, Product, Work, run};
 use super::keys::{BlockLayout, KeyStream, KeysValues, Pass};
+use super::kept::PackedSlot;
 use super::pack::{Scratch, copy_heads, pack_heads, sums_to_rows, take, transpose};
 use super::passes::{Scores, Softmax, mask, scale_columns, softmax};
 use super::plan::{Geometry, KEY_BLOCK, Sequence, Tile};
@@ -30,6 +31,8 @@ pub(super) struct Forward<'a, T> {
     pub queries: &'a [T],
     /// Rows as the sequences name them.
     pub keys_values: KeysValues<'a, T>,
+    /// For each sequence, if there are any: blocks of a key head that were packed in an earlier pass.
+    pub packed: &'a [Option<PackedSlot<'a>>],
     pub bias: Option<Bias<'a>>,
     /// Like `queries`.
     pub out: &'a mut [T],
@@ -43,31 +46,35 @@ impl<T: Element> Forward<'_, T> {
         let geometry = Geometry::new(self.spec, self.level, T::DTYPE, false);
         let layout = BlockLayout::new(&geometry, Pass::Forward);
         let (queries, spec, level, bias) = (self.queries, self.spec, self.level, self.bias);
+        let earlier = self.packed;
         let out = Shared::new(self.out);
         let log_sum = self.log_sum.map(Shared::new);
         let (out, log_sum) = (&out, log_sum.as_ref());
         let heads = 0..spec.key_value_heads;
-        let streams: Vec<(&Sequence, usize)> = self
+        let streams: Vec<(usize, &Sequence, usize)> = self
             .sequences
             .iter()
-            .filter(|s| s.queries > 0)
-            .flat_map(|s| heads.clone().map(move |head| (s, head)))
+            .enumerate()
+            .filter(|(_, s)| s.queries > 0)
+            .flat_map(|(i, s)| heads.clone().map(move |head| (i, s, head)))
             .collect();
         let blocks: usize = self.sequences.iter().map(|s| s.blocks() * geometry.tiles(s)).sum();
         let together = (TASK_BLOCKS * self.sequences.len() / blocks.max(1)).max(1);
-        streams.par_iter().with_min_len(together).for_each(|&(sequence, head)| {
+        streams.par_iter().with_min_len(together).for_each(|&(i, sequence, head)| {
             let tiles = geometry.tiles(sequence);
             let keys = KeyStream { source: self.keys_values, sequence, head, geometry: &geometry, layout };
             let stream = |packed, tiles| Stream { spec, keys: &keys, queries, packed, bias, out, log_sum, tiles };
-            // A block that is used once is packed where it is used, while it is in the cache.
+            // A block that is used once is packed where it is used, while it is in the cache; or it was packed when its
+            // last key came.
             if tiles <= 1 {
-                return run(level, stream(None, 0..tiles));
+                let packed = earlier.get(i).and_then(Option::as_ref).map_or(&[][..], |slot| slot.head(head));
+                return run(level, stream(packed, 0..tiles));
             }
             let packed = keys.pack(level);
             let together = (TASK_BLOCKS / sequence.blocks()).max(1);
             (0..tiles.div_ceil(together)).into_par_iter().for_each(|task| {
                 let tiles = task * together..((task + 1) * together).min(tiles);
-                run(level, stream(Some(packed.as_units()), tiles));
+                run(level, stream(packed.as_units(), tiles));
             });
         });
     }
@@ -78,8 +85,8 @@ struct Stream<'a, T> {
     spec: &'a AttentionSpec,
     keys: &'a KeyStream<'a, T>,
     queries: &'a [T],
-    /// All blocks of keys, if they are packed already.
-    packed: Option<&'a [u32]>,
+    /// The first blocks of keys, as many as are packed already.
+    packed: &'a [u32],
     bias: Option<Bias<'a>>,
     out: &'a Shared<'a, T>,
     log_sum: Option<&'a Shared<'a, f32>>,
@@ -108,9 +115,9 @@ impl<T: Element> Work for Stream<'_, T> {
         let (rows, width) = (geometry.tile_queries, geometry.width);
         let natural = rows * geometry.width_units();
         let scores = rows * KEY_BLOCK.max(width);
-        let (block, spare) = match self.packed {
-            Some(_) => (0, 0),
-            None => (layout.units(), layout.spare_units()),
+        let (block, spare) = match self.packed.len() / layout.units() {
+            packed if packed >= self.keys.sequence.blocks() => (0, 0),
+            _ => (layout.units(), layout.spare_units()),
         };
         let mut scratch = Scratch::new(2 * natural + scores + rows * width + 5 * rows + block + spare);
         let mut rest = scratch.units();
@@ -151,8 +158,9 @@ impl<T: Element> Stream<'_, T> {
         state.max.fill(f32::NEG_INFINITY);
         state.sum.fill(0.0);
         for (at, taken) in tile.blocks(geometry.key_grain).enumerate() {
-            let block = match self.packed {
-                Some(packed) => &packed[taken.block * layout.units()..][..layout.units()],
+            let from = taken.block * layout.units();
+            let block = match self.packed.get(from..from + layout.units()) {
+                Some(packed) => packed,
                 None => {
                     self.keys.pack_block::<E>(taken.block, memory.block, memory.spare);
                     &*memory.block

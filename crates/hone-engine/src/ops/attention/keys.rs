@@ -123,11 +123,16 @@ impl<T: Element> KeyStream<'_, T> {
     /// All blocks, packed in parallel.
     pub fn pack(&self, level: Level) -> Scratch {
         let mut packed = Scratch::new(self.sequence.blocks() * self.layout.units());
-        let task = TASK_BLOCKS * self.layout.units();
-        packed.units().par_chunks_mut(task).enumerate().for_each(|(task, to)| {
-            run(level, PackBlocks { stream: self, first: task * TASK_BLOCKS, to });
-        });
+        self.pack_from(level, 0, packed.units());
         packed
+    }
+
+    /// As many blocks from `first` on as `to` has room for, packed in parallel.
+    pub fn pack_from(&self, level: Level, first: usize, to: &mut [u32]) {
+        let task = TASK_BLOCKS * self.layout.units();
+        to.par_chunks_mut(task).enumerate().for_each(|(task, to)| {
+            run(level, PackBlocks { stream: self, first: first + task * TASK_BLOCKS, to });
+        });
     }
 }
 

@@ -3,13 +3,14 @@
 //!
 //! - `plan`: who sees whom, and how queries and keys are cut into tiles. `keys`, `pack`: tensors into operands.
 //! - `engine`: the products of tiles, by what the machine has. `passes`, `shaping`: what happens between products.
-//! - `forward`, `backward`: the loops. `probabilities`: the matrix itself, for probes.
+//! - `forward`, `backward`: the loops. `kept`: packed keys that generation meets again. `probabilities`: the matrix itself, for probes.
 //!
 //! Nothing here knows of positions beyond order and distance: rotary embedding happens before.
 
 mod backward;
 mod engine;
 mod forward;
+mod kept;
 mod keys;
 mod pack;
 mod passes;
@@ -33,6 +34,8 @@ use plan::sequences;
 use shaping::Bias;
 
 pub(super) use engine::best;
+pub use kept::KeptBlocks;
+pub(super) use kept::PackedSlot;
 pub(super) use plan::Sequence;
 pub use probabilities::attention_probabilities;
 
@@ -131,7 +134,7 @@ fn attention_on(
     let records = tape.needs_grad(&inputs);
     let mut log_sum = records.then(|| Tensor::uninit([tokens, spec.query_heads], DType::F32));
     let bias_value = bias.map(|b| &b.value);
-    let out = attend(level, &q.value, &k.value, &v.value, &sequences, spec, bias_value, log_sum.as_mut());
+    let out = attend(level, &q.value, &k.value, &v.value, &sequences, &[], spec, bias_value, log_sum.as_mut());
     let Some(log_sum) = log_sum else { return Var::constant(out) };
     let (q, k, v, bias) = (q.clone(), k.clone(), v.clone(), bias.cloned());
     let (spec, saved) = (spec.clone(), out.clone());
@@ -176,6 +179,7 @@ pub(super) fn attend(
     k: &Tensor,
     v: &Tensor,
     sequences: &[Sequence],
+    packed: &[Option<PackedSlot<'_>>],
     spec: &AttentionSpec,
     bias: Option<&Tensor>,
     log_sum: Option<&mut Tensor>,
@@ -187,6 +191,7 @@ pub(super) fn attend(
         sequences,
         queries: q.as_slice(),
         keys_values: KeysValues { keys: k.as_slice(), values: v.as_slice() },
+        packed,
         bias: bias.map(|b| Bias { values: b.as_slice(), tokens: q.rows_cols().0 }),
         out: out.as_mut_slice(),
         log_sum: log_sum.map(|l| l.as_mut_slice()),

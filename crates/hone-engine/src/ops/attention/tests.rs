@@ -4,6 +4,7 @@
 use super::engine::available;
 use super::*;
 use crate::dtype::Element;
+use crate::ops::attention::KeptBlocks;
 use crate::ops::cached_attention::{CacheLane, cached_attention};
 use crate::reference::attention::{AttentionInputs, attention as oracle, attention_gradients};
 use crate::tape::{Gradients, ParamId};
@@ -412,7 +413,9 @@ fn the_cache_gives_the_same_bits_as_the_whole_sequence() {
                     });
                 }
             }
-            // Prompts in one piece, in two, and token by token; lanes in another order than segments.
+            // Prompts in one piece, in two, and token by token; lanes in another order than segments. What was kept of one
+            // round is of no use to the next, which starts anew.
+            let mut kept = KeptBlocks::new(keys.dim(0));
             for chunk in [1000, 100, 1] {
                 let mut past = [0; 3];
                 while past.iter().zip(lens).any(|(p, len)| *p < len) {
@@ -432,7 +435,7 @@ fn the_cache_gives_the_same_bits_as_the_whole_sequence() {
                             to.copy_from_slice(&batch.q.as_slice::<T>()[row * query_width..][..query_width]);
                         }
                     });
-                    let out = cached_attention(&q, &keys, &values, &lanes, &spec).to_vec_f32();
+                    let out = cached_attention(&q, &keys, &values, &lanes, &spec, &mut kept).to_vec_f32();
                     for (out, row) in out.chunks_exact(query_width).zip(&rows) {
                         assert_eq!(out, &whole[row * query_width..][..query_width], "{dtype} {spec:?} row {row}");
                     }

@@ -32,6 +32,9 @@ pub(super) struct Decode {
     /// Sequences at once.
     #[arg(long, default_value_t = 1)]
     batch: usize,
+    /// Multiply the file's blocks by the activations as they are, not rounded to 8 bits (slower).
+    #[arg(long)]
+    exact: bool,
     /// Also what each operation took of reading and writing together.
     #[arg(long)]
     profile: bool,
@@ -61,6 +64,9 @@ impl Decode {
         let path = pull::resolve(&self.model, common)?;
         let start = Instant::now();
         let mut model = Model::load(&path.to_string_lossy(), LoadOptions { dtype: self.dtype, keep_quantised: true })?;
+        if !self.exact {
+            model.round_activations();
+        }
         let load_seconds = start.elapsed().as_secs_f64();
         // Every sequence is written to its full length, so that there is something to count.
         model.end_ids.clear();
