@@ -26,6 +26,8 @@ pub(crate) struct Term<'a> {
     pub left: Left<'a>,
     /// `[k, n]`.
     pub right: Right<'a>,
+    /// The right side is that of the term before, and so is `k`: its panels are met again while they are in the cache.
+    pub same_right: bool,
 }
 
 /// `out = alpha * Σ terms`, or `out += …` with `add`.
@@ -78,7 +80,8 @@ struct Plan {
 }
 
 fn plan(p: &Product, kernel: &Kernel, threads: usize) -> Plan {
-    let k: usize = p.terms.iter().map(|t| t.k).sum();
+    // What is laid out: terms that share panels count once.
+    let k: usize = p.terms.iter().filter(|t| !t.same_right).map(|t| t.k).sum();
     let ready = p.terms.iter().all(|t| t.k <= LOW || t.right.in_place(kernel.dtype, 0, 0).is_some());
     let pairs = p.n.div_ceil(PAIR);
     let strips = p.m.div_ceil(kernel.strip);
@@ -166,21 +169,24 @@ struct Slab<'a> {
 /// A term at a range of its `k`.
 type Piece<'a> = (Term<'a>, Range<usize>);
 
-/// What is packed together: pieces of the terms in order, as many as `depth` holds, and shallow ones besides.
+/// What is packed together: pieces of the terms in order, as many as `depth` holds, and shallow ones besides. Terms with
+/// the same right side go through `k` together.
 fn passes<'a>(p: &Product<'a>, depth: usize) -> Vec<Vec<Piece<'a>>> {
     let mut passes: Vec<Vec<Piece>> = Vec::new();
     let mut left = 0;
-    for term in p.terms {
-        for k in (0..term.k).step_by(depth) {
-            let ks = k..(k + depth).min(term.k);
+    for family in p.terms.chunk_by(|_, next| next.same_right) {
+        let whole = family[0].k;
+        for k in (0..whole).step_by(depth) {
+            let ks = k..(k + depth).min(whole);
+            let pieces = family.iter().map(|term| (*term, ks.clone()));
             match passes.last_mut() {
                 Some(pass) if ks.len() <= left.max(LOW) => {
                     left = left.saturating_sub(ks.len());
-                    pass.push((*term, ks));
+                    pass.extend(pieces);
                 }
                 _ => {
                     left = depth - ks.len();
-                    passes.push(vec![(*term, ks)]);
+                    passes.push(pieces.collect());
                 }
             }
         }
@@ -209,12 +215,15 @@ fn region(p: &Product, kernel: &Kernel, plan: &Plan, rows: Range<usize>, columns
 
     for (pass, terms) in passes.iter().enumerate() {
         let last = pass + 1 == passes.len();
-        let mut slabs = Vec::with_capacity(terms.len());
+        let mut slabs: Vec<Slab> = Vec::with_capacity(terms.len());
         for ((term, ks), (panels, _)) in terms.iter().zip(&mut s.slabs) {
-            let (panels, panel_stride) = term
-                .right
-                .in_place(kernel.dtype, columns.start, ks.start)
-                .unwrap_or_else(|| term.right.pack(kernel, columns.clone(), ks.clone(), panels, &mut s.staging));
+            let (panels, panel_stride) = match slabs.last() {
+                Some(before) if term.same_right => (before.panels, before.panel_stride),
+                _ => term
+                    .right
+                    .in_place(kernel.dtype, columns.start, ks.start)
+                    .unwrap_or_else(|| term.right.pack(kernel, columns.clone(), ks.clone(), panels, &mut s.staging)),
+            };
             let block = ks.len().div_ceil(ks.len().div_ceil(kernel.k_block)).next_multiple_of(32);
             slabs.push(Slab { left: term.left, ks: ks.clone(), panels, panel_stride, block, strip: Strip::default() });
         }

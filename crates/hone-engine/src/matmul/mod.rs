@@ -4,12 +4,13 @@
 //!   `amx` have them. [`crate::cpu`] says which is used.
 //! - `panels`: the layout they read the right-hand side in, one for all; `packed`: a weight kept in it.
 //! - `operand`: how either side comes to lie as they read it. `tile`: the moves that takes.
+//! - `planes`: `f32` products as bf16 ones, where there are tiles.
 //! - `blocked`: the loops over cache blocks and threads.
 //!
 //! **What a result depends on.** Every element is one chain of additions over `k` in an order that the kernel fixes. Not
 //! the number of rows, nor of threads, nor how a product was cut changes a bit; the instruction set does.
 //!
-//! Two bf16 sides are multiplied as bf16; if either is `f32`, as `f32`. Blocks of GGUF take the type of the other side.
+//! Two bf16 sides are multiplied as bf16; if either is `f32`, to the accuracy of `f32`. Blocks of GGUF take the type of the other side.
 
 #[cfg(target_arch = "x86_64")]
 pub(crate) mod amx;
@@ -19,6 +20,7 @@ mod lanes;
 mod operand;
 mod packed;
 mod panels;
+pub(crate) mod planes;
 mod tile;
 
 pub(crate) use operand::{Left, Right, Source};
@@ -38,7 +40,7 @@ pub(crate) fn product(level: Level, c: &mut Tensor, n: usize, add: bool, alpha: 
         let (rows, k) = if left.turned { (columns, rows) } else { (rows, columns) };
         assert_eq!(rows, m, "a product of {rows} rows into a tensor of shape {:?}", c.shape());
         if k > 0 {
-            terms.push(blocked::Term { k, left: *left, right: *right });
+            terms.push(blocked::Term { k, left: *left, right: *right, same_right: false });
         }
     }
     if m == 0 || n == 0 {
@@ -49,6 +51,9 @@ pub(crate) fn product(level: Level, c: &mut Tensor, n: usize, add: bool, alpha: 
             *c = Tensor::zeros(c.shape(), c.dtype());
         }
         return;
+    }
+    if let Some(parts) = planes::expand(level, &terms) {
+        terms = parts;
     }
     let bf16 = |source: &Source<'_>| source.dtype().is_none_or(|d| d == DType::BF16);
     let all = terms.iter().all(|t| bf16(&t.left.source) && bf16(&t.right.source));

@@ -8,6 +8,7 @@ use super::packed::Packed;
 use super::panels::{
     PanelSink, RowMajor, pack_columns, pack_rows, pad_rows, panel_bytes, transpose_columns, turn_packed,
 };
+use super::planes;
 use crate::dtype::{DType, Element};
 use crate::quant::QuantTensor;
 use crate::tensor::Tensor;
@@ -21,6 +22,8 @@ pub(crate) enum Source<'a> {
     Packed(&'a Packed),
     /// In GGUF blocks.
     Quantised(&'a QuantTensor),
+    /// A bf16 part of a row-major `f32` matrix ([`super::planes`]).
+    Plane(RowMajor, u8),
 }
 
 // SAFETY: the pointer of a dense matrix is only read, while the tensor it was made from is borrowed.
@@ -39,7 +42,7 @@ impl<'a> Source<'a> {
     /// Rows and columns.
     pub(crate) fn shape(&self) -> (usize, usize) {
         match self {
-            Source::Dense(m) => (m.rows, m.columns),
+            Source::Dense(m) | Source::Plane(m, _) => (m.rows, m.columns),
             Source::Packed(p) => (p.rows(), p.columns()),
             Source::Quantised(q) => (q.rows(), q.columns()),
         }
@@ -51,6 +54,7 @@ impl<'a> Source<'a> {
             Source::Dense(m) => Some(m.dtype),
             Source::Packed(p) => Some(p.dtype()),
             Source::Quantised(_) => None,
+            Source::Plane(..) => Some(DType::BF16),
         }
     }
 
@@ -73,6 +77,10 @@ impl<'a> Source<'a> {
                     let from = unsafe { std::slice::from_raw_parts(from.cast::<T>(), columns.len()) };
                     values.iter_mut().zip(from).for_each(|(v, f)| *v = Element::widen(*f));
                 })
+            }
+            Source::Plane(m, plane) => {
+                Source::Dense(*m).read_row(row, columns, values);
+                values.iter_mut().for_each(|v| *v = planes::part(*v, *plane));
             }
             Source::Packed(p) => p.read_row(row, columns, values),
             Source::Quantised(q) => q.dequantise_part(row, columns, values),
@@ -161,6 +169,15 @@ impl Left<'_> {
         let (source_rows, source_columns) =
             if self.turned { (ks.clone(), rows.clone()) } else { (rows.clone(), ks.clone()) };
         let part = match self.source {
+            Source::Plane(m, plane) if !self.turned => {
+                debug_assert!(dtype == DType::BF16 && kernel.k_multiple <= 32);
+                let stride = ks.len().next_multiple_of(32) * size + 64;
+                place.reserve_bytes(rows.len().next_multiple_of(16) * stride);
+                let to = place.as_mut_ptr();
+                // SAFETY: the part lies in the matrix; room for it in whole tiles was reserved.
+                unsafe { planes::write_rows(m.part(source_rows, source_columns), plane, to, stride) }
+                return Strip { from: to, stride: stride / size };
+            }
             Source::Dense(m) if m.dtype == dtype => m.part(source_rows, source_columns),
             source => source.stage(source_rows, source_columns, dtype, staging),
         };

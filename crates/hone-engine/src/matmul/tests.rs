@@ -244,6 +244,37 @@ fn quantised_weights_multiply_as_what_they_expand_to() {
     }
 }
 
+/// Products in `f32` with a weight of bf16 numbers, which tiles make of three: as exact as any in `f32`.
+#[test]
+fn weights_of_bf16_numbers_multiply_in_f32() {
+    for (rows, out, width) in [(1, 33, 17), (5, 64, 576), (33, 100, 96), (70, 48, 1536)] {
+        let w = tensor(out, width, DType::BF16, 31).to_dtype(DType::F32);
+        let (x, dy) = (tensor(rows, width, DType::F32, 32), tensor(rows, out, DType::F32, 33));
+        let (u, b) = (tensor(rows, 5, DType::F32, 34), tensor(out, 5, DType::F32, 35));
+        let a = tensor(5, width, DType::F32, 36);
+        for both in [false, true] {
+            let weight = Weight::dense(w.clone());
+            weight.prepare(both);
+            assert_eq!(weight.dtype(), Some(DType::F32));
+            assert_eq!(weight.to_dense(DType::F32).as_bytes(), w.as_bytes());
+            let sum = |mut s: Vec<(f64, f64)>, more: Vec<(f64, f64)>| {
+                s.iter_mut().zip(more).for_each(|(s, m)| *s = (s.0 + m.0, s.1 + m.1));
+                s
+            };
+            let what = format!("{rows} x {width} -> {out}, both orders {both}");
+            assert_close(&weight.forward(&x), &oracle(Form::Nt, &x, &w), &what);
+            let y = weight.forward_plus(&x, &[(&u, &b)]);
+            assert_close(&y, &sum(oracle(Form::Nt, &x, &w), oracle(Form::Nt, &u, &b)), &what);
+            assert_close(&weight.backward(&dy), &oracle(Form::Nn, &dy, &w), &what);
+            let dx = weight.backward_plus(&dy, &[(&u, &a)]);
+            assert_close(&dx, &sum(oracle(Form::Nn, &dy, &w), oracle(Form::Nn, &u, &a)), &what);
+            // One row alone has the same bits.
+            let first = weight.forward_plus(&x.narrow(0..1), &[(&u.narrow(0..1), &b)]);
+            assert_eq!(first.as_bytes(), &y.as_bytes()[..4 * out], "{what}");
+        }
+    }
+}
+
 /// Rounded activations: near the exact product with few rows, the exact product with more, and never in gradients.
 #[test]
 fn rounded_activations_are_for_few_rows_only() {

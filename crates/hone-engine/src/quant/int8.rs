@@ -200,7 +200,10 @@ mod tests {
                     let found = f64::from(out.as_slice::<f32>()[r * (n - 16) + column - 16]);
                     let (sum, size) = oracle(&x, &matrix, r, column);
                     // A minimum is added to a sum of its own size, so `f32` rounds what cancels.
-                    assert!((found - sum).abs() <= 4e-6 * size, "{kind}: row {r}, column {column}: {found} {sum} {size}");
+                    assert!(
+                        (found - sum).abs() <= 4e-6 * size,
+                        "{kind}: row {r}, column {column}: {found} {sum} {size}"
+                    );
                 }
             }
         }

@@ -11,8 +11,8 @@ use crate::simd;
 
 use super::AttentionSpec;
 use super::engine::{Engine, Product, Work, run};
-use super::keys::{BlockLayout, KeyStream, KeysValues, Pass};
 use super::kept::PackedSlot;
+use super::keys::{BlockLayout, KeyStream, KeysValues, Pass};
 use super::pack::{Scratch, copy_heads, pack_heads, sums_to_rows, take, transpose};
 use super::passes::{Scores, Softmax, mask, scale_columns, softmax};
 use super::plan::{Geometry, KEY_BLOCK, Sequence, Tile};

@@ -127,11 +127,7 @@ impl Parts for BlockParts<'_> {
     #[inline(always)]
     fn quant(&self, half: usize, step: usize, at: usize) -> u8 {
         let from = self.form.head_bytes() + 4 * PANEL * step + at;
-        if self.form.bytes {
-            self.block[from + half * PANEL * WIDTH / 2]
-        } else {
-            self.block[from] >> (4 * half) & 15
-        }
+        if self.form.bytes { self.block[from + half * PANEL * WIDTH / 2] } else { self.block[from] >> (4 * half) & 15 }
     }
 
     #[inline(always)]
@@ -219,9 +215,8 @@ impl Run {
         let block = &row[index / per_block * kind.block_bytes()..][..kind.block_bytes()];
         let number = |at: usize| f16::from_le_bytes([block[at], block[at + 1]]).to_f32();
         let nibbles = |from: usize, fifth: Option<usize>| {
-            let bits = fifth.map_or(0, |at| {
-                u32::from_le_bytes([block[at], block[at + 1], block[at + 2], block[at + 3]])
-            });
+            let bits =
+                fifth.map_or(0, |at| u32::from_le_bytes([block[at], block[at + 1], block[at + 2], block[at + 3]]));
             std::array::from_fn(|i| {
                 let low = block[from + i % 16] >> (4 * (i / 16)) & 15;
                 low | ((bits >> i & 1) as u8) << 4
