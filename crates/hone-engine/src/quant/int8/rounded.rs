@@ -1,8 +1,52 @@
 //! Activations rounded to 8 bits, 32 at a time.
 
+use rayon::prelude::*;
+
 use super::lanes::WIDTH;
 use crate::dtype::Element;
 use crate::simd;
+
+/// Rows that are worth a thread.
+const ROWS: usize = 4;
+/// `1.5 * 2^23`: adding it rounds a small `f32` to the nearest integer and leaves that in the low bits.
+const NEAREST: f32 = 12_582_912.0;
+
+/// One row: its values, and of each block the scale, the sums of its halves and its total.
+#[inline(always)]
+fn round_row<T: Element>(x: &[T], values: &mut [i8], scales: &mut [f32], sums: &mut [[i32; 2]], totals: &mut [f32]) {
+    let blocks = x.chunks_exact(WIDTH).zip(values.chunks_exact_mut(WIDTH));
+    let numbers = scales.iter_mut().zip(sums).zip(totals);
+    for ((x, values), ((scale, sums), total)) in blocks.zip(numbers) {
+        let mut wide = [0f32; WIDTH];
+        let mut largest = [0f32; WIDTH];
+        let mut finite = [true; WIDTH];
+        for i in 0..WIDTH {
+            wide[i] = x[i].widen();
+            largest[i] = wide[i].abs();
+            finite[i] = largest[i] < f32::INFINITY;
+        }
+        let mut half = WIDTH / 2;
+        while half > 0 {
+            for i in 0..half {
+                largest[i] = if largest[i] > largest[i + half] { largest[i] } else { largest[i + half] };
+                finite[i] &= finite[i + half];
+            }
+            half /= 2;
+        }
+        let step = largest[0] / 127.0;
+        // Blocks of zeros, or of numbers whose scale vanishes, stay zeros; what is not finite shows as NaN.
+        let inverse = if finite[0] && step >= f32::MIN_POSITIVE { 1.0 / step } else { 0.0 };
+        let mut whole = [0i32; WIDTH];
+        for i in 0..WIDTH {
+            let product = if finite[0] { wide[i] * inverse } else { 0.0 };
+            whole[i] = (product + NEAREST).to_bits() as i32 - NEAREST.to_bits() as i32;
+            values[i] = whole[i] as i8;
+        }
+        *sums = [whole[..WIDTH / 2].iter().sum(), whole[WIDTH / 2..].iter().sum()];
+        *scale = if finite[0] { step } else { f32::NAN };
+        *total = *scale * (sums[0] + sums[1]) as f32;
+    }
+}
 
 /// Rows of activations: `x = t v` with one `t` for each [`WIDTH`] values.
 pub(super) struct Rounded {
@@ -21,47 +65,21 @@ impl Rounded {
     /// `x` `[rows, columns]`, `columns` a multiple of [`WIDTH`].
     pub(super) fn new<T: Element>(x: &[T], columns: usize) -> Rounded {
         let blocks = x.len() / WIDTH;
-        let mut rounded = Rounded {
-            columns,
-            values: vec![0; x.len()],
-            scales: Vec::with_capacity(blocks),
-            sums: Vec::with_capacity(blocks),
-            totals: Vec::with_capacity(blocks),
-        };
-        simd::dispatch(
-            #[inline(always)]
-            || {
-                for (x, to) in x.chunks_exact(WIDTH).zip(rounded.values.chunks_exact_mut(WIDTH)) {
-                    let mut wide = [0f32; WIDTH];
-                    wide.iter_mut().zip(x).for_each(|(w, x)| *w = Element::widen(*x));
-                    let mut largest = wide.map(f32::abs);
-                    let mut half = WIDTH / 2;
-                    while half > 0 {
-                        for i in 0..half {
-                            largest[i] = largest[i].max(largest[i + half]);
-                        }
-                        half /= 2;
-                    }
-                    let scale = largest[0] / 127.0;
-                    // Blocks of zeros, or of numbers whose scale vanishes, stay zeros; what is not finite shows as NaN.
-                    let inverse = if scale >= f32::MIN_POSITIVE { 1.0 / scale } else { 0.0 };
-                    let mut sums = [0i32; 2];
-                    for ((to, wide), sum) in to.chunks_exact_mut(16).zip(wide.chunks_exact(16)).zip(&mut sums) {
-                        for (to, w) in to.iter_mut().zip(wide) {
-                            let whole = (w * inverse).round_ties_even() as i32;
-                            *to = whole as i8;
-                            *sum += whole;
-                        }
-                    }
-                    let finite = wide.iter().fold(true, |all, w| all & w.is_finite());
-                    let scale = if finite { scale } else { f32::NAN };
-                    rounded.scales.push(scale);
-                    rounded.sums.push(sums);
-                    rounded.totals.push(scale * (sums[0] + sums[1]) as f32);
-                }
-            },
-        );
-        rounded
+        let (mut values, mut scales) = (vec![0; x.len()], vec![0.0; blocks]);
+        let (mut sums, mut totals) = (vec![[0; 2]; blocks], vec![0.0; blocks]);
+        let row = columns / WIDTH;
+        x.par_chunks_exact(columns)
+            .zip(values.par_chunks_exact_mut(columns))
+            .zip(scales.par_chunks_exact_mut(row).zip(sums.par_chunks_exact_mut(row)))
+            .zip(totals.par_chunks_exact_mut(row))
+            .with_min_len(ROWS)
+            .for_each(|(((x, values), (scales, sums)), totals)| {
+                simd::dispatch(
+                    #[inline(always)]
+                    || round_row(x, values, scales, sums, totals),
+                );
+            });
+        Rounded { columns, values, scales, sums, totals }
     }
 
     /// Number of rows.
