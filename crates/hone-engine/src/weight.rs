@@ -133,14 +133,15 @@ impl Weight {
 
     /// From now on products of at most 32 rows with a weight in blocks are made in 8-bit integers, the activations rounded
     /// to them (`quant::int8`): several times faster, half a per cent off. Takes a second copy of the blocks. Nothing
-    /// changes for other weights, nor for gradients.
-    pub fn round_activations(&self) {
-        if let Store::Quantised { blocks, lanes } = &self.store
-            && lanes.get().is_none()
+    /// changes for other weights, nor for gradients. Whether it is so now.
+    pub fn round_activations(&self) -> bool {
+        let Store::Quantised { blocks, lanes } = &self.store else { return false };
+        if lanes.get().is_none()
             && let Some(made) = Lanes::new(blocks)
         {
             lanes.get_or_init(|| made);
         }
+        lanes.get().is_some()
     }
 
     /// The packed form of a dense weight.

@@ -6,7 +6,7 @@ mod save;
 use std::path::PathBuf;
 use std::sync::Arc;
 
-use hone_engine::{DType, WeightRef};
+use hone_engine::DType;
 use serde_json::Map;
 
 use crate::context::TokenBatch;
@@ -76,19 +76,6 @@ impl Model {
         let source = ModelSource { reference: reference.to_owned(), path, sha256 };
         let spec = decoder.spec.clone();
         Ok(Model { spec, decoder, tokenizer, template, end_ids, generation_config, source })
-    }
-
-    /// From now on steps of at most 32 rows multiply weights that were kept quantised in 8-bit integers, the activations
-    /// rounded to them: writing a text gets several times faster, logits move by a per cent or so
-    /// (`hone_engine::Weight::round_activations`). Nothing happens to other weights.
-    pub fn round_activations(&self) {
-        let head = self.decoder.lm_head.as_ref().unwrap_or(&self.decoder.embed_tokens);
-        let linears = self.decoder.linears().map(|linear| &linear.weight);
-        for weight in linears.chain([head]) {
-            if let WeightRef::Frozen(weight) = weight {
-                weight.round_activations();
-            }
-        }
     }
 
     /// A conversation as the model's chat template writes it; `add_generation_prompt` opens the assistant's turn. A model

@@ -108,6 +108,31 @@ fn weights_kept_in_their_blocks_give_the_same_logits() {
     assert!(worst <= 1e-4, "{worst:e} of the largest logit");
 }
 
+/// What rounding activations to 8 bits costs: the next token hardly ever changes, logits move a little.
+#[test]
+fn eight_bit_products_stay_near_the_exact_logits() {
+    for (name, file) in common::GGUF_MODELS {
+        let Some(path) = common::cached(file) else { continue };
+        let golden = Golden::open(Path::new(&format!("tests/golden/{name}.safetensors")));
+        let prompt = golden.ids("prompt.0");
+        let batch = TokenBatch::from_sequences(&[prompt[..prompt.len().min(32)].to_vec()]);
+        let exact = decoder(&path, DType::F32, true);
+        let expected = logits(&exact, &batch, DType::F32).to_vec_f32();
+        let rounding = decoder(&path, DType::F32, true);
+        let matrices = rounding.linears().count() + 1;
+        assert_eq!(rounding.round_activations(), matrices, "{name}: every matrix of the file is quantised");
+        let ours = logits(&rounding, &batch, DType::F32).to_vec_f32();
+        assert_ne!(ours, expected, "{name}: nothing was rounded");
+        let spread = {
+            let mean = expected.iter().sum::<f32>() / expected.len() as f32;
+            mean_distance(&expected, &vec![mean; expected.len()])
+        };
+        let moved = mean_distance(&ours, &expected) / spread;
+        eprintln!("{name}: eight-bit products move logits by {:.2} % of their spread", 100.0 * moved);
+        assert!(moved < 0.05, "{name}: {moved}");
+    }
+}
+
 fn check_real(name: &str, path: &Path, golden: &Golden) {
     let sequences: Vec<Vec<u32>> = (0..3).map(|i| golden.ids(&format!("ids.{i}"))).collect();
     let batch = TokenBatch::from_sequences(&sequences);

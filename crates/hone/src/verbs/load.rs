@@ -46,9 +46,23 @@ pub struct Ready {
 impl ModelArguments {
     /// Loads the model and its edits.
     pub fn load(&self, common: &Common) -> Result<Ready, Failure> {
+        self.load_with(false, common)
+    }
+
+    /// The same for writing texts; with `int8`, a GGUF's blocks stay as they are and products with them are made in 8-bit
+    /// integers.
+    pub fn load_for_writing(&self, int8: bool, common: &Common) -> Result<Ready, Failure> {
+        let ready = self.load_with(int8, common)?;
+        if int8 && ready.model.decoder.round_activations() == 0 && !common.quiet {
+            remark!("note: --int8 changes nothing: {} holds no quantised blocks (a GGUF file does)", self.model);
+        }
+        Ok(ready)
+    }
+
+    fn load_with(&self, keep_quantised: bool, common: &Common) -> Result<Ready, Failure> {
         let spinner = progress::spinner("loading", common.quiet || common.json);
         spinner.set_message(self.model.clone());
-        let model = load_model(&self.model, self.with.dtype, common)?;
+        let model = load(&self.model, LoadOptions { dtype: self.with.dtype, keep_quantised }, common)?;
         let hooks = self.hooks(&model, common)?;
         spinner.finish_and_clear();
         Ok(Ready { model, hooks, dtype: self.with.dtype })
@@ -96,8 +110,11 @@ pub fn chat_text(model: &Model, messages: &[Message], open: bool) -> Result<Stri
 
 /// Loads a model by path or name, pulling it first if it is a known name that is not in the cache.
 pub fn load_model(reference: &str, dtype: DType, common: &Common) -> Result<Arc<Model>, Failure> {
+    load(reference, LoadOptions { dtype, keep_quantised: false }, common)
+}
+
+fn load(reference: &str, options: LoadOptions, common: &Common) -> Result<Arc<Model>, Failure> {
     let path = super::pull::resolve(reference, common)?;
-    let options = LoadOptions { dtype, keep_quantised: false };
     let mut model = Model::load(&path.to_string_lossy(), options)?;
     // A name says more in a scorecard than the place in the cache it stands for.
     model.source.reference = reference.to_owned();

@@ -65,7 +65,7 @@ impl Decode {
         let start = Instant::now();
         let mut model = Model::load(&path.to_string_lossy(), LoadOptions { dtype: self.dtype, keep_quantised: true })?;
         if !self.exact {
-            model.round_activations();
+            model.decoder.round_activations();
         }
         let load_seconds = start.elapsed().as_secs_f64();
         // Every sequence is written to its full length, so that there is something to count.
