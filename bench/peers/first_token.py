@@ -11,6 +11,7 @@ arguments.add_argument("--prompt", default="The capital of France is")
 a = arguments.parse_args()
 
 import torch
+import transformers
 from transformers import AutoModelForCausalLM, AutoTokenizer
 
 tokenizer = AutoTokenizer.from_pretrained(a.model)
@@ -19,3 +20,4 @@ ids = tokenizer(a.prompt, return_tensors="pt")
 with torch.inference_mode():
     out = model.generate(**ids, max_new_tokens=1, do_sample=False)
 print(tokenizer.decode(out[0, ids.input_ids.shape[1] :]))
+print(f"torch {torch.__version__}, transformers {transformers.__version__}")

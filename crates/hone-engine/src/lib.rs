@@ -34,6 +34,7 @@ pub mod weight;
 pub use dtype::{DType, Element};
 pub use error::EngineError;
 pub use half::bf16;
+pub use parallel::awake;
 pub use random::RandomKey;
 pub use tape::{Gradients, Origin, ParamId, Tape, Var};
 pub use tensor::{Shape, Tensor};

@@ -5,10 +5,14 @@
 //! ([`column_sums`]).
 
 use std::ops::Range;
+use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
+use std::time::{Duration, Instant};
 
 use crate::dtype::Element;
 use crate::simd;
 
+/// How long [`awake`] waits for the other threads.
+const PATIENCE: Duration = Duration::from_micros(300);
 /// Elements in a block, about: some ten microseconds of work, an L1 cache or two of memory.
 const BLOCK: usize = 16 * 1024;
 
@@ -102,6 +106,47 @@ fn halve<S: Split>(range: Range<usize>, block: usize, out: S, body: &(impl Fn(Ra
     rayon::join(|| halve(range.start..middle, block, a, body), || halve(middle..range.end, block, b, body));
 }
 
+/// Runs `body` while the other threads of the pool stay awake, for work of many short parallel passes: a thread that finds
+/// nothing to do for some microseconds goes to sleep, and waking it costs as much as such a pass. They spin instead, taking
+/// what work there is. Called from outside the pool, it only runs `body`.
+pub fn awake<R>(body: impl FnOnce() -> R) -> R {
+    let others = rayon::current_num_threads() - 1;
+    if others == 0 || rayon::current_thread_index().is_none() {
+        return body();
+    }
+    struct Done<'a>(&'a AtomicBool);
+    impl Drop for Done<'_> {
+        fn drop(&mut self) {
+            self.0.store(true, Ordering::Release);
+        }
+    }
+    let (started, done) = (AtomicUsize::new(0), AtomicBool::new(false));
+    rayon::in_place_scope(|scope| {
+        for _ in 0..others {
+            scope.spawn(|_| {
+                started.fetch_add(1, Ordering::AcqRel);
+                while !done.load(Ordering::Acquire) {
+                    if rayon::yield_now() != Some(rayon::Yield::Executed) {
+                        std::hint::spin_loop();
+                    }
+                }
+            });
+        }
+        let _done = Done(&done);
+        // Until all of them run elsewhere, this thread must not look for work: it would take up one and wait in it for its
+        // own end. If the others are busy, they are awake without this.
+        let patience = Instant::now() + PATIENCE;
+        while started.load(Ordering::Acquire) < others {
+            if Instant::now() > patience {
+                done.store(true, Ordering::Release);
+                break;
+            }
+            std::hint::spin_loop();
+        }
+        body()
+    })
+}
+
 /// Runs `body` over matching pieces of a flat output: an element-wise pass.
 #[inline(always)]
 pub(crate) fn for_pieces<T: Element>(out: &mut [T], body: impl Fn(Range<usize>, &mut [T]) + Sync) {
@@ -158,6 +203,8 @@ pub(crate) fn column_sums<T: Element>(data: &[T], cols: usize) -> Vec<f32> {
 
 #[cfg(test)]
 mod tests {
+    use rayon::prelude::*;
+
     use super::*;
 
     #[test]
@@ -174,6 +221,23 @@ mod tests {
             assert!(a.iter().all(|v| *v == 1));
             assert!(b.iter().enumerate().all(|(i, v)| *v == i as u32 + 1));
         }
+    }
+
+    #[test]
+    fn work_with_threads_awake_is_done_and_ends() {
+        let sum = |n: u64| (0..n).into_par_iter().map(|i| i % 7).sum::<u64>();
+        for threads in [1, 2, 5] {
+            let pool = rayon::ThreadPoolBuilder::new().num_threads(threads).build().unwrap();
+            for round in 0..200 {
+                assert_eq!(pool.install(|| awake(|| sum(round * 50))), sum(round * 50));
+            }
+            // Two at once, one inside the other, and one that ends badly.
+            let both = pool.install(|| rayon::join(|| awake(|| awake(|| sum(9000))), || awake(|| sum(8000))));
+            assert_eq!(both, (sum(9000), sum(8000)));
+            let panics = || pool.install(|| awake(|| panic!("as it should")));
+            assert!(std::panic::catch_unwind(std::panic::AssertUnwindSafe(panics)).is_err());
+        }
+        assert_eq!(awake(|| sum(100)), sum(100));
     }
 
     #[test]

@@ -21,7 +21,7 @@ use crate::cpu::{self, Level};
 use crate::dtype::{DType, Element};
 use crate::matmul::{self, Left, Packed, Right, Source};
 use crate::quant::QuantTensor;
-use crate::quant::int8::{self, Lanes};
+use crate::quant::int8::{self, Job, Lanes};
 use crate::tape::Var;
 use crate::tensor::Tensor;
 
@@ -342,10 +342,10 @@ fn multiply_few(
 ) {
     let n = range.len();
     if terms.is_empty() {
-        return int8::multiply(level, x, lanes, range, y);
+        return int8::multiply(level, x, &mut [Job { matrix: lanes, range, y }]);
     }
     let mut sums = Tensor::uninit([x.rows_cols().0, n], DType::F32);
-    int8::multiply(level, x, lanes, range, &mut sums);
+    int8::multiply(level, x, &mut [Job { matrix: lanes, range, y: &mut sums }]);
     let sides: Vec<_> = terms.iter().map(|(u, b)| low_rank(u, b, n, false)).collect();
     matmul::product(level, &mut sums, n, true, 1.0, &sides);
     crate::dispatch_dtype!(y.dtype(), T => {
@@ -403,6 +403,28 @@ impl WeightRef {
         matmul::product(cpu::level(), &mut y, weight.dim(0), false, 1.0, &sides);
         y
     }
+}
+
+/// `x Wᵀ` for several weights at once, if all of them take few rows in 8-bit integers and `x` is that few; the same numbers
+/// as one by one.
+pub(crate) fn forward_together(weights: &[&WeightRef], x: &Tensor) -> Option<Vec<Tensor>> {
+    let lanes = weights.iter().map(|weight| match weight {
+        WeightRef::Frozen(weight) => match &weight.store {
+            Store::Quantised { lanes, .. } => lanes.get(),
+            Store::Dense { .. } => None,
+        },
+        WeightRef::Trained(_) => None,
+    });
+    let lanes: Vec<&Lanes> = lanes.collect::<Option<_>>()?;
+    let (rows, dtype) = (x.rows_cols().0, x.dtype());
+    if rows > int8::FEW || lanes.len() < 2 {
+        return None;
+    }
+    let mut outputs: Vec<Tensor> = lanes.iter().map(|lanes| Tensor::uninit([rows, lanes.rows()], dtype)).collect();
+    let jobs = lanes.iter().zip(&mut outputs);
+    let mut jobs: Vec<Job> = jobs.map(|(matrix, y)| Job { matrix, range: 0..matrix.rows(), y }).collect();
+    int8::multiply(cpu::level(), x, &mut jobs);
+    Some(outputs)
 }
 
 /// `Σ dy W + Σ v a`: what several maps `(dy, W)` of one input, with low-rank terms `(v, a)` on them, send back to it.

@@ -13,8 +13,8 @@ mod text_stream;
 use std::collections::VecDeque;
 use std::sync::{Arc, Mutex, MutexGuard};
 
-use hone_engine::DType;
 use hone_engine::ops::{CacheLane, Segment, head_logits};
+use hone_engine::{DType, awake};
 use rayon::prelude::*;
 
 use crate::cache::{CacheStep, KvCache};
@@ -167,7 +167,7 @@ pub fn generate(
         if lanes.is_empty() {
             break;
         }
-        let mut finished = step_lanes(model, &cx, &mut lanes, stream)?;
+        let mut finished = awake(|| step_lanes(model, &cx, &mut lanes, stream))?;
         finished.sort_unstable_by_key(|(at, _)| std::cmp::Reverse(*at));
         for (at, reason) in finished {
             let lane = lanes.remove(at);

@@ -48,7 +48,7 @@ struct Known {
     packages: Option<Packages>,
 }
 
-const KNOWN: [Known; 4] = [
+const KNOWN: [Known; 5] = [
     Known {
         name: "smollm2-135m-instruct",
         repository: Some("HuggingFaceTB/SmolLM2-135M-Instruct"),
@@ -59,6 +59,11 @@ const KNOWN: [Known; 4] = [
         name: "qwen2.5-coder-0.5b-instruct",
         repository: Some("Qwen/Qwen2.5-Coder-0.5B-Instruct"),
         packages: Some(packages::QWEN25_CODER),
+    },
+    Known {
+        name: "qwen2.5-coder-1.5b-instruct",
+        repository: Some("Qwen/Qwen2.5-Coder-1.5B-Instruct"),
+        packages: Some(packages::QWEN25_CODER_1_5B),
     },
     Known { name: embedded::NAME, repository: None, packages: None },
 ];

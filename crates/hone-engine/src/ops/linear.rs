@@ -14,7 +14,7 @@ use crate::parallel::{Rows, column_sums, for_blocks};
 use crate::profile::{self, Pass};
 use crate::tape::{Gradients, Tape, Var};
 use crate::tensor::Tensor;
-use crate::weight::{WeightRef, backward_sum};
+use crate::weight::{WeightRef, backward_sum, forward_together};
 
 /// One low-rank term.
 #[derive(Clone)]
@@ -49,8 +49,12 @@ pub struct LinearPart<'a> {
 pub fn linears(tape: &Tape, x: &Var, parts: &[LinearPart<'_>]) -> Vec<Var> {
     let mut values = Vec::with_capacity(parts.len());
     let mut kept = Vec::with_capacity(parts.len());
+    let mut together = plain_together(&x.value, parts).into_iter().flatten();
     for part in parts {
-        let (value, low) = forward(&x.value, part);
+        let (value, low) = match together.next() {
+            Some(value) => (value, Vec::new()),
+            None => forward(&x.value, part),
+        };
         values.push(value);
         kept.push(Part {
             weight: part.weight.clone(),
@@ -67,6 +71,22 @@ pub fn linears(tape: &Tape, x: &Var, parts: &[LinearPart<'_>]) -> Vec<Var> {
             kept.iter().zip(&grads).filter_map(|(p, g)| Some((p, g.as_ref()?))).collect();
         backward(&x, &reached, into);
     })
+}
+
+/// The outputs of maps without terms, where the weights can be met at once.
+fn plain_together(x: &Tensor, parts: &[LinearPart]) -> Option<Vec<Tensor>> {
+    if parts.iter().any(|part| !part.terms.is_empty()) {
+        return None;
+    }
+    let _span = profile::span("linear", Pass::Forward);
+    let weights: Vec<&WeightRef> = parts.iter().map(|part| part.weight).collect();
+    let mut values = forward_together(&weights, x)?;
+    for (value, part) in values.iter_mut().zip(parts) {
+        if let Some(bias) = part.bias {
+            add_bias(value, &bias.value);
+        }
+    }
+    Some(values)
 }
 
 /// The output of one map and `t` of each of its terms.
@@ -271,6 +291,33 @@ mod tests {
             };
             let inputs: Vec<Tensor> = inputs(dtype).into_iter().chain([random([OUT, IN], dtype, 5)]).collect();
             check(&inputs, tolerance(dtype), op, oracle);
+        }
+    }
+
+    #[test]
+    fn maps_met_at_once_in_eight_bits_are_each_by_itself() {
+        use crate::quant::{BlockType, QuantTensor};
+        use crate::weight::WeightData;
+        let weight = |rows: usize, seed| {
+            let mut bytes = Vec::new();
+            let values = random([rows, 64], DType::F32, seed).to_vec_f32();
+            BlockType::Q8_0.quantise(&values, &mut bytes).unwrap();
+            let blocks = QuantTensor::new(BlockType::Q8_0, rows, 64, bytes).unwrap();
+            let weight = Weight::new(WeightData::Quantised(blocks));
+            assert!(weight.round_activations());
+            WeightRef::Frozen(Arc::new(weight))
+        };
+        let (first, second) = (weight(48, 1), weight(20, 2));
+        let bias = Var::constant(random([20], DType::F32, 3));
+        let tape = Tape::off();
+        for dtype in [DType::F32, DType::BF16] {
+            let x = Var::constant(random([5, 64], dtype, 4));
+            let part = |weight, bias| LinearPart { weight, bias, terms: &[] };
+            let both = linears(&tape, &x, &[part(&first, None), part(&second, Some(&bias))]);
+            let alone = [linear(&tape, &x, &first, None, &[]), linear(&tape, &x, &second, Some(&bias), &[])];
+            for (a, b) in both.iter().zip(&alone) {
+                assert_eq!(a.value.as_bytes(), b.value.as_bytes());
+            }
         }
     }
 

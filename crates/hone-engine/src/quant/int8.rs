@@ -41,33 +41,71 @@ pub(crate) const FEW: usize = 32;
 /// Bytes of the matrix that are worth a thread of their own, about.
 const PIECE: usize = 48 * 1024;
 
-/// `x` `[rows, columns]` by rows `range` of `matrix` (it starts at a multiple of [`PANEL`]), to `y` `[rows, range.len()]`.
-pub(crate) fn multiply(level: Level, x: &Tensor, matrix: &Lanes, range: Range<usize>, y: &mut Tensor) {
-    let n = range.len();
+/// One product of [`multiply`]: rows `range` of `matrix` (it starts at a multiple of [`PANEL`]), to `y`
+/// `[rows, range.len()]`.
+pub(crate) struct Job<'a> {
+    pub matrix: &'a Lanes,
+    pub range: Range<usize>,
+    pub y: &'a mut Tensor,
+}
+
+impl Job<'_> {
+    fn panels(&self) -> Range<usize> {
+        self.range.start / PANEL..self.range.end.div_ceil(PANEL)
+    }
+}
+
+/// Panels that a thread takes, and where their sums go.
+struct Piece<'a> {
+    matrix: &'a Lanes,
+    first: usize,
+    sums: &'a mut [f32],
+}
+
+/// `x` `[rows, columns]` by several matrices: it is rounded once, and threads are called once.
+pub(crate) fn multiply(level: Level, x: &Tensor, jobs: &mut [Job<'_>]) {
     let (rows, columns) = x.rows_cols();
-    assert_eq!(columns, matrix.columns(), "{:?} by {matrix:?}", x.shape());
-    assert!(range.start.is_multiple_of(PANEL) && range.end <= matrix.rows(), "rows {range:?} of {matrix:?}");
-    if n == 0 || rows == 0 {
+    for Job { matrix, range, .. } in jobs.iter() {
+        assert_eq!(columns, matrix.columns(), "{:?} by {matrix:?}", x.shape());
+        assert!(range.start.is_multiple_of(PANEL) && range.end <= matrix.rows(), "rows {range:?} of {matrix:?}");
+    }
+    if rows == 0 {
         return;
     }
     let x = crate::dispatch_dtype!(x.dtype(), T => Rounded::new(x.as_slice::<T>(), columns));
-    // `[panels, rows, PANEL]`: each panel's sums lie together while they are made.
-    let panels = range.start / PANEL..range.end.div_ceil(PANEL);
-    let mut sums = vec![0f32; panels.len() * rows * PANEL];
-    let piece = (PIECE / matrix.panel_bytes().max(1)).max(1);
-    let work = |(i, sums): (usize, &mut [f32])| {
-        for (j, sums) in sums.chunks_exact_mut(rows * PANEL).enumerate() {
-            panel_sums(level, matrix, panels.start + i * piece + j, &x, sums);
-        }
-    };
-    sums.par_chunks_mut(piece * rows * PANEL).enumerate().for_each(work);
-    crate::dispatch_dtype!(y.dtype(), T => {
-        for (r, row) in y.as_mut_slice::<T>().chunks_exact_mut(n).enumerate() {
-            for (to, sums) in row.chunks_mut(PANEL).zip(sums.chunks_exact(PANEL).skip(r).step_by(rows)) {
-                to.iter_mut().zip(sums).for_each(|(to, sum)| *to = T::rounded(*sum));
-            }
+    // `[panels, rows, PANEL]` of each matrix: a panel's sums lie together while they are made.
+    let mut sums = vec![0f32; jobs.iter().map(|job| job.panels().len()).sum::<usize>() * rows * PANEL];
+    let mut pieces = Vec::new();
+    let mut rest = sums.as_mut_slice();
+    for job in jobs.iter() {
+        let panels = job.panels();
+        let (own, others) = rest.split_at_mut(panels.len() * rows * PANEL);
+        rest = others;
+        let piece = (PIECE / job.matrix.panel_bytes().max(1)).max(1);
+        let cut = own.chunks_mut(piece * rows * PANEL).enumerate();
+        pieces.extend(cut.map(|(i, sums)| Piece { matrix: job.matrix, first: panels.start + i * piece, sums }));
+    }
+    pieces.into_par_iter().for_each(|piece| {
+        for (i, sums) in piece.sums.chunks_exact_mut(rows * PANEL).enumerate() {
+            panel_sums(level, piece.matrix, piece.first + i, &x, sums);
         }
     });
+    let mut rest = sums.as_slice();
+    for job in jobs {
+        let n = job.range.len();
+        let (own, others) = rest.split_at(job.panels().len() * rows * PANEL);
+        rest = others;
+        if n == 0 {
+            continue;
+        }
+        crate::dispatch_dtype!(job.y.dtype(), T => {
+            for (r, row) in job.y.as_mut_slice::<T>().chunks_exact_mut(n).enumerate() {
+                for (to, sums) in row.chunks_mut(PANEL).zip(own.chunks_exact(PANEL).skip(r).step_by(rows)) {
+                    to.iter_mut().zip(sums).for_each(|(to, sum)| *to = T::rounded(*sum));
+                }
+            }
+        });
+    }
 }
 
 /// All rows of `x` by one panel: `sums` `[rows, PANEL]`.
@@ -164,6 +202,10 @@ mod tests {
         Tensor::from_slice([rows, columns], &values)
     }
 
+    fn one(level: Level, x: &Tensor, matrix: &Lanes, range: Range<usize>, y: &mut Tensor) {
+        multiply(level, x, &mut [Job { matrix, range, y }]);
+    }
+
     /// The definition at the top of the module, in `f64`, on activations rounded here.
     fn oracle(x: &Tensor, matrix: &QuantTensor, row: usize, column: usize) -> (f64, f64) {
         let columns = matrix.columns();
@@ -189,10 +231,10 @@ mod tests {
             let lanes = Lanes::new(&matrix).expect("a type with blocks");
             let x = activations(rows, columns);
             let mut out = Tensor::zeros([rows, n - 16], DType::F32);
-            multiply(Level::Portable, &x, &lanes, 16..n, &mut out);
+            one(Level::Portable, &x, &lanes, 16..n, &mut out);
             for level in cpu::available() {
                 let mut same = Tensor::zeros([rows, n - 16], DType::F32);
-                multiply(*level, &x, &lanes, 16..n, &mut same);
+                one(*level, &x, &lanes, 16..n, &mut same);
                 assert!(out.as_bytes() == same.as_bytes(), "{kind}: {} and plain loops differ", level.name());
             }
             for r in 0..rows {
@@ -215,7 +257,7 @@ mod tests {
         let matrix = matrix(BlockType::Q8_0, n, columns);
         let x = activations(rows, columns);
         let mut out = Tensor::zeros([rows, n], DType::F32);
-        multiply(cpu::level(), &x, &Lanes::new(&matrix).unwrap(), 0..n, &mut out);
+        one(cpu::level(), &x, &Lanes::new(&matrix).unwrap(), 0..n, &mut out);
         let (mut wrong, mut right) = (0f64, 0f64);
         let mut weights = vec![0f32; columns];
         for column in 0..n {
@@ -238,16 +280,31 @@ mod tests {
         let x = activations(11, columns);
         for dtype in [DType::F32, DType::BF16] {
             let mut together = Tensor::zeros([11, n], dtype);
-            multiply(cpu::level(), &x, &lanes, 0..n, &mut together);
+            one(cpu::level(), &x, &lanes, 0..n, &mut together);
             for r in 0..11 {
-                let one = Tensor::from_slice([1, columns], &x.as_slice::<f32>()[r * columns..][..columns]);
+                let row_alone = Tensor::from_slice([1, columns], &x.as_slice::<f32>()[r * columns..][..columns]);
                 let mut alone = Tensor::zeros([1, n], dtype);
                 let pool = rayon::ThreadPoolBuilder::new().num_threads(1 + r % 3).build().unwrap();
-                pool.install(|| multiply(cpu::level(), &one, &lanes, 0..n, &mut alone));
+                pool.install(|| one(cpu::level(), &row_alone, &lanes, 0..n, &mut alone));
                 let row = n * dtype.size();
                 assert_eq!(alone.as_bytes(), &together.as_bytes()[r * row..][..row]);
             }
         }
+    }
+
+    #[test]
+    fn several_matrices_at_once_are_each_by_itself() {
+        let (first, second) = (matrix(BlockType::Q4_1, 40, 256), matrix(BlockType::Q6K, 33, 256));
+        let (first, second) = (Lanes::new(&first).unwrap(), Lanes::new(&second).unwrap());
+        let x = activations(3, 256);
+        let zeros = |n| Tensor::zeros([3, n], DType::F32);
+        let (mut a, mut b, mut c, mut d) = (zeros(40), zeros(17), zeros(40), zeros(17));
+        one(cpu::level(), &x, &first, 0..40, &mut a);
+        one(cpu::level(), &x, &second, 16..33, &mut b);
+        let mut jobs =
+            [Job { matrix: &first, range: 0..40, y: &mut c }, Job { matrix: &second, range: 16..33, y: &mut d }];
+        multiply(cpu::level(), &x, &mut jobs);
+        assert!(a.as_bytes() == c.as_bytes() && b.as_bytes() == d.as_bytes());
     }
 
     #[test]
@@ -260,7 +317,7 @@ mod tests {
     fn a_block_of_zeros_is_zero() {
         let lanes = Lanes::new(&matrix(BlockType::Q4_1, 16, 64)).unwrap();
         let mut out = Tensor::full([2, 16], DType::F32, f32::NAN);
-        multiply(cpu::level(), &Tensor::zeros([2, 64], DType::F32), &lanes, 0..16, &mut out);
+        one(cpu::level(), &Tensor::zeros([2, 64], DType::F32), &lanes, 0..16, &mut out);
         assert!(out.as_slice::<f32>().iter().all(|v| *v == 0.0));
     }
 }

