@@ -74,7 +74,7 @@ def growth():
         if data.get("tall"):
             axis.set_yscale("log")
         else:
-            axis.set_ylim(bottom=0)
+            axis.set_ylim(0, 1.06 * axis.dataLim.ymax)
         axis.set_xlabel(a.label)
         axis.set_ylabel(label)
         if logarithmic or len(places) < 6:
