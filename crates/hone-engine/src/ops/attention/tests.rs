@@ -417,6 +417,9 @@ fn the_cache_gives_the_same_bits_as_the_whole_sequence() {
             // round is of no use to the next, which starts anew.
             let mut kept = KeptBlocks::new(keys.dim(0));
             for chunk in [1000, 100, 1] {
+                // Blocks of other keys in the same slots: they must be forgotten when their tokens are written anew.
+                let last = |i: usize| CacheLane { start: i, len: 1, slot: slots[i], past: lens[i] - 1 };
+                cached_attention(&batch.q.narrow(0..3), &values, &keys, &[0, 1, 2].map(last), &spec, &mut kept);
                 let mut past = [0; 3];
                 while past.iter().zip(lens).any(|(p, len)| *p < len) {
                     let mut lanes = Vec::new();
