@@ -91,7 +91,7 @@ pub(super) fn scaled(x: Tensor, factor: f32) -> Tensor {
 }
 
 /// Every row of `x` times the row `y`.
-fn multiply_rows(mut x: Tensor, y: &Tensor) -> Tensor {
+pub(super) fn multiply_rows(mut x: Tensor, y: &Tensor) -> Tensor {
     let (rows, cols) = x.rows_cols();
     assert_eq!(y.elements(), cols, "a row of shape {:?} for rows of {:?}", y.shape(), x.shape());
     let y = y.to_vec_f32();
@@ -112,7 +112,7 @@ fn multiply_rows(mut x: Tensor, y: &Tensor) -> Tensor {
 }
 
 /// `Σ_rows grad * x`, in `f32`.
-fn row_gradient(grad: &Tensor, x: &Tensor, row: &Tensor) -> Tensor {
+pub(super) fn row_gradient(grad: &Tensor, x: &Tensor, row: &Tensor) -> Tensor {
     same(grad, x);
     let (rows, cols) = x.rows_cols();
     let sums = crate::dispatch_dtype!(x.dtype(), T => {

@@ -1,5 +1,6 @@
 //! Coarse operations, one file each, forward beside backward. Hidden states are `[tokens, width]`: the tokens of all
 //! sequences of a batch lie one after another without padding, and [`attention::Segment`]s say which belong together.
+//! [`matrix`] has the smaller ones that edits are made of.
 
 pub mod attention;
 pub mod cached_attention;
@@ -12,6 +13,7 @@ pub mod layer_norm;
 pub mod linear;
 pub mod lm_head;
 mod map;
+pub mod matrix;
 pub mod recompute;
 pub mod rms_norm;
 pub mod rope;
@@ -26,6 +28,13 @@ pub use gated::{Activation, activation, gated};
 pub use layer_norm::layer_norm;
 pub use linear::{LowRank, linear, linears};
 pub use lm_head::{HeadLoss, lm_head_loss};
+pub use matrix::{
+    BatchStatistics, Pointwise, add_row, batch_norm, block_products, block_transpose, cayley, column_means, columns,
+    concat_columns, concat_rows, convert, depthwise_convolution, gather_rows, kronecker, pointwise, product,
+    product_nt, product_tn, prompt_attention, replace_rows, reshape, rotate_blocks, row_norms, row_sums, rows,
+    scale_columns, scale_rows, scatter, segment_maxima, segment_means, skew_from_upper, softmax_rows, sparse_product,
+    straight_through, sum, transpose,
+};
 pub use recompute::recompute;
 pub use rms_norm::{add_rms_norm, head_rms_norm, rms_norm};
 pub use rope::{RopeAngles, RopeTable, rope};

@@ -6,6 +6,7 @@
 #[cfg(test)]
 pub(crate) mod gradient_check;
 pub mod linear;
+pub mod matrix;
 pub mod norms;
 pub mod pointwise;
 
