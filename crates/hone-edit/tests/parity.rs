@@ -3,25 +3,22 @@
 //! Golden files by `tools/golden/peft_lora.py`; the way back by `tools/golden/check_peft_loads.py`, run when
 //! `HONE_PEERS_PYTHON` names a Python with torch, transformers and peft.
 
+mod common;
+
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
+use common::golden::{Expected, TOLERANCE, adapter, compare, crate_path, load, tuned};
 use hone_edit::files::{TensorFile, write_tensors};
 use hone_edit::merge::{Merger, logit_difference, logits};
 use hone_edit::{Base, Edit, EditStack, load_edit, registry, save_edit};
 use hone_engine::{DType, RandomKey, Tensor};
-use hone_model::{Hooks, LoadOptions, Model, NoHooks, TokenBatch};
+use hone_model::{Hooks, Model, NoHooks, TokenBatch};
 use serde_json::json;
 use sha2::{Digest, Sha256};
 
 const STORIES_VARIANTS: [&str; 6] = ["plain", "rslora", "patterns", "regex", "saved_head", "saved_table"];
 const QWEN_VARIANTS: [&str; 2] = ["bias_lora_only", "bias_all"];
-/// Part of the largest logit that logits may be apart.
-const TOLERANCE: f64 = 1e-4;
-
-fn crate_path(path: &str) -> PathBuf {
-    Path::new(env!("CARGO_MANIFEST_DIR")).join(path)
-}
 
 fn stories() -> PathBuf {
     crate_path("../../assets/stories260k")
@@ -31,11 +28,6 @@ fn qwen() -> PathBuf {
     crate_path("tests/golden/tiny-qwen2")
 }
 
-fn load(path: &Path) -> Model {
-    let options = LoadOptions { dtype: DType::F32, keep_quantised: false };
-    Model::load(path.to_str().unwrap(), options).unwrap()
-}
-
 fn cases() -> impl Iterator<Item = (PathBuf, &'static str)> {
     let stories = STORIES_VARIANTS.into_iter().map(|v| (stories(), v));
     stories.chain(QWEN_VARIANTS.into_iter().map(|v| (qwen(), v)))
@@ -43,24 +35,8 @@ fn cases() -> impl Iterator<Item = (PathBuf, &'static str)> {
 
 /// Token ids and PEFT's logits.
 fn expected(variant: &str) -> (TokenBatch, Tensor) {
-    let path = crate_path("tests/golden/peft").join(variant).join("expected.safetensors");
-    let bytes = std::fs::read(&path).unwrap();
-    let file = safetensors::SafeTensors::deserialize(&bytes).unwrap();
-    let ids = file.tensor("ids").unwrap();
-    let ids: Vec<u32> = ids.data().chunks_exact(4).map(|b| u32::from_le_bytes(b.try_into().unwrap())).collect();
-    let shape = file.tensor("logits").unwrap().shape().to_vec();
-    let logits = TensorFile::read(&path).unwrap().tensor("logits", &shape).unwrap();
-    (TokenBatch::from_sequences(&[ids]), logits)
-}
-
-fn compare(a: &Tensor, b: &Tensor) -> f64 {
-    let largest = b.as_slice::<f32>().iter().fold(0f64, |m, v| m.max(f64::from(v.abs())));
-    let pairs = a.as_slice::<f32>().iter().zip(b.as_slice::<f32>());
-    pairs.map(|(a, b)| f64::from((a - b).abs())).fold(0f64, f64::max) / largest
-}
-
-fn tuned(model: &Model, stack: &EditStack, batch: &TokenBatch) -> Tensor {
-    logits(&(&model.decoder, stack.hooks(DType::F32)), DType::F32, batch)
+    let expected = Expected::read(variant);
+    (expected.batch(), expected.logits)
 }
 
 /// Every kind of LoRA this build trains, with random values.
@@ -81,7 +57,7 @@ fn adapters_made_by_peft_give_pefts_logits() {
     for (path, variant) in cases() {
         let model = load(&path);
         let (batch, theirs) = expected(variant);
-        let stack = load_edit(&crate_path("tests/golden/peft").join(variant), &model).unwrap();
+        let stack = load_edit(&adapter(variant), &model).unwrap();
         let apart = compare(&tuned(&model, &stack, &batch), &theirs);
         eprintln!("{variant}: {apart:.1e} of the largest logit apart");
         assert!(apart <= TOLERANCE, "{variant}: {apart}");
@@ -98,7 +74,7 @@ fn merged_weights_give_the_same_logits_and_come_apart_again() {
         let model = load(&path);
         let base = Base::of(&model);
         let (batch, theirs) = expected(variant);
-        let stack = load_edit(&crate_path("tests/golden/peft").join(variant), &model).unwrap();
+        let stack = load_edit(&adapter(variant), &model).unwrap();
         let merger = Merger::new(&stack, &base).unwrap();
         let merged = Arc::new(merger.decoder(&model.decoder, DType::F32).unwrap());
         let plain: Arc<dyn Hooks> = Arc::new(NoHooks);
@@ -125,7 +101,7 @@ fn merged_weights_give_the_same_logits_and_come_apart_again() {
 fn strength_scales_the_edit_and_a_disabled_one_is_the_base() {
     let model = load(&stories());
     let (batch, _) = expected("saved_head");
-    let mut stack = load_edit(&crate_path("tests/golden/peft/saved_head"), &model).unwrap();
+    let mut stack = load_edit(&adapter("saved_head"), &model).unwrap();
     let base: Arc<dyn Hooks> = Arc::new(NoHooks);
     let plain = logits(&(&model.decoder, base), DType::F32, &batch);
     let full = tuned(&model, &stack, &batch);

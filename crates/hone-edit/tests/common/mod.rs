@@ -1,8 +1,10 @@
-//! Bases without a model behind them.
+//! Bases without a model behind them, and golden adapters.
 
 #![allow(dead_code)] // every test file uses a part
 
-use hone_edit::base::{Base, BaseValue, BaseWeight, WeightKind};
+pub mod golden;
+
+use hone_edit::base::{Base, BaseValue, BaseWeight, Geometry, WeightKind};
 use hone_edit::registry;
 use hone_edit::{Edit, EditError};
 use hone_engine::{DType, Tensor};
@@ -34,6 +36,16 @@ pub fn base(shape: &Shape, with_values: bool) -> Base {
         sha256: "0".repeat(64),
         tied_head: true,
         weights: Vec::new(),
+        geometry: Geometry {
+            layers: shape.layers,
+            hidden: shape.hidden,
+            intermediate: shape.intermediate,
+            query_heads: shape.hidden / 64,
+            key_value_heads: shape.key_value / 64,
+            head_dim: 64,
+            vocabulary: shape.vocabulary,
+        },
+        tokenizer: None,
     };
     let mut push = |name: String, kind: WeightKind, shape: &[usize]| {
         let held: &[usize] = if with_values { shape } else { &[0] };
