@@ -30,6 +30,8 @@ pub struct FlatBatch {
     pub positions: Vec<u32>,
     /// The documents.
     pub segments: Vec<DocumentRange>,
+    /// The source of the mix each document belongs to: its task, for edits that differ by task.
+    pub groups: Vec<u32>,
     /// Flat index of the token that predicts.
     pub rows: Vec<u32>,
     /// The token it should predict.
@@ -57,6 +59,7 @@ impl<'a> StepBatch<'a> {
             batch.ids.extend_from_slice(&sequence.ids);
             batch.positions.extend(0..len as u32);
             batch.segments.push(DocumentRange { start, len });
+            batch.groups.push(sequence.part as u32);
             for next in (1..len).filter(|&next| sequence.trained[next]) {
                 batch.rows.push((start + next - 1) as u32);
                 batch.targets.push(sequence.ids[next]);

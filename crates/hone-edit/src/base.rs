@@ -2,9 +2,12 @@
 //!
 //! Methods plan against a [`Base`], not against a model's structs, so a method knows nothing of architectures.
 
+use std::sync::Arc;
+
 use hone_engine::{DType, Tensor, WeightRef};
 use hone_model::Model;
 use hone_model::decoder::{EMBED_TOKENS, LM_HEAD, NamedWeight};
+use hone_model::tokenizer::Tokenizer;
 
 /// What kind of weight stands at a name: what hooks can do with it differs.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -72,6 +75,36 @@ pub struct Base {
     pub tied_head: bool,
     /// Every weight, in order of the forward pass.
     pub weights: Vec<BaseWeight>,
+    /// Widths and counts, for methods that act on activations.
+    pub geometry: Geometry,
+    /// The tokenizer, for prompts that start from a text.
+    pub tokenizer: Option<Arc<Tokenizer>>,
+}
+
+/// Widths and counts of a decoder.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Geometry {
+    /// Layers.
+    pub layers: usize,
+    /// Width of the residual stream.
+    pub hidden: usize,
+    /// Width inside the MLP.
+    pub intermediate: usize,
+    /// Query heads.
+    pub query_heads: usize,
+    /// Key and value heads.
+    pub key_value_heads: usize,
+    /// Width of a head.
+    pub head_dim: usize,
+    /// Tokens of the vocabulary.
+    pub vocabulary: usize,
+}
+
+impl Geometry {
+    /// Width of all keys (or values) of a token.
+    pub fn key_value_width(&self) -> usize {
+        self.key_value_heads * self.head_dim
+    }
 }
 
 impl Base {
@@ -84,6 +117,16 @@ impl Base {
             sha256: model.source.sha256.clone(),
             tied_head: decoder.lm_head.is_none(),
             weights: Vec::new(),
+            geometry: Geometry {
+                layers: decoder.layers.len(),
+                hidden: model.spec.hidden_size,
+                intermediate: model.spec.intermediate_size,
+                query_heads: model.spec.num_attention_heads,
+                key_value_heads: model.spec.num_key_value_heads,
+                head_dim: model.spec.head_dim,
+                vocabulary: model.spec.vocab_size,
+            },
+            tokenizer: Some(model.tokenizer.clone()),
         };
         for (name, weight) in decoder.tensors() {
             let kind = match weight {

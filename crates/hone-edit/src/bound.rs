@@ -4,14 +4,15 @@
 //! map; only a method of another form wraps it. Replacements come first whatever their order on the stack.
 
 use std::collections::HashMap;
+use std::ops::Range;
 use std::sync::{Arc, OnceLock};
 
 use hone_engine::ops::linear::LinearPart;
 use hone_engine::ops::{self, LowRank};
-use hone_engine::{DType, Tensor, Var, WeightRef};
+use hone_engine::{DType, ParamId, Tensor, Var, WeightRef};
 use hone_model::{Context, Hooks, Linear, Site};
 
-use crate::method::{At, LinearEffect, Part, Place};
+use crate::method::{At, LinearEffect, Param, Part, Place, Role};
 use crate::probe::Probe;
 use crate::stack::EditStack;
 
@@ -20,6 +21,8 @@ pub(crate) struct Bound {
     linears: HashMap<String, Vec<BoundPart>>,
     weights: HashMap<String, Vec<BoundPart>>,
     activations: HashMap<Site, Vec<BoundPart>>,
+    virtual_parts: Vec<BoundPart>,
+    virtual_tokens: usize,
     probes: Vec<Arc<dyn Probe>>,
 }
 
@@ -29,12 +32,42 @@ struct BoundPart {
     values: Vec<Var>,
     strength: f32,
     kept: OnceLock<WeightRef>,
+    /// The edit's virtual tokens among all.
+    virtual_tokens: Range<usize>,
+    all_virtual_tokens: usize,
+    /// The groups whose rows the edit acts on; `None` is all.
+    groups: Option<Arc<[u32]>>,
+    /// The group of batches that do not say any.
+    group: u32,
 }
 
 impl BoundPart {
     fn at<'a>(&'a self, cx: &'a Context) -> At<'a> {
-        At { cx, name: &self.name, values: &self.values, strength: self.strength, kept: &self.kept }
+        At {
+            cx,
+            name: &self.name,
+            values: &self.values,
+            strength: self.strength,
+            kept: &self.kept,
+            virtual_tokens: (self.virtual_tokens.clone(), self.all_virtual_tokens),
+            group: self.group,
+        }
     }
+
+    /// 1 for each row the part acts on, 0 for others; `None` where it acts on all.
+    fn mask(&self, cx: &Context) -> Option<Var> {
+        let groups = self.groups.as_ref()?;
+        let rows = self.at(cx).row_groups();
+        let mask: Vec<f32> = rows.iter().map(|row| f32::from(groups.contains(row))).collect();
+        mask.contains(&0.0).then(|| Var::constant(Tensor::from_slice([mask.len()], &mask)))
+    }
+}
+
+/// `below` where the mask is 0, `above` where it is 1. (Rows are multiplied, so what is not finite in a row that is left out
+/// would show; nothing that is computed here is.)
+fn blend(cx: &Context, mask: &Var, below: &Var, above: &Var) -> Var {
+    let change = ops::add_scaled(&cx.tape, above, below, -1.0);
+    ops::add(&cx.tape, below, &ops::scale_rows(&cx.tape, &change, mask))
 }
 
 /// What the engine does in one operation at a linear map.
@@ -56,23 +89,37 @@ impl Bound {
             linears: HashMap::new(),
             weights: HashMap::new(),
             activations: HashMap::new(),
+            virtual_parts: Vec::new(),
+            virtual_tokens: stack.virtual_tokens(),
             probes: stack.probes.clone(),
         };
-        let mut values = stack.params().map(|(id, param)| (id, param.value.to_dtype(dtype)));
+        let mut params = stack.params();
+        let mut first_virtual = 0;
         for (index, entry) in stack.entries.iter().enumerate() {
-            let var = |(id, value)| if entry.trained { Var::param(id, value) } else { Var::constant(value) };
-            let values: Vec<Var> = values.by_ref().take(entry.edit.params.len()).map(var).collect();
-            if !entry.enabled || entry.strength == 0.0 {
+            let var = |(id, param): (ParamId, &Param)| {
+                let value = param.value.to_dtype(if param.traits.full_precision { DType::F32 } else { dtype });
+                let trained = entry.trained && param.traits.role == Role::Trained && !param.resting;
+                if trained { Var::param(id, value) } else { Var::constant(value) }
+            };
+            let values: Vec<Var> = params.by_ref().take(entry.edit.params.len()).map(var).collect();
+            if !entry.is_applied() {
                 continue;
             }
+            let virtual_tokens = first_virtual..first_virtual + entry.edit.method.virtual_tokens();
+            first_virtual = virtual_tokens.end;
             for placed in &entry.edit.placed {
-                bound.place(&placed.place).push(BoundPart {
+                let part = BoundPart {
                     name: format!("{index}/{}", placed.place),
                     part: placed.part.clone(),
                     values: placed.params.iter().map(|&p| values[p].clone()).collect(),
                     strength: entry.strength,
                     kept: OnceLock::new(),
-                });
+                    virtual_tokens: virtual_tokens.clone(),
+                    all_virtual_tokens: bound.virtual_tokens,
+                    groups: entry.groups.as_deref().map(Arc::from),
+                    group: stack.group,
+                };
+                bound.place(&placed.place).push(part);
             }
         }
         for parts in bound.linears.values_mut() {
@@ -86,6 +133,7 @@ impl Bound {
             Place::Linear(name) => self.linears.entry(name.clone()).or_default(),
             Place::Weight(name) => self.weights.entry(name.clone()).or_default(),
             Place::Activation(site) => self.activations.entry(*site).or_default(),
+            Place::VirtualTokens => &mut self.virtual_parts,
         }
     }
 
@@ -97,9 +145,14 @@ impl Bound {
     fn fuse(&self, cx: &Context, linear: &Linear, parts: &[BoundPart]) -> Option<Fused> {
         let mut fused = Fused { weight: linear.weight.clone(), bias: None, terms: Vec::new() };
         for part in parts {
+            if part.groups.is_some() {
+                return None;
+            }
             match part.part.on_linear(&part.at(cx), linear, &fused.weight) {
-                LinearEffect::LowRank(term) => fused.terms.push(term),
-                LinearEffect::Weight(weight) => fused.weight = weight,
+                LinearEffect::Fused { weight, terms } => {
+                    fused.weight = weight.unwrap_or(fused.weight);
+                    fused.terms.extend(terms);
+                }
                 LinearEffect::Around => return None,
             }
         }
@@ -114,20 +167,30 @@ impl Bound {
         }
         let (top, below) = parts.split_last().expect("no part at all fuses");
         let next = |x: &Var| self.chain(cx, linear, below, x);
-        match top.part.on_linear(&top.at(cx), linear, &linear.weight) {
-            LinearEffect::LowRank(term) => add_low_rank(cx, x, next(x), &term),
+        let mask = top.mask(cx);
+        let y = match top.part.on_linear(&top.at(cx), linear, &linear.weight) {
             LinearEffect::Around => top.part.around_linear(&top.at(cx), linear, x, &next),
-            // Replacements are sorted below everything else, so one on top means only replacements, which fuse.
-            LinearEffect::Weight(weight) => ops::linear(&cx.tape, x, &weight, cx.bias(linear).as_ref(), &[]),
+            // Replacements are sorted below everything else, so one on top means that there are only replacements.
+            LinearEffect::Fused { weight: Some(weight), terms } => {
+                ops::linear(&cx.tape, x, &weight, cx.bias(linear).as_ref(), &terms)
+            }
+            LinearEffect::Fused { weight: None, terms } => {
+                return terms.iter().fold(next(x), |y, term| add_low_rank(cx, x, y, term, mask.as_ref()));
+            }
+        };
+        match mask {
+            Some(mask) => blend(cx, &mask, &next(x), &y),
+            None => y,
         }
     }
 }
 
-/// `y + scale · drop(x) Aᵀ Bᵀ` outside the map's own operation.
-fn add_low_rank(cx: &Context, x: &Var, y: Var, term: &LowRank) -> Var {
+/// `y + scale · drop(x) Aᵀ Bᵀ` outside the map's own operation; with a mask, in the rows where it is 1.
+fn add_low_rank(cx: &Context, x: &Var, y: Var, term: &LowRank, mask: Option<&Var>) -> Var {
     let tape = &cx.tape;
     let x = term.dropout.map_or_else(|| x.clone(), |d| ops::dropout(tape, x, d));
     let inner = ops::linear(tape, &x, &WeightRef::Trained(term.a.clone()), None, &[]);
+    let inner = mask.map_or_else(|| inner.clone(), |mask| ops::scale_rows(tape, &inner, mask));
     let outer = ops::linear(tape, &inner, &WeightRef::Trained(term.b.clone()), None, &[]);
     ops::add_scaled(tape, &y, &outer, term.scale)
 }
@@ -161,8 +224,38 @@ impl Hooks for Bound {
 
     fn at(&self, cx: &Context, site: Site, h: Var) -> Var {
         let parts = self.activations.get(&site).map_or(&[][..], Vec::as_slice);
-        let h = parts.iter().fold(h, |h, part| part.part.on_activation(&part.at(cx), h));
+        let h = parts.iter().fold(h, |h, part| match part.mask(cx) {
+            Some(mask) => blend(cx, &mask, &h, &part.part.on_activation(&part.at(cx), h.clone())),
+            None => part.part.on_activation(&part.at(cx), h),
+        });
         self.probes.iter().for_each(|probe| probe.activation(cx, site, &h));
         h
+    }
+
+    fn virtual_tokens(&self) -> usize {
+        self.virtual_tokens
+    }
+
+    fn virtual_embeddings(&self, cx: &Context) -> Option<Var> {
+        let made: Vec<(&BoundPart, Var)> = self
+            .virtual_parts
+            .iter()
+            .filter_map(|part| Some((part, part.part.virtual_embeddings(&part.at(cx))?)))
+            .collect();
+        let width = made.first()?.1.value.rows_cols().1;
+        let zeros = |rows: usize| Var::constant(Tensor::zeros([rows, width], cx.dtype));
+        let mut parts = Vec::new();
+        let mut rows = 0;
+        for (part, embeddings) in made {
+            if part.virtual_tokens.start > rows {
+                parts.push(zeros(part.virtual_tokens.start - rows));
+            }
+            rows = part.virtual_tokens.end;
+            parts.push(ops::convert(&cx.tape, &embeddings, cx.dtype));
+        }
+        if self.virtual_tokens > rows {
+            parts.push(zeros(self.virtual_tokens - rows));
+        }
+        Some(ops::concat_rows(&cx.tape, &parts))
     }
 }

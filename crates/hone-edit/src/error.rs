@@ -94,6 +94,14 @@ pub enum EditError {
         /// The weight both replace.
         place: String,
     },
+    /// An edit that cannot act on some rows of a batch only.
+    #[error("`{method}` acts at `{place}`, which all rows of a batch share: it cannot be routed to some of them")]
+    CannotRoute {
+        /// The method.
+        method: &'static str,
+        /// Where.
+        place: String,
+    },
     /// An edit that cannot be merged into the weights.
     #[error("`{method}` cannot be merged into the weights at `{place}`: {reason}")]
     CannotMerge {

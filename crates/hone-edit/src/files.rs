@@ -10,7 +10,7 @@
 use std::collections::{BTreeMap, BTreeSet, HashMap};
 use std::path::{Path, PathBuf};
 
-use hone_engine::{DType, Element, Tensor, bf16};
+use hone_engine::{DType, Element, RandomKey, Tensor, bf16};
 use hone_model::Model;
 use safetensors::tensor::{Dtype, SafeTensors, TensorInfo, TensorView};
 use serde::{Deserialize, Serialize};
@@ -19,7 +19,7 @@ use serde_json::{Map, Value, json};
 use crate::atomic::{self, io_error};
 use crate::base::Base;
 use crate::error::{EditError, OtherBase};
-use crate::method::{Edit, ParamPlan};
+use crate::method::{Edit, Param, ParamPlan, Stored};
 use crate::registry;
 use crate::stack::EditStack;
 
@@ -58,7 +58,11 @@ pub fn read_edit(dir: &Path, base: &Base) -> Result<Edit, EditError> {
     check_base(&dir, base, &mut warnings)?;
     let path = dir.join(WEIGHTS);
     let mut file = TensorFile::read(&path)?;
-    let mut edit = Edit::with_values(method, base, |plan| file.take(plan))?;
+    let made_again = RandomKey::new(0).named("init");
+    let mut edit = Edit::with_values(method, base, |plan| match plan.traits.saved {
+        true => file.take(plan),
+        false => plan.first_value(made_again, base),
+    })?;
     file.all_used()?;
     edit.warnings = warnings;
     Ok(edit)
@@ -67,7 +71,7 @@ pub fn read_edit(dir: &Path, base: &Base) -> Result<Edit, EditError> {
 /// Writes the edit to `dir`, whole or not at all.
 pub fn save_edit(edit: &Edit, dir: &Path) -> Result<(), EditError> {
     atomic::write_directory(dir, |dir| {
-        write_tensors(&dir.join(WEIGHTS), edit.params.iter().map(|p| (p.key.as_str(), &p.value)))?;
+        write_params(&dir.join(WEIGHTS), &edit.params)?;
         let ours = Ours {
             format: 1,
             method: edit.method.info().name.into(),
@@ -102,6 +106,30 @@ pub fn write_tensors<'a>(path: &Path, tensors: impl Iterator<Item = (&'a str, &'
         (name.to_string(), dtype, tensor.dims().to_vec(), tensor.as_bytes())
     };
     write_views(path, tensors.map(view).collect())
+}
+
+/// Writes those parameters of an edit that its file holds, as [`Stored`] says.
+fn write_params(path: &Path, params: &[Param]) -> Result<(), EditError> {
+    let encoded: Vec<(String, Dtype, Vec<usize>, Vec<u8>)> = params
+        .iter()
+        .filter(|p| p.traits.saved)
+        .map(|param| {
+            let (values, dims) = (param.value.as_slice::<f32>(), param.value.dims().to_vec());
+            let (dtype, dims, bytes) = match param.traits.stored {
+                Stored::F32 => (Dtype::F32, dims, param.value.as_bytes().to_vec()),
+                Stored::I32 => (Dtype::I32, dims, values.iter().flat_map(|v| (*v as i32).to_le_bytes()).collect()),
+                Stored::Bits { threshold } => {
+                    let bits = values.chunks(8).map(|eight| {
+                        let bit = |byte: u8, (at, v): (usize, &f32)| byte | (u8::from(*v > threshold) << (7 - at));
+                        eight.iter().enumerate().fold(0, bit)
+                    });
+                    (Dtype::U8, vec![values.len().div_ceil(8)], bits.collect())
+                }
+            };
+            (param.key.clone(), dtype, dims, bytes)
+        })
+        .collect();
+    write_views(path, encoded.iter().map(|(n, t, d, b)| (n.clone(), *t, d.clone(), b.as_slice())).collect())
 }
 
 /// Writes named lists of numbers as safetensors.
@@ -225,6 +253,7 @@ impl TensorFile {
     pub fn take(&mut self, plan: &ParamPlan) -> Result<Tensor, EditError> {
         let names = std::iter::once(&plan.key).chain(&plan.aliases);
         match names.into_iter().find(|name| self.unused.contains(*name)).cloned() {
+            Some(name) if matches!(plan.traits.stored, Stored::Bits { .. }) => self.bits(&name, &plan.shape),
             Some(name) => self.tensor(&name, &plan.shape),
             None => Err(self.malformed(&plan.key, "no such tensor", format!("one of shape {:?}", plan.shape))),
         }
@@ -244,6 +273,7 @@ impl TensorFile {
         let values: Vec<f32> = match info.dtype {
             Dtype::F32 => bytes.chunks_exact(4).map(|b| f32::from_le_bytes([b[0], b[1], b[2], b[3]])).collect(),
             Dtype::BF16 => bytes.chunks_exact(2).map(|b| Element::widen(bf16::from_le_bytes([b[0], b[1]]))).collect(),
+            Dtype::I32 => bytes.chunks_exact(4).map(|b| i32::from_le_bytes([b[0], b[1], b[2], b[3]]) as f32).collect(),
             Dtype::F16 => bytes.chunks_exact(2).map(|b| half_to_f32([b[0], b[1]])).collect(),
             other => return Err(self.malformed(name, &format!("type {other:?}"), "F32, F16 or BF16".into())),
         };
@@ -255,6 +285,20 @@ impl TensorFile {
                 "finite numbers; the file is damaged or the training diverged".into(),
             ));
         }
+        self.unused.remove(name);
+        Ok(Tensor::from_slice(shape, &values))
+    }
+
+    /// A tensor of `shape` whose elements are held as bits: 0 and 1.
+    fn bits(&mut self, name: &str, shape: &[usize]) -> Result<Tensor, EditError> {
+        let elements: usize = shape.iter().product();
+        let info = &self.index[name];
+        if info.dtype != Dtype::U8 || info.shape != [elements.div_ceil(8)] {
+            let (found, bytes) = (format!("{:?} of shape {:?}", info.dtype, info.shape), elements.div_ceil(8));
+            return Err(self.malformed(name, &found, format!("U8 of shape [{bytes}]: a bit for each of {shape:?}")));
+        }
+        let bytes = &self.bytes[self.data + info.data_offsets.0..self.data + info.data_offsets.1];
+        let values: Vec<f32> = (0..elements).map(|i| f32::from(bytes[i / 8] >> (7 - i % 8) & 1)).collect();
         self.unused.remove(name);
         Ok(Tensor::from_slice(shape, &values))
     }

@@ -3,6 +3,8 @@
 //! Floor 2. It knows nothing of training loops.
 //!
 //! - [`method`]: what a method is; [`registry`]: every one; [`methods`]: their files.
+//! - [`forms`]: what several methods have in common at a linear map; [`training`]: what some do beside forward and backward.
+//! - [`planning`]: what most methods plan alike.
 //! - [`base`](mod@base): a model as edits see it; [`target`]: which modules a method acts on.
 //! - [`stack`]: several edits at once, as hooks of a forward pass; [`probe`]: seeing without changing.
 //! - [`files`]: adapter directories; [`merge`](mod@merge): edits folded into the weights.
@@ -15,18 +17,23 @@ mod bound;
 pub mod config;
 pub mod error;
 pub mod files;
+pub mod forms;
 pub mod merge;
 pub mod method;
 pub mod methods;
+pub mod planning;
 pub mod probe;
 pub mod registry;
 pub mod replace;
 pub mod stack;
 pub mod target;
+pub mod torch_random;
+pub mod training;
 
 pub use base::Base;
 pub use error::EditError;
 pub use files::{load_edit, save_edit};
-pub use method::{Edit, Method, Param};
+pub use method::{Edit, Method, Param, Role};
 pub use probe::Probe;
 pub use stack::{EditStack, StackEntry};
+pub use training::TrainingRules;

@@ -12,7 +12,7 @@ use serde::{Deserialize, Serialize};
 
 use crate::base::Base;
 use crate::error::EditError;
-use crate::method::{Direction, Merge, Place, Placed};
+use crate::method::{Direction, Merge, Mergeable, Place, Placed};
 use crate::stack::{EditStack, StackEntry};
 
 /// What a stack of edits does to the weights of a model.
@@ -26,7 +26,12 @@ impl<'a> Merger<'a> {
     /// Sorts the enabled edits by weight. Fails where one acts on anything else.
     pub fn new(stack: &'a EditStack, base: &'a Base) -> Result<Merger<'a>, EditError> {
         let mut changes: BTreeMap<String, Vec<(&StackEntry, &Placed)>> = BTreeMap::new();
-        for entry in stack.entries.iter().filter(|e| e.enabled && e.strength != 0.0) {
+        for entry in stack.entries.iter().filter(|e| e.is_applied()) {
+            if let Mergeable::No(reason) = entry.edit.method.info().mergeable
+                && let Some(placed) = entry.edit.placed.first()
+            {
+                return Err(cannot(entry, placed, reason));
+            }
             for placed in &entry.edit.placed {
                 let name = match &placed.place {
                     Place::Linear(module) => format!("{module}.weight"),
@@ -34,6 +39,7 @@ impl<'a> Merger<'a> {
                     Place::Activation(_) => {
                         return Err(cannot(entry, placed, "it acts on an activation, not on a weight"));
                     }
+                    Place::VirtualTokens => return Err(cannot(entry, placed, "virtual tokens are no weights")),
                 };
                 let at = changes.entry(name).or_default();
                 // Replacements come first, as in the forward pass.

@@ -2,13 +2,17 @@
 //!
 //! - [`Method`]: its configuration (Hugging Face's fields), and [`Method::plan`]: given a model, which parameters it
 //!   needs and what it puts where;
-//! - [`Part`]: what it does at one place (a linear map, another weight, an activation), forward and merged.
+//! - [`Part`]: what it does at one place (a linear map, another weight, an activation), forward and merged;
+//! - where training needs more than gradients (penalties, masks, schedules): [`crate::training::TrainingRules`].
+//!
+//! Most parts are of one of the forms of [`crate::forms`] and say only what is their own.
 //!
 //! Everything else is done once for all methods: initial values, optimiser, files, stacking, scaling, counting.
 //!
 //! Parameters live in [`Edit::params`], not in the parts: a part names the ones it reads by index, so several parts may
 //! share one (a tied head, VeRA's common matrices).
 
+use std::ops::Range;
 use std::sync::{Arc, OnceLock};
 
 use hone_engine::ops::LowRank;
@@ -18,6 +22,7 @@ use serde_json::{Map, Value};
 
 use crate::base::Base;
 use crate::error::EditError;
+use crate::training::TrainingRules;
 
 /// A method as the registry lists it.
 pub struct MethodInfo {
@@ -31,10 +36,36 @@ pub struct MethodInfo {
     pub summary: &'static str,
     /// Where it was published.
     pub paper: &'static str,
+    /// The formula, in a line: what stands in the table of methods.
+    pub formula: &'static str,
+    /// Whether it can be folded into the weights.
+    pub mergeable: Mergeable,
+    /// Whether the base may stay quantised.
+    pub quantised_base: QuantisedBase,
     /// Reads the fields of a recipe's `method` or of an `adapter_config.json`. Warnings go to the list.
     pub parse: Parse,
     /// The JSON Schema of its fields.
     pub schema: fn(&mut schemars::SchemaGenerator) -> schemars::Schema,
+}
+
+/// Whether an edit can be folded into the weights.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Mergeable {
+    /// Exactly, up to rounding.
+    Yes,
+    /// Not, and why.
+    No(&'static str),
+}
+
+/// What happens to a base that is kept quantised.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum QuantisedBase {
+    /// It is used as it is; the method never reads its values.
+    Kept,
+    /// Each matrix is expanded while the method works on it, one at a time.
+    Expanded,
+    /// It cannot be, and why.
+    No(&'static str),
 }
 
 /// Reads a method's fields.
@@ -60,6 +91,17 @@ pub trait Method: Send + Sync {
 
     /// Its fields as a recipe writes them.
     fn fields(&self) -> Map<String, Value>;
+
+    /// What it does beside forward and backward while it is trained: nothing, for most.
+    fn training(&self, edit: &Edit) -> Option<Box<dyn TrainingRules>> {
+        let _ = edit;
+        None
+    }
+
+    /// Virtual tokens it puts before every sequence.
+    fn virtual_tokens(&self) -> usize {
+        0
+    }
 }
 
 /// What a method needs of a model and puts into it.
@@ -72,7 +114,7 @@ pub struct Plan {
     pub placed: Vec<Placed>,
 }
 
-/// A parameter to be made.
+/// A parameter to be made. [`ParamPlan::new`] has what most need.
 pub struct ParamPlan {
     /// Its key in `adapter_model.safetensors`.
     pub key: String,
@@ -82,8 +124,117 @@ pub struct ParamPlan {
     pub shape: Vec<usize>,
     /// Its first value.
     pub init: Init,
+    /// What is settled about it before it has a value.
+    pub traits: ParamTraits,
+}
+
+/// What a parameter is, whatever its value.
+#[derive(Clone, Copy, Debug, PartialEq)]
+pub struct ParamTraits {
     /// Whether weight decay applies (matrices, not norms and biases).
     pub decay: bool,
+    /// Trained, or made once and left (a random projection, the places of a sparse change).
+    pub role: Role,
+    /// Factor on the learning rate (LoRA+, routing logits).
+    pub learning_rate_factor: f64,
+    /// Whether parts get it in `f32` rather than in the compute type (what is inverted, exponentiated, thresholded).
+    pub full_precision: bool,
+    /// Whether `adapter_model.safetensors` holds it; what follows from the configuration alone is made again on reading.
+    pub saved: bool,
+    /// How the file holds it.
+    pub stored: Stored,
+}
+
+/// How `adapter_model.safetensors` holds a parameter.
+#[derive(Clone, Copy, Debug, PartialEq)]
+pub enum Stored {
+    /// `F32`.
+    F32,
+    /// Whole numbers, as `I32`.
+    I32,
+    /// One bit an element, 1 where the value is above the threshold: `U8`, highest bit first, the last byte padded with
+    /// zeros. Read as 0 and 1.
+    Bits {
+        /// What separates 0 from 1.
+        threshold: f32,
+    },
+}
+
+/// Whether gradients reach a parameter.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Role {
+    /// It is trained and counted.
+    Trained,
+    /// It belongs to the edit, but is not trained.
+    Fixed,
+}
+
+impl Default for ParamTraits {
+    fn default() -> Self {
+        ParamTraits {
+            decay: true,
+            role: Role::Trained,
+            learning_rate_factor: 1.0,
+            full_precision: false,
+            saved: true,
+            stored: Stored::F32,
+        }
+    }
+}
+
+impl ParamPlan {
+    /// A trained matrix (or vector, which takes no weight decay) in the compute type.
+    pub fn new(key: impl Into<String>, shape: &[usize], init: Init) -> ParamPlan {
+        let traits = ParamTraits { decay: shape.len() > 1, ..ParamTraits::default() };
+        ParamPlan { key: key.into(), aliases: Vec::new(), shape: shape.to_vec(), init, traits }
+    }
+
+    /// Made once and not trained.
+    pub fn fixed(mut self) -> ParamPlan {
+        self.traits.role = Role::Fixed;
+        self
+    }
+
+    /// Not in the file: made again from the configuration.
+    pub fn not_saved(mut self) -> ParamPlan {
+        self.traits.saved = false;
+        self
+    }
+
+    /// Handed to parts in `f32`.
+    pub fn full_precision(mut self) -> ParamPlan {
+        self.traits.full_precision = true;
+        self
+    }
+
+    /// Held otherwise than as `F32`.
+    pub fn stored(mut self, stored: Stored) -> ParamPlan {
+        self.traits.stored = stored;
+        self
+    }
+
+    /// Without weight decay.
+    pub fn without_decay(mut self) -> ParamPlan {
+        self.traits.decay = false;
+        self
+    }
+
+    /// The first value, whose random numbers depend on `key` and the parameter's name.
+    pub fn first_value(&self, key: RandomKey, base: &Base) -> Result<Tensor, EditError> {
+        let value = self.init.value(&self.shape, key.named(&self.key), base);
+        value.ok_or_else(|| EditError::NoTarget {
+            field: "init",
+            target: self.key.clone(),
+            what: "weight",
+            near: "the method planned for a weight the model lacks".into(),
+        })
+    }
+
+    /// With a learning rate of its own.
+    pub fn learning_rate_factor(mut self, factor: f64) -> ParamPlan {
+        self.traits.learning_rate_factor = factor;
+        self
+    }
 }
 
 /// First values.
@@ -102,6 +253,10 @@ pub enum Init {
     },
     /// The base weight of this tensor name.
     Base(String),
+    /// All this number.
+    Constant(f32),
+    /// Whatever the method computes, from the base's values perhaps; not before it is needed, so that a plan stays cheap.
+    Computed(Box<dyn Fn(&Base) -> Tensor + Send + Sync>),
 }
 
 impl Init {
@@ -116,6 +271,8 @@ impl Init {
             Init::Uniform { bound } => Some(draw(&|i| (2.0 * key.uniform(i) - 1.0) * bound)),
             Init::Normal { std } => Some(draw(&|i| key.normal(i) * std)),
             Init::Base(name) => base.weight(name).map(|w| w.to_f32()),
+            Init::Constant(value) => Some(Tensor::full(shape, hone_engine::DType::F32, *value)),
+            Init::Computed(make) => Some(make(base)),
         }
     }
 }
@@ -140,6 +297,8 @@ pub enum Place {
     Weight(String),
     /// An activation.
     Activation(Site),
+    /// The embeddings of the virtual tokens.
+    VirtualTokens,
 }
 
 impl std::fmt::Display for Place {
@@ -147,6 +306,7 @@ impl std::fmt::Display for Place {
         match self {
             Place::Linear(name) | Place::Weight(name) => f.write_str(name),
             Place::Activation(site) => site.fmt(f),
+            Place::VirtualTokens => f.write_str("virtual tokens"),
         }
     }
 }
@@ -157,15 +317,36 @@ pub struct At<'a> {
     pub cx: &'a Context,
     /// Names this place's random numbers.
     pub name: &'a str,
-    /// The part's parameters, in the compute type.
+    /// The part's parameters, in the compute type or in `f32` as planned.
     pub values: &'a [Var],
     /// How strongly the edit is applied: 1 in training, what the user says elsewhere.
     pub strength: f32,
     /// Keeps what was made of frozen values; see [`At::once`].
     pub kept: &'a OnceLock<WeightRef>,
+    /// This edit's virtual tokens among all that stand before a sequence, and how many those are.
+    pub virtual_tokens: (Range<usize>, usize),
+    /// The group of batches that do not say any.
+    pub group: u32,
 }
 
 impl At<'_> {
+    /// The rows of this edit's virtual tokens in the batch that passes: one run, or one for each sequence that begins.
+    pub fn virtual_rows(&self) -> Vec<Range<usize>> {
+        let batch = &self.cx.batch;
+        let (own, all) = &self.virtual_tokens;
+        let first = batch.len() - batch.virtual_rows;
+        let blocks = batch.virtual_rows.checked_div(*all).unwrap_or(0);
+        (0..blocks).map(|block| first + block * all + own.start..first + block * all + own.end).collect()
+    }
+
+    /// The group (task) of every row of the batch that passes.
+    pub fn row_groups(&self) -> Vec<u32> {
+        match self.cx.batch.groups.is_empty() {
+            true => vec![self.group; self.cx.batch.len()],
+            false => self.cx.batch.row_groups(),
+        }
+    }
+
     /// A weight made of this part's values: made anew while they are trained, once and for all (and packed) while they
     /// are frozen.
     pub fn once(&self, make: impl FnOnce() -> Var) -> WeightRef {
@@ -176,14 +357,29 @@ impl At<'_> {
     }
 }
 
-/// What a part does to a linear map. The first two are handed to the engine as one operation with the map itself.
+/// What a part does to a linear map.
 pub enum LinearEffect {
-    /// Adds a low-rank term.
-    LowRank(LowRank),
-    /// Multiplies by another matrix instead.
-    Weight(WeightRef),
+    /// Multiplies by another matrix (or not) and adds low-rank terms: handed to the engine as one operation with the map.
+    Fused {
+        /// What stands in for the weight. Only parts that say [`Part::replaces`] may.
+        weight: Option<WeightRef>,
+        /// What is added.
+        terms: Vec<LowRank>,
+    },
     /// Anything else: [`Part::around_linear`] is called.
     Around,
+}
+
+impl LinearEffect {
+    /// Adds a low-rank term.
+    pub fn term(term: LowRank) -> LinearEffect {
+        LinearEffect::Fused { weight: None, terms: vec![term] }
+    }
+
+    /// Multiplies by another matrix.
+    pub fn weight(weight: WeightRef) -> LinearEffect {
+        LinearEffect::Fused { weight: Some(weight), terms: Vec::new() }
+    }
 }
 
 /// What a method does at one place.
@@ -194,7 +390,8 @@ pub trait Part: Send + Sync {
         LinearEffect::Around
     }
 
-    /// A linear map whose [`Part::on_linear`] said [`LinearEffect::Around`]: `next` is the map with the edits below.
+    /// A linear map whose [`Part::on_linear`] said [`LinearEffect::Around`]: `next` is the map with its bias and the edits
+    /// below.
     fn around_linear(&self, at: &At, linear: &Linear, x: &Var, next: &dyn Fn(&Var) -> Var) -> Var {
         let _ = (at, linear);
         next(x)
@@ -212,10 +409,16 @@ pub trait Part: Send + Sync {
         value
     }
 
-    /// At an activation.
+    /// At an activation. Rows of virtual tokens come last (`at.cx.batch.virtual_rows`).
     fn on_activation(&self, at: &At, h: Var) -> Var {
         let _ = at;
         h
+    }
+
+    /// The embeddings of the method's virtual tokens, `[virtual_tokens, hidden]`, of a part at [`Place::VirtualTokens`].
+    fn virtual_embeddings(&self, at: &At) -> Option<Var> {
+        let _ = at;
+        None
     }
 
     /// Whether the part replaces what stands at its place (two such parts cannot share one).
@@ -267,8 +470,17 @@ pub struct Param {
     pub key: String,
     /// The master, `f32`.
     pub value: Tensor,
-    /// Whether weight decay applies.
-    pub decay: bool,
+    /// What it is.
+    pub traits: ParamTraits,
+    /// Left out of the current step: no gradient is computed (LISA).
+    pub resting: bool,
+}
+
+impl Param {
+    /// Whether it cannot be made again from the configuration.
+    pub fn is_kept(&self) -> bool {
+        self.traits.role == Role::Trained || self.traits.saved
+    }
 }
 
 /// A method on a model: parameters and parts.
@@ -294,15 +506,7 @@ impl Edit {
     /// A fresh edit of `base`; its random numbers depend on `seed` and the parameters' names only.
     pub fn new(method: Arc<dyn Method>, base: &Base, seed: u64) -> Result<Edit, EditError> {
         let key = RandomKey::new(seed).named("init");
-        Edit::with_values(method, base, |plan| {
-            let value = plan.init.value(&plan.shape, key.named(&plan.key), base);
-            value.ok_or_else(|| EditError::NoTarget {
-                field: "init",
-                target: plan.key.clone(),
-                what: "weight",
-                near: "the method planned for a weight the model lacks".into(),
-            })
-        })
+        Edit::with_values(method, base, |plan| plan.first_value(key, base))
     }
 
     /// An edit of `base` whose parameters `value_of` supplies.
@@ -312,7 +516,8 @@ impl Edit {
         mut value_of: impl FnMut(&ParamPlan) -> Result<Tensor, EditError>,
     ) -> Result<Edit, EditError> {
         let plan = method.plan(base)?;
-        let make = |p: &ParamPlan| Ok(Param { key: p.key.clone(), value: value_of(p)?, decay: p.decay });
+        let make =
+            |p: &ParamPlan| Ok(Param { key: p.key.clone(), value: value_of(p)?, traits: p.traits, resting: false });
         let params = plan.params.iter().map(make).collect::<Result<_, EditError>>()?;
         Ok(Edit {
             method,
@@ -327,6 +532,6 @@ impl Edit {
 
     /// Trained numbers.
     pub fn parameter_count(&self) -> usize {
-        self.params.iter().map(|p| p.value.elements()).sum()
+        self.params.iter().filter(|p| p.traits.role == Role::Trained).map(|p| p.value.elements()).sum()
     }
 }

@@ -6,12 +6,13 @@ use serde_json::{Map, Value};
 
 use crate::error::{EditError, did_you_mean};
 use crate::method::{Method, MethodInfo, Origin};
-use crate::methods::{full, lora};
+use crate::methods::{full, lora, routed};
 
 /// The methods, in the order they are listed.
 pub const METHODS: &[MethodInfo] = &[
     lora::METHOD, //
     full::METHOD,
+    routed::poly::METHOD,
 ];
 
 /// A method from a recipe's `method`: its `type` is the word, the rest its fields.

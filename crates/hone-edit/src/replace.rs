@@ -16,7 +16,7 @@ struct Replace;
 
 impl Part for Replace {
     fn on_linear(&self, at: &At, _linear: &Linear, weight: &WeightRef) -> LinearEffect {
-        LinearEffect::Weight(replaced(at, weight))
+        LinearEffect::weight(replaced(at, weight))
     }
 
     fn on_matrix(&self, at: &At, weight: WeightRef) -> WeightRef {
@@ -120,11 +120,5 @@ fn place(plan: &mut Plan, weight: &BaseWeight, part: Arc<dyn Part>, params: Vec<
 }
 
 fn param(weight: &BaseWeight) -> ParamPlan {
-    ParamPlan {
-        key: format!("base_model.model.{}", weight.name),
-        aliases: Vec::new(),
-        shape: weight.shape.clone(),
-        init: Init::Base(weight.name.clone()),
-        decay: weight.shape.len() > 1,
-    }
+    ParamPlan::new(format!("base_model.model.{}", weight.name), &weight.shape, Init::Base(weight.name.clone()))
 }

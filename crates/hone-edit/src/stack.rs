@@ -10,7 +10,7 @@ use hone_model::Hooks;
 
 use crate::bound::Bound;
 use crate::error::EditError;
-use crate::method::{Edit, Param, Place};
+use crate::method::{Edit, Param, Place, Role};
 use crate::probe::Probe;
 
 /// Edits in the order they apply, and probes.
@@ -20,6 +20,8 @@ pub struct EditStack {
     pub entries: Vec<StackEntry>,
     /// The probes; they see what all edits left.
     pub probes: Vec<Arc<dyn Probe>>,
+    /// The group (task) of batches that do not say any, for edits that differ by group.
+    pub group: u32,
 }
 
 /// An edit on a stack.
@@ -33,6 +35,20 @@ pub struct StackEntry {
     pub enabled: bool,
     /// Whether its parameters take gradients.
     pub trained: bool,
+    /// The groups of a batch's sequences it acts on: different adapters for different rows of one batch. `None` is all.
+    pub groups: Option<Vec<u32>>,
+}
+
+impl StackEntry {
+    /// An edit at full strength, frozen, for all rows.
+    pub fn new(edit: Edit) -> StackEntry {
+        StackEntry { edit, strength: 1.0, enabled: true, trained: false, groups: None }
+    }
+
+    /// Whether it does anything.
+    pub fn is_applied(&self) -> bool {
+        self.enabled && self.strength != 0.0
+    }
 }
 
 impl EditStack {
@@ -43,7 +59,7 @@ impl EditStack {
 
     /// One frozen edit.
     pub fn of(edit: Edit) -> EditStack {
-        EditStack { entries: vec![StackEntry { edit, strength: 1.0, enabled: true, trained: false }], probes: vec![] }
+        EditStack { entries: vec![StackEntry::new(edit)], ..EditStack::default() }
     }
 
     /// One edit whose parameters are trained.
@@ -62,6 +78,13 @@ impl EditStack {
         if let Some(place) = self.entries.iter().flat_map(|e| replaced(&e.edit)).find(|p| new.contains(p)) {
             return Err(EditError::CannotStack { place: place.to_string() });
         }
+        if entry.groups.is_some() {
+            let by_row = |place: &Place| matches!(place, Place::Linear(_) | Place::Activation(_));
+            if let Some(placed) = entry.edit.placed.iter().find(|p| !by_row(&p.place)) {
+                let (method, place) = (entry.edit.method.info().name, placed.place.to_string());
+                return Err(EditError::CannotRoute { method, place });
+            }
+        }
         self.entries.push(entry);
         Ok(())
     }
@@ -76,17 +99,33 @@ impl EditStack {
         self.entries.iter().flat_map(|e| &e.edit.params).enumerate().map(|(i, p)| (ParamId(i as u32), p))
     }
 
-    /// The trained parameters with their numbers.
+    /// The trained parameters with their numbers (those that rest in a step included).
     pub fn trained_params(&self) -> impl Iterator<Item = (ParamId, &Param)> {
         let flags = self.entries.iter().flat_map(|e| e.edit.params.iter().map(|_| e.trained));
-        self.params().zip(flags).filter_map(|(param, trained)| trained.then_some(param))
+        let trained = |(_, param): &(ParamId, &Param), flag: bool| flag && param.traits.role == Role::Trained;
+        self.params().zip(flags).filter_map(move |(param, flag)| trained(&param, flag).then_some(param))
+    }
+
+    /// What a checkpoint holds of the trained edits: trained parameters, and fixed ones that their files hold as well.
+    pub fn kept_params(&self) -> impl Iterator<Item = &Param> {
+        self.entries.iter().filter(|e| e.trained).flat_map(|e| &e.edit.params).filter(|p| p.is_kept())
+    }
+
+    /// The same, to be read back.
+    pub fn kept_params_mut(&mut self) -> impl Iterator<Item = &mut Param> {
+        self.entries.iter_mut().filter(|e| e.trained).flat_map(|e| &mut e.edit.params).filter(|p| p.is_kept())
+    }
+
+    /// Virtual tokens that stand before every sequence.
+    pub fn virtual_tokens(&self) -> usize {
+        self.entries.iter().filter(|e| e.is_applied()).map(|e| e.edit.method.virtual_tokens()).sum()
     }
 
     /// The trained parameters, to be updated.
     pub fn trained_params_mut(&mut self) -> impl Iterator<Item = (ParamId, &mut Param)> {
         let all = self.entries.iter_mut().flat_map(|e| {
             let trained = e.trained;
-            e.edit.params.iter_mut().map(move |p| (trained, p))
+            e.edit.params.iter_mut().map(move |p| (trained && p.traits.role == Role::Trained, p))
         });
         let numbered = all.enumerate().map(|(i, (trained, param))| (trained, ParamId(i as u32), param));
         numbered.filter_map(|(trained, id, param)| trained.then_some((id, param)))

@@ -64,9 +64,18 @@ pub struct Selection<'a> {
 impl Targets {
     /// The linear maps of `base` these fields select.
     pub fn select_linears<'a>(&self, method: &'static str, base: &'a Base) -> Result<Selection<'a>, EditError> {
-        let candidates = [WeightKind::Linear, WeightKind::Embedding, WeightKind::Head];
         // PEFT's table for the architectures we know (llama, mistral, qwen2, qwen3, gemma3_text).
-        let default = OneOrMany::Many(vec!["q_proj".into(), "v_proj".into()]);
+        self.select_linears_or(method, base, OneOrMany::Many(vec!["q_proj".into(), "v_proj".into()]))
+    }
+
+    /// The same; `default` stands in for a missing `target_modules`.
+    pub fn select_linears_or<'a>(
+        &self,
+        method: &'static str,
+        base: &'a Base,
+        default: OneOrMany<String>,
+    ) -> Result<Selection<'a>, EditError> {
+        let candidates = [WeightKind::Linear, WeightKind::Embedding, WeightKind::Head];
         let selection = self.select(method, base, &candidates, default)?;
         if let Some(other) = selection.weights.iter().find(|w| w.kind != WeightKind::Linear) {
             let reason = format!(

@@ -5,7 +5,9 @@ use std::path::Path;
 use std::sync::{Arc, Mutex};
 
 use hone_edit::merge::{Merger, logits};
-use hone_edit::method::{At, Init, Merge, Method, MethodInfo, ParamPlan, Part, Place, Placed, Plan};
+use hone_edit::method::{
+    At, Init, Merge, Mergeable, Method, MethodInfo, ParamPlan, Part, Place, Placed, Plan, QuantisedBase,
+};
 use hone_edit::{Base, Edit, EditError, EditStack, Probe, StackEntry, registry};
 use hone_engine::ops::{self, Segment};
 use hone_engine::{DType, Gradients, RandomKey, Tape, Tensor, Var};
@@ -20,6 +22,9 @@ static SCALING: MethodInfo = MethodInfo {
     family: "scaling",
     summary: "a trained factor on each output of a map",
     paper: "arXiv 2205.05638",
+    formula: "y ⊙ (1 + l)",
+    mergeable: Mergeable::Yes,
+    quantised_base: QuantisedBase::Kept,
     parse: |_, _, _| Ok(Arc::new(Scaling)),
     schema: |generator| generator.subschema_for::<()>(),
 };
@@ -39,7 +44,7 @@ impl Method for Scaling {
             });
             let key = format!("base_model.model.{}.scaling", weight.module());
             let (shape, init) = (vec![weight.shape[0]], Init::Uniform { bound: 1.0 });
-            plan.params.push(ParamPlan { key, aliases: vec![], shape, init, decay: false });
+            plan.params.push(ParamPlan::new(key, &shape, init));
         }
         Ok(plan)
     }
@@ -83,7 +88,7 @@ fn shaken(mut edit: Edit, seed: u64) -> StackEntry {
         let key = RandomKey::new(seed).named(&param.key);
         param.value.as_mut_slice::<f32>().iter_mut().enumerate().for_each(|(i, v)| *v += 0.1 * key.normal(i as u64));
     }
-    StackEntry { edit, strength: 1.0, enabled: true, trained: true }
+    StackEntry { trained: true, ..StackEntry::new(edit) }
 }
 
 fn edit(model: &Model, word: &str, seed: u64) -> StackEntry {
@@ -147,13 +152,9 @@ fn a_stack_is_what_its_edits_are_one_after_another() {
 fn loss(model: &Model, stack: &EditStack) -> (f64, Gradients) {
     let batch = batch();
     let cx = Context {
-        tape: Tape::recording(),
-        hooks: stack.hooks(DType::F32),
-        dtype: DType::F32,
         training: true,
         key: RandomKey::new(1),
-        recompute: false,
-        cache: None,
+        ..Context::new(Tape::recording(), stack.hooks(DType::F32), DType::F32)
     };
     let hidden = model.decoder.hidden(&cx, &batch);
     let rows = |s: &Segment| (s.start as u32..(s.start + s.len - 1) as u32).collect::<Vec<_>>();

@@ -6,6 +6,7 @@
 use hone_engine::ops::{AttentionSpec, CacheLane, KeptBlocks, cached_attention};
 use hone_engine::{DType, Tensor, dispatch_dtype};
 
+use crate::context::TokenBatch;
 use crate::spec::DecoderSpec;
 
 /// Keys and values of every layer, `[slots, capacity, key_value_heads * head_dim]` each.
@@ -55,6 +56,27 @@ impl KvCache {
 }
 
 impl CacheStep {
+    /// `batch` with `count` virtual tokens before every sequence of the cache: as rows of their own where a lane begins, as
+    /// an offset where it goes on. How many sequences begin comes with it.
+    pub(crate) fn behind_virtual_tokens(&mut self, batch: &TokenBatch, count: usize) -> (TokenBatch, usize) {
+        let mut batch = batch.clone();
+        batch.positions.iter_mut().for_each(|position| *position += count as u32);
+        let mut lanes = Vec::with_capacity(2 * self.lanes.len());
+        let mut begun = 0;
+        for lane in &self.lanes {
+            if lane.past == 0 {
+                lanes.push(CacheLane { start: batch.len(), len: count, slot: lane.slot, past: 0 });
+                batch.ids.extend(std::iter::repeat_n(0, count));
+                batch.positions.extend(0..count as u32);
+                begun += 1;
+            }
+            lanes.push(CacheLane { past: lane.past + count, ..*lane });
+        }
+        self.lanes = lanes;
+        batch.virtual_rows = begun * count;
+        (batch, begun)
+    }
+
     /// Writes a layer's new keys and values to their lanes and attends over all of each sequence; `q`, `k`, `v` and the
     /// result as in [`cached_attention`].
     pub(crate) fn attend(&mut self, layer: usize, q: &Tensor, k: &Tensor, v: &Tensor, spec: &AttentionSpec) -> Tensor {

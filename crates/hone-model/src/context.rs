@@ -7,6 +7,9 @@
 //!
 //! The context knows nothing of particular edits.
 
+use std::cell::RefCell;
+use std::collections::HashMap;
+use std::rc::Rc;
 use std::sync::{Arc, Mutex};
 
 use hone_engine::ops::{self, Segment};
@@ -52,6 +55,18 @@ pub trait Hooks: Send + Sync {
         let _ = (cx, site);
         h
     }
+
+    /// How many virtual tokens stand before every sequence (soft prompts, prefixes).
+    fn virtual_tokens(&self) -> usize {
+        0
+    }
+
+    /// The embeddings of the virtual tokens, `[virtual_tokens, hidden]`, the same for all sequences; asked for where
+    /// [`Hooks::virtual_tokens`] is not 0. `None` stands for zeros (a prefix, whose keys and values are put in later).
+    fn virtual_embeddings(&self, cx: &Context) -> Option<Var> {
+        let _ = cx;
+        None
+    }
 }
 
 /// The unedited model.
@@ -60,14 +75,21 @@ pub struct NoHooks;
 impl Hooks for NoHooks {}
 
 /// Tokens of a batch, flat and without padding.
+///
+/// While a forward pass runs, virtual tokens (see [`Hooks::virtual_tokens`]) are rows after those of all others, so rows
+/// of real tokens keep their numbers; their segments stand first in the list.
 #[derive(Clone, Debug, Default, PartialEq)]
 pub struct TokenBatch {
-    /// Token ids, all sequences one after another.
+    /// Token ids, all sequences one after another. Virtual tokens have the id 0, which nothing reads.
     pub ids: Vec<u32>,
-    /// Position of each token in its sequence (for rotary embedding); continues over parents.
+    /// Position of each token in its sequence (for rotary embedding); continues over parents and after virtual tokens.
     pub positions: Vec<u32>,
     /// Which tokens belong together.
     pub segments: Vec<Segment>,
+    /// The group of each segment (a task, a user), for edits that differ by group. Empty: all are of group 0.
+    pub groups: Vec<u32>,
+    /// Rows at the end that are virtual tokens.
+    pub virtual_rows: usize,
 }
 
 impl TokenBatch {
@@ -97,11 +119,47 @@ impl TokenBatch {
         self.ids.len()
     }
 
+    /// The group of every row; virtual tokens have that of the first segment behind them.
+    pub fn row_groups(&self) -> Vec<u32> {
+        let mut rows = vec![0; self.len()];
+        if !self.groups.is_empty() {
+            for (segment, group) in self.segments.iter().zip(&self.groups) {
+                rows[segment.start..segment.start + segment.len].fill(*group);
+            }
+        }
+        rows
+    }
+
+    /// The rows of real tokens, and those of virtual ones.
+    pub fn real_rows(&self) -> std::ops::Range<usize> {
+        0..self.len() - self.virtual_rows
+    }
+
+    /// The same batch behind `count` virtual tokens, which all sequences share.
+    pub(crate) fn behind_virtual_tokens(&self, count: usize) -> TokenBatch {
+        let mut batch = self.clone();
+        batch.ids.extend(std::iter::repeat_n(0, count));
+        batch.positions.iter_mut().for_each(|position| *position += count as u32);
+        batch.positions.extend(0..count as u32);
+        let shifted = self.segments.iter().map(|s| Segment { parent: Some(s.parent.map_or(0, |p| p + 1)), ..*s });
+        batch.segments =
+            std::iter::once(Segment { start: self.len(), len: count, parent: None }).chain(shifted).collect();
+        if let Some(&first) = self.groups.first() {
+            batch.groups.insert(0, first);
+        }
+        batch.virtual_rows = count;
+        batch
+    }
+
     /// Whether there are no tokens.
     pub fn is_empty(&self) -> bool {
         self.ids.is_empty()
     }
 }
+
+/// What one part of an edit leaves for another later in the same block of layers: an attention's input for what is added
+/// to its output, say. Names are the parts' own.
+pub type Notes = Rc<RefCell<HashMap<String, Var>>>;
 
 /// Everything a forward pass carries. Cheap to clone.
 #[derive(Clone)]
@@ -120,18 +178,55 @@ pub struct Context {
     pub recompute: bool,
     /// Keys and values of earlier tokens, when generating.
     pub cache: Option<Arc<Mutex<crate::cache::CacheStep>>>,
+    /// The batch that passes, virtual tokens included; the decoder puts it here.
+    pub batch: Arc<TokenBatch>,
+    /// See [`Notes`]. A recomputed block has its own.
+    pub notes: Notes,
+    /// The share of the step's loss that this pass makes up (1 / micro-batches): the weight of penalties that are made
+    /// of activations.
+    pub loss_share: f32,
 }
 
 impl Context {
     /// A context for inference: nothing recorded, no noise.
     pub fn inference(hooks: Arc<dyn Hooks>, dtype: DType) -> Context {
-        let key = RandomKey::new(0);
-        Context { tape: Tape::off(), hooks, dtype, training: false, key, recompute: false, cache: None }
+        Context::new(Tape::off(), hooks, dtype)
     }
 
-    /// The same context on another tape (for recomputation).
+    /// A context on `tape`, without training noise, recomputation or cache.
+    pub fn new(tape: Tape, hooks: Arc<dyn Hooks>, dtype: DType) -> Context {
+        Context {
+            tape,
+            hooks,
+            dtype,
+            training: false,
+            key: RandomKey::new(0),
+            recompute: false,
+            cache: None,
+            batch: Arc::default(),
+            notes: Notes::default(),
+            loss_share: 1.0,
+        }
+    }
+
+    /// The same context on another tape (for recomputation), with nothing noted yet.
     pub fn on_tape(&self, tape: &Tape) -> Context {
-        Context { tape: tape.clone(), ..self.clone() }
+        Context { tape: tape.clone(), notes: Notes::default(), ..self.clone() }
+    }
+
+    /// The same context while `batch` passes.
+    pub(crate) fn over(&self, batch: Arc<TokenBatch>) -> Context {
+        Context { batch, notes: Notes::default(), ..self.clone() }
+    }
+
+    /// Leaves a value for a later part of the same block.
+    pub fn note(&self, name: &str, value: Var) {
+        self.notes.borrow_mut().insert(name.to_string(), value);
+    }
+
+    /// What was left under `name` in this block.
+    pub fn noted(&self, name: &str) -> Option<Var> {
+        self.notes.borrow().get(name).cloned()
     }
 
     /// One linear map, edits included.

@@ -91,7 +91,6 @@ pub struct Layer {
 /// What all layers of a forward pass share.
 struct Pass<'a> {
     cx: &'a Context,
-    batch: &'a TokenBatch,
     /// One a layer.
     angles: &'a [RopeAngles],
 }
@@ -106,17 +105,47 @@ impl Decoder {
     pub fn hidden(self: &Arc<Self>, cx: &Context, batch: &TokenBatch) -> Var {
         assert!(!batch.is_empty(), "a forward pass over no tokens");
         assert!(cx.cache.is_none() || !cx.tape.is_recording(), "a key-value cache has no gradient");
+        let (cx, batch) = (&cx.over(Arc::new(batch.clone())), batch);
         let table = cx.weight(EMBED_TOKENS, &self.embed_tokens);
         let factor = rounded(self.spec.embedding_factor, cx.dtype);
         let h = ops::embedding(&cx.tape, &table, &batch.ids, factor, cx.dtype);
         let h = cx.at(Site::EmbedOut, h);
-        let angles = self.angles(batch, cx.dtype);
+        match cx.hooks.virtual_tokens() {
+            0 => self.after_embedding(cx, h),
+            count => {
+                let (cx, h) = self.behind_virtual_tokens(cx, h, count);
+                let last = self.after_embedding(&cx, h);
+                ops::rows(&cx.tape, &last, 0..batch.len())
+            }
+        }
+    }
+
+    /// Layers and final norm over the context's batch.
+    fn after_embedding(self: &Arc<Self>, cx: &Context, h: Var) -> Var {
+        let angles = self.angles(&cx.batch, cx.dtype);
         let last = if cx.recompute && cx.tape.is_recording() {
-            self.recomputed_layers(cx, batch, angles, h)
+            self.recomputed_layers(cx, angles, h)
         } else {
-            self.layers(&Pass { cx, batch, angles: &angles }, h)
+            self.layers(&Pass { cx, angles: &angles }, h)
         };
         cx.at(Site::FinalNorm, last)
+    }
+
+    /// The context and the embeddings with `count` virtual tokens before every sequence; with a cache, before those that
+    /// begin.
+    fn behind_virtual_tokens(&self, cx: &Context, h: Var, count: usize) -> (Context, Var) {
+        let (batch, copies) = match &cx.cache {
+            None => (cx.batch.behind_virtual_tokens(count), 1),
+            Some(step) => {
+                let mut step = step.lock().unwrap_or_else(|poisoned| poisoned.into_inner());
+                step.behind_virtual_tokens(&cx.batch, count)
+            }
+        };
+        let embeddings = cx.hooks.virtual_embeddings(cx);
+        let embeddings =
+            embeddings.unwrap_or_else(|| Var::constant(Tensor::zeros([count, self.spec.hidden_size], cx.dtype)));
+        let parts: Vec<Var> = std::iter::once(h).chain(std::iter::repeat_n(embeddings, copies)).collect();
+        (cx.over(Arc::new(batch)), ops::concat_rows(&cx.tape, &parts))
     }
 
     /// The LM head `[vocab, hidden]` as the context's edits have it. Where it is tied, an edit of the embedding table
@@ -178,19 +207,13 @@ impl Decoder {
 
     /// The same, each block kept as its input only and run again when its gradient is due. Hooks see a block once more
     /// then.
-    fn recomputed_layers(
-        self: &Arc<Self>,
-        cx: &Context,
-        batch: &TokenBatch,
-        angles: Vec<RopeAngles>,
-        mut h: Var,
-    ) -> Var {
-        let shared = Arc::new((batch.clone(), angles));
+    fn recomputed_layers(self: &Arc<Self>, cx: &Context, angles: Vec<RopeAngles>, mut h: Var) -> Var {
+        let shared = Arc::new(angles);
         for layer in 0..self.layers.len() {
             let (this, cx_of_block, shared) = (self.clone(), cx.clone(), shared.clone());
             h = ops::recompute(&cx.tape, &h, move |tape, h| {
                 let cx = cx_of_block.on_tape(tape);
-                let pass = Pass { cx: &cx, batch: &shared.0, angles: &shared.1 };
+                let pass = Pass { cx: &cx, angles: &shared };
                 let h = cx.at(Site::Layer { layer, part: LayerPart::ResidPre }, h.clone());
                 let normed = this.norm(&cx, &h, &this.layers[layer].input_norm);
                 let (middle, out) = this.block(&pass, layer, h, normed);
@@ -214,6 +237,7 @@ impl Decoder {
         let middle = Site::Layer { layer, part: LayerPart::ResidMid };
         let (middle, normed) = self.add_norm(cx, &h, &attended, &[middle], &weights.mlp_norm);
 
+        let normed = at(LayerPart::MlpIn, normed);
         let [gate, up] = cx.linears([&weights.gate, &weights.up], &normed);
         let activated = at(LayerPart::MlpAct, ops::gated(&cx.tape, &gate, &up, self.spec.activation));
         let out = cx.linear(&weights.down, &activated);
@@ -237,13 +261,14 @@ impl Decoder {
             };
             ops::rope(&cx.tape, &x, self.spec.head_dim, &pass.angles[layer])
         };
-        let [q, k, v] = cx.linears([&weights.q, &weights.k, &weights.v], normed);
+        let normed = at(LayerPart::AttnIn, normed.clone());
+        let [q, k, v] = cx.linears([&weights.q, &weights.k, &weights.v], &normed);
         let q = at(LayerPart::Query, rotated(q, &weights.q_norm));
         let k = at(LayerPart::Key, rotated(k, &weights.k_norm));
         let v = at(LayerPart::Value, v);
         let spec = self.spec.attention(layer);
         let heads = match &cx.cache {
-            None => ops::attention(&cx.tape, &q, &k, &v, &pass.batch.segments, &spec, None),
+            None => ops::attention(&cx.tape, &q, &k, &v, &cx.batch.segments, &spec, None),
             Some(step) => {
                 let mut step = step.lock().unwrap_or_else(|poisoned| poisoned.into_inner());
                 Var::constant(step.attend(layer, &q.value, &k.value, &v.value, &spec))

@@ -135,6 +135,8 @@ pub fn generate(
     config.check()?;
     model.check_batch(&TokenBatch::from_sequences(prompts))?;
     let longest = prompts.iter().map(|prompt| limit(model, prompt, config)).max().unwrap_or(0);
+    let virtual_tokens = hooks.virtual_tokens();
+    let longest = longest + virtual_tokens;
     let affordable = CACHE_BYTES / KvCache::bytes(&model.spec, longest.max(1), dtype).max(1);
     let slots = prompts.len().min(MAX_LANES).min(affordable.max(1));
     let shared = shared_prefix(prompts);
@@ -159,7 +161,7 @@ pub fn generate(
             }
             free.pop();
             if shared > 0 {
-                lock(&step).cache.copy(slots, slot, shared);
+                lock(&step).cache.copy(slots, slot, virtual_tokens + shared);
                 lane.cached = shared;
             }
             lanes.push(lane);

@@ -47,7 +47,7 @@ pub struct Model {
     /// The weights and the forward pass.
     pub decoder: Arc<Decoder>,
     /// Text to ids and back.
-    pub tokenizer: Tokenizer,
+    pub tokenizer: Arc<Tokenizer>,
     /// The chat template, if the model has one.
     pub template: Option<ChatTemplate>,
     /// Ids that end a generation: end-of-text and every end-of-turn token.
@@ -75,6 +75,7 @@ impl Model {
         let sha256 = fingerprint::fingerprint(&weights.files())?;
         let source = ModelSource { reference: reference.to_owned(), path, sha256 };
         let spec = decoder.spec.clone();
+        let tokenizer = Arc::new(tokenizer);
         Ok(Model { spec, decoder, tokenizer, template, end_ids, generation_config, source })
     }
 

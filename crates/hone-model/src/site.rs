@@ -22,6 +22,8 @@ pub enum Site {
 pub enum LayerPart {
     /// The residual stream entering the layer: `resid_pre`.
     ResidPre,
+    /// What q, k and v read: the normed residual stream, `[tokens, hidden]`: `attn.in`.
+    AttnIn,
     /// Queries after norm and rotation, `[tokens, query_heads * head_dim]`: `attn.q`.
     Query,
     /// Keys after norm and rotation, `[tokens, key_value_heads * head_dim]`: `attn.k`.
@@ -35,6 +37,8 @@ pub enum LayerPart {
     AttnOut,
     /// The residual stream between attention and MLP: `resid_mid`.
     ResidMid,
+    /// What gate and up read: the normed residual stream, `[tokens, hidden]`: `mlp.in`.
+    MlpIn,
     /// The gated activation, `[tokens, intermediate]`: `mlp.act`.
     MlpAct,
     /// What the MLP adds to the residual stream: `mlp.out`.
@@ -45,14 +49,16 @@ pub enum LayerPart {
 
 impl LayerPart {
     /// Every part with its name.
-    pub const ALL: [(LayerPart, &'static str); 10] = [
+    pub const ALL: [(LayerPart, &'static str); 12] = [
         (LayerPart::ResidPre, "resid_pre"),
+        (LayerPart::AttnIn, "attn.in"),
         (LayerPart::Query, "attn.q"),
         (LayerPart::Key, "attn.k"),
         (LayerPart::Value, "attn.v"),
         (LayerPart::HeadOut, "attn.head"),
         (LayerPart::AttnOut, "attn.out"),
         (LayerPart::ResidMid, "resid_mid"),
+        (LayerPart::MlpIn, "mlp.in"),
         (LayerPart::MlpAct, "mlp.act"),
         (LayerPart::MlpOut, "mlp.out"),
         (LayerPart::ResidPost, "resid_post"),

@@ -211,13 +211,10 @@ impl Hooks for Trained {
 fn gradients(decoder: &Arc<Decoder>, recompute: bool) -> (f32, Vec<Tensor>) {
     let tape = Tape::recording();
     let cx = Context {
-        tape: tape.clone(),
-        hooks: Arc::new(Trained),
-        dtype: DType::F32,
         training: true,
         key: RandomKey::new(1),
         recompute,
-        cache: None,
+        ..Context::new(tape.clone(), Arc::new(Trained), DType::F32)
     };
     let batch = batch();
     let rows: Vec<u32> = (0..11).chain(12..14).collect();

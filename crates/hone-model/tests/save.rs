@@ -173,7 +173,7 @@ fn real_tokenizers_survive_gguf() {
         config["hidden_size"] = json!(32);
         let mut small = made_up(&config, &place.path().join(model));
         let files = hone_model::files::ModelFiles::open(&path).expect("opens");
-        small.tokenizer = hone_model::tokenizer::Tokenizer::from_files(&files).expect("a tokenizer");
+        small.tokenizer = hone_model::tokenizer::Tokenizer::from_files(&files).expect("a tokenizer").into();
         let saved: PathBuf = place.path().join(format!("{model}.gguf"));
         small.save_gguf(&saved, GgufType::Q8_0).expect("saves");
         let again = load(&saved);

@@ -174,6 +174,7 @@ fn flat(bench: &StepBench, ids: Vec<u32>) -> FlatBatch {
     FlatBatch {
         positions: (0..ids.len() as u32).map(|row| row % seq).collect(),
         segments: (0..bench.batch).map(|i| DocumentRange { start: i * bench.seq, len: bench.seq }).collect(),
+        groups: vec![0; bench.batch],
         targets: rows.iter().map(|row| ids[*row as usize + 1]).collect(),
         weights: vec![1.0; rows.len()],
         rows,

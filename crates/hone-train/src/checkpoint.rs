@@ -16,9 +16,12 @@ use serde_json::{Map, Value};
 
 use crate::error::{TrainError, io_error};
 use crate::optimizer::{Memory, Optimizer};
+use crate::rules::Rules;
 
 const PARAMS: &str = "params.safetensors";
 const OPTIMIZER: &str = "optimizer.safetensors";
+/// What the method remembers between steps.
+const RULES: &str = "rules.safetensors";
 const STATE: &str = "state.json";
 /// Checkpoints kept beside the best one.
 const KEPT: usize = 2;
@@ -111,13 +114,17 @@ impl Checkpoints {
         &self,
         progress: &Progress,
         stack: &EditStack,
-        optimizer: &Optimizer,
+        (optimizer, rules): (&Optimizer, &Rules),
         identity: &Identity,
     ) -> Result<PathBuf, TrainError> {
         let path = self.path(progress.step);
         let params = || stack.trained_params().map(|(_, p)| p);
         atomic::write_directory::<TrainError>(&path, |to| {
-            write_tensors(&to.join(PARAMS), params().map(|p| (p.key.as_str(), &p.value)))?;
+            write_tensors(&to.join(PARAMS), stack.kept_params().map(|p| (p.key.as_str(), &p.value)))?;
+            let remembered = rules.state();
+            if !remembered.is_empty() {
+                write_tensors(&to.join(RULES), remembered.iter().map(|(name, value)| (name.as_str(), value)))?;
+            }
             let slices = params().zip(&optimizer.memory).flat_map(|(p, memory)| slices(&p.key, memory));
             write_slices(&to.join(OPTIMIZER), slices)?;
             let updates = optimizer.memory.iter().map(updates).collect();
@@ -141,9 +148,10 @@ impl Checkpoints {
                 continue;
             }
             // The best one is there for its parameters; a run goes on from the last one.
-            let moments = path.join(OPTIMIZER);
-            if moments.exists() {
-                std::fs::remove_file(&moments).map_err(io_error(&moments))?;
+            for moments in [OPTIMIZER, RULES].map(|name| path.join(name)) {
+                if moments.exists() {
+                    std::fs::remove_file(&moments).map_err(io_error(&moments))?;
+                }
             }
         }
         Ok(())
@@ -155,7 +163,7 @@ impl Checkpoints {
         &self,
         step: usize,
         stack: &mut EditStack,
-        optimizer: &mut Optimizer,
+        (optimizer, rules): (&mut Optimizer, &mut Rules),
         identity: &Identity,
     ) -> Result<(Progress, Vec<String>), TrainError> {
         let path = self.path(step);
@@ -179,16 +187,37 @@ impl Checkpoints {
             };
         }
         file.all_used()?;
+        self.load_rules(&path, rules)?;
         Ok((state.progress, warnings))
     }
 
     /// Reads only the masters of the checkpoint at `step`.
     pub fn load_params(&self, step: usize, stack: &mut EditStack) -> Result<(), TrainError> {
         let mut file = TensorFile::read(&self.path(step).join(PARAMS))?;
-        for (_, param) in stack.trained_params_mut() {
+        for param in stack.kept_params_mut() {
             param.value = file.tensor(&param.key, param.value.dims())?;
         }
         Ok(file.all_used()?)
+    }
+
+    fn load_rules(&self, path: &Path, rules: &mut Rules) -> Result<(), TrainError> {
+        let path = path.join(RULES);
+        if !path.exists() {
+            return Ok(());
+        }
+        let mut file = TensorFile::read(&path)?;
+        let mut failure = None;
+        rules.restore(&mut |name, shape| match file.tensor(name, shape) {
+            Ok(tensor) => Some(tensor),
+            Err(error) => {
+                failure.get_or_insert(error);
+                None
+            }
+        });
+        match failure {
+            Some(error) => Err(error.into()),
+            None => Ok(file.all_used()?),
+        }
     }
 
     fn state(&self, path: &Path) -> Result<StateFile, TrainError> {

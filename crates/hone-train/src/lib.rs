@@ -29,6 +29,7 @@ pub mod optimizer;
 pub mod prepare;
 pub mod provenance;
 pub mod recipe;
+pub mod rules;
 pub mod schedule;
 pub mod session;
 pub mod step;

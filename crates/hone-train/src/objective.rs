@@ -14,6 +14,8 @@ pub fn token_batch(batch: &FlatBatch) -> TokenBatch {
         ids: batch.ids.clone(),
         positions: batch.positions.clone(),
         segments: batch.segments.iter().map(|d| Segment { start: d.start, len: d.len, parent: None }).collect(),
+        groups: batch.groups.clone(),
+        virtual_rows: 0,
     }
 }
 

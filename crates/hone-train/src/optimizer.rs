@@ -52,14 +52,15 @@ impl Optimizer {
     pub fn update(&mut self, stack: &mut EditStack, gradients: &Gradients, learning_rate: f64, scale: f32) {
         for ((id, param), memory) in stack.trained_params_mut().zip(&mut self.memory) {
             let Some(gradient) = gradients.param(id) else { continue };
+            let learning_rate = learning_rate * param.traits.learning_rate_factor;
             let (values, gradient) = (param.value.as_mut_slice::<f32>(), gradient.as_slice::<f32>());
             match (self.rule, memory) {
                 (Rule::AdamW(rule), Memory::Adam(state)) => {
-                    let weight_decay = if param.decay { rule.weight_decay } else { 0.0 };
+                    let weight_decay = if param.traits.decay { rule.weight_decay } else { 0.0 };
                     AdamW { weight_decay, ..rule }.update(learning_rate, scale, values, gradient, state);
                 }
                 (Rule::Sgd(rule), Memory::Sgd(state)) => {
-                    let weight_decay = if param.decay { rule.weight_decay } else { 0.0 };
+                    let weight_decay = if param.traits.decay { rule.weight_decay } else { 0.0 };
                     Sgd { weight_decay, ..rule }.update(learning_rate, scale, values, gradient, state);
                 }
                 // A checkpoint of another optimiser is refused when it is read.

@@ -25,6 +25,7 @@ use crate::optimizer::Optimizer;
 use crate::prepare::PreparedData;
 use crate::provenance::Provenance;
 use crate::recipe::{Precision, Recipe};
+use crate::rules::Rules;
 use crate::schedule::LearningRate;
 use crate::trainer::{EndReason, Listener, Outcome, Trainer, adapter_directory};
 
@@ -73,6 +74,7 @@ impl Trainer {
         let total_steps = recipe.train.total_steps(data.plan.rows_per_epoch());
         let mut trainer = Trainer {
             optimizer: Optimizer::new(&recipe.train, &stack),
+            rules: Rules::of(&stack),
             identity: identity(&recipe, &model, &data),
             record: Record::new(run),
             progress: Progress::default(),
@@ -106,7 +108,8 @@ impl Trainer {
     }
 
     fn resume(&mut self, step: usize) -> Result<(), TrainError> {
-        let loaded = self.checkpoints.load(step, &mut self.stack, &mut self.optimizer, &self.identity)?;
+        let memory = (&mut self.optimizer, &mut self.rules);
+        let loaded = self.checkpoints.load(step, &mut self.stack, memory, &self.identity)?;
         (self.progress, self.warnings) = loaded;
         self.saved_step = Some(step);
         Ok(())
@@ -241,7 +244,8 @@ impl Trainer {
 
     pub(crate) fn check_state_round_trip(&mut self, on: Listener) -> Result<(), TrainError> {
         let (mut stack, mut optimizer) = (self.stack.clone(), Optimizer::new(&self.recipe.train, &self.stack));
-        self.checkpoints.load(self.progress.step, &mut stack, &mut optimizer, &self.identity)?;
+        let mut rules = Rules::of(&stack);
+        self.checkpoints.load(self.progress.step, &mut stack, (&mut optimizer, &mut rules), &self.identity)?;
         let check = edit::state_round_trip((&self.stack, &self.optimizer), (&stack, &optimizer));
         self.report(check, on)
     }
@@ -250,7 +254,7 @@ impl Trainer {
         let base = Base::of(&self.model);
         let trained = EditStack {
             entries: self.stack.entries.iter().filter(|e| e.trained).cloned().collect(),
-            probes: Vec::new(),
+            ..EditStack::default()
         };
         self.report(edit::adapter_loads(adapter, &base, &trained), on)?;
         let batches = [self.compared_tokens()];

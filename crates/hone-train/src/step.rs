@@ -32,13 +32,11 @@ pub fn gradients(model: &Model, pass: &Pass, batches: &[FlatBatch], normaliser: 
     let mut nll_sum = 0.0;
     for (index, batch) in batches.iter().enumerate() {
         let cx = Context {
-            tape: Tape::recording(),
-            hooks: pass.hooks.clone(),
-            dtype: pass.dtype,
             training: pass.key.is_some(),
             key: pass.key.unwrap_or(RandomKey::new(0)).index(index as u64),
             recompute: pass.recompute,
-            cache: None,
+            loss_share: 1.0 / batches.len() as f32,
+            ..Context::new(Tape::recording(), pass.hooks.clone(), pass.dtype)
         };
         let out = next_token_loss(model, &cx, batch, normaliser);
         nll_sum += out.nll_sum;

@@ -11,6 +11,7 @@ use std::time::Instant;
 
 use hone_data::FlatBatch;
 use hone_edit::EditStack;
+use hone_edit::training::Moment;
 use hone_engine::{DType, Gradients, RandomKey};
 use hone_model::{Context, Hooks, Model};
 use serde::Serialize;
@@ -25,6 +26,7 @@ use crate::objective::next_token_loss;
 use crate::optimizer::Optimizer;
 use crate::prepare::PreparedData;
 use crate::recipe::Recipe;
+use crate::rules::Rules;
 use crate::schedule::LearningRate;
 use crate::step;
 
@@ -43,6 +45,7 @@ pub struct Trainer {
     pub(crate) recipe: Recipe,
     pub(crate) run: PathBuf,
     pub(crate) optimizer: Optimizer,
+    pub(crate) rules: Rules,
     pub(crate) checkpoints: Checkpoints,
     pub(crate) identity: Identity,
     pub(crate) record: Record,
@@ -129,15 +132,19 @@ impl Trainer {
         let tokens: usize = batches.iter().map(|b| b.ids.len()).sum();
 
         let key = RandomKey::new(self.recipe.train.seed).named("step").index(step as u64);
+        let moment = Moment { step, steps: self.total_steps, key: key.named("rules") };
+        self.rules.begin(&mut self.stack, &moment);
         let hooks = self.stack.hooks(self.dtype);
-        let (nll_sum, gradients) = self.gradients(&hooks, &batches, trained_tokens as f32, Some(key));
+        let (nll_sum, mut gradients) = self.gradients(&hooks, &batches, trained_tokens as f32, Some(key));
         drop(hooks); // it shares the masters, which are about to be written
+        self.rules.gradients(&self.stack, &mut gradients, &moment);
         let loss = nll_sum / trained_tokens as f64;
         self.check_finite("loss", loss)?;
         let learning_rate = self.learning_rate.at(step);
         let norm = step::update(&mut self.stack, &mut self.optimizer, &gradients, &self.recipe.train, learning_rate);
         // Nothing was updated by such a norm.
         self.check_finite("gradient norm", norm)?;
+        self.rules.after(&mut self.stack, &mut gradients, &moment);
 
         let seconds = start.elapsed().as_secs_f64();
         self.progress.step += 1;
@@ -220,7 +227,8 @@ impl Trainer {
         if self.saved_step == Some(step) {
             return Ok(());
         }
-        let path = self.checkpoints.save(&self.progress, &self.stack, &self.optimizer, &self.identity)?;
+        let path =
+            self.checkpoints.save(&self.progress, &self.stack, (&self.optimizer, &self.rules), &self.identity)?;
         if self.saved_step.is_none() {
             self.check_state_round_trip(on)?;
         }

@@ -103,15 +103,7 @@ impl Bench {
             let mut gradients = Gradients::new();
             let mut nll_sum = 0.0;
             for batch in batches {
-                let cx = Context {
-                    tape: Tape::recording(),
-                    hooks: self.stack.hooks(self.dtype),
-                    dtype: self.dtype,
-                    training: false,
-                    key: RandomKey::new(0),
-                    recompute: false,
-                    cache: None,
-                };
+                let cx = Context::new(Tape::recording(), self.stack.hooks(self.dtype), self.dtype);
                 let out = next_token_loss(&self.model, &cx, &change(batch.clone()), normaliser(batch, whole));
                 nll_sum += out.nll_sum;
                 cx.tape.backward(&out.loss, Tensor::full(out.loss.value.dims(), DType::F32, 1.0), &mut gradients);

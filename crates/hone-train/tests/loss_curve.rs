@@ -8,7 +8,7 @@ use std::sync::Arc;
 
 use common::{example, prepared, recipe, stories, train_with};
 use hone_edit::{EditStack, load_edit};
-use hone_engine::{DType, Gradients, RandomKey, Tape, Tensor};
+use hone_engine::{DType, Gradients, Tape, Tensor};
 use hone_model::{Context, Model};
 use hone_train::objective::next_token_loss;
 use hone_train::{PreparedData, Recipe, Start};
@@ -58,15 +58,7 @@ fn the_first_gradients_are_pytorchs() {
     let trained: usize = batches.iter().map(|b| b.rows.len()).sum();
     let mut gradients = Gradients::new();
     for batch in &batches {
-        let cx = Context {
-            tape: Tape::recording(),
-            hooks: stack.hooks(DType::F32),
-            dtype: DType::F32,
-            training: true,
-            key: RandomKey::new(0),
-            recompute: false,
-            cache: None,
-        };
+        let cx = Context { training: true, ..Context::new(Tape::recording(), stack.hooks(DType::F32), DType::F32) };
         let out = next_token_loss(&model, &cx, batch, trained as f32);
         cx.tape.backward(&out.loss, Tensor::full(out.loss.value.dims(), DType::F32, 1.0), &mut gradients);
     }

@@ -13,7 +13,7 @@ use serde_json::{Map, Value};
 use crate::base::{Base, WeightKind};
 use crate::config::{self, Inert};
 use crate::error::EditError;
-use crate::method::{Method, MethodInfo, Origin, Plan};
+use crate::method::{Mergeable, Method, MethodInfo, Origin, Plan, QuantisedBase};
 use crate::replace::plan_tied_replacements;
 use crate::target::{OneOrMany, Targets};
 
@@ -24,6 +24,9 @@ pub const METHOD: MethodInfo = MethodInfo {
     family: "selective",
     summary: "every weight, or all of the selected modules, trained whole",
     paper: "-",
+    formula: "W ← V",
+    mergeable: Mergeable::Yes,
+    quantised_base: QuantisedBase::Expanded,
     parse,
     schema: |generator| generator.subschema_for::<FullConfig>(),
 };

@@ -19,7 +19,10 @@ use serde_json::{Map, Value, json};
 use crate::base::{Base, BaseWeight, WeightKind};
 use crate::config::{self, Inert};
 use crate::error::EditError;
-use crate::method::{At, Init, LinearEffect, Merge, Method, MethodInfo, Origin, ParamPlan, Part, Place, Placed, Plan};
+use crate::method::{
+    At, Init, LinearEffect, Merge, Mergeable, Method, MethodInfo, Origin, ParamPlan, Part, Place, Placed, Plan,
+    QuantisedBase,
+};
 use crate::replace::plan_replacements;
 use crate::target::{OneOrMany, Targets, pattern_value, saved_modules};
 
@@ -30,6 +33,9 @@ pub const METHOD: MethodInfo = MethodInfo {
     family: "low rank",
     summary: "a trained low-rank pair beside each frozen linear map",
     paper: "arXiv 2106.09685; rsLoRA 2312.03732",
+    formula: "W + s B A",
+    mergeable: Mergeable::Yes,
+    quantised_base: QuantisedBase::Kept,
     parse,
     schema: |generator| generator.subschema_for::<LoraConfig>(),
 };
@@ -249,7 +255,7 @@ impl LoraConfig {
         let (init_a, init_b) = self.init(rank, inputs);
         let mut param = |name: &str, shape: [usize; 2], init: Init| {
             let key = format!("base_model.model.{module}.{name}.weight");
-            plan.params.push(ParamPlan { key, aliases: Vec::new(), shape: shape.to_vec(), init, decay: true });
+            plan.params.push(ParamPlan::new(key, &shape, init));
             plan.params.len() - 1
         };
         let params = vec![param("lora_A", [rank, inputs], init_a), param("lora_B", [out, rank], init_b)];
@@ -327,7 +333,7 @@ impl Part for Pair {
         let dropout = (at.cx.training && self.dropout > 0.0)
             .then(|| Dropout { p: self.dropout, key: at.cx.key.named("lora_dropout").named(at.name) });
         let scale = self.scale * at.strength;
-        LinearEffect::LowRank(LowRank { a: at.values[0].clone(), b: at.values[1].clone(), scale, dropout })
+        LinearEffect::term(LowRank { a: at.values[0].clone(), b: at.values[1].clone(), scale, dropout })
     }
 
     fn merge(&self, merge: &Merge) -> Result<Tensor, String> {

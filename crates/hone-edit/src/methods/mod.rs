@@ -2,3 +2,4 @@
 
 pub mod full;
 pub mod lora;
+pub mod routed;

@@ -1,0 +1,15 @@
+//! Forms that many methods share at a linear map `y = x Wᵀ + b`, so that a method's file says only what is its own:
+//!
+//! - [`Delta`]: `W + ΔW`, with `ΔW` `[out, in]` made of the parameters (and of `W`, perhaps);
+//! - [`InputMap`]: `W` behind a linear map of its input, `y = (x R) Wᵀ + b`;
+//! - [`Scaling`]: inputs or outputs times a vector.
+//!
+//! Each is merged by the code that runs forward, so merging cannot disagree with it.
+
+mod delta;
+mod input_map;
+mod scaling;
+
+pub use delta::{Delta, DeltaPart};
+pub use input_map::{InputMap, InputMapPart};
+pub use scaling::{ScaledSide, Scaling};

@@ -1,0 +1,132 @@
+//! What most methods on linear maps plan alike: the fields that say where, modules trained whole beside them, and a part for
+//! each map. A method's file then says what stands on one map.
+
+use schemars::JsonSchema;
+use serde::{Deserialize, Serialize};
+use serde_json::{Map, Value, json};
+
+use crate::base::{Base, BaseWeight};
+use crate::config::Inert;
+use crate::error::EditError;
+use crate::method::{ParamPlan, Part, Place, Placed, Plan};
+use crate::replace::plan_replacements;
+use crate::target::{OneOrMany, Targets, saved_modules};
+
+/// Hugging Face's fields that say where a method acts. A method's configuration holds them with `#[serde(flatten)]`.
+#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize, JsonSchema)]
+#[serde(default)]
+pub struct TargetFields {
+    /// Names (matched at the end of module paths), a regular expression over whole paths, or `all-linear`.
+    pub target_modules: Option<OneOrMany<String>>,
+    /// Names or a regular expression to leave out.
+    pub exclude_modules: Option<OneOrMany<String>>,
+    /// Only these layers.
+    pub layers_to_transform: Option<OneOrMany<usize>>,
+    /// What stands before the layer's number in module paths.
+    pub layers_pattern: Option<OneOrMany<String>>,
+    /// Modules trained whole and saved with the adapter.
+    pub modules_to_save: Option<Vec<String>>,
+    /// `CAUSAL_LM`.
+    pub task_type: Option<String>,
+}
+
+impl TargetFields {
+    /// The targets they name.
+    pub fn targets(&self) -> Targets {
+        Targets {
+            target_modules: self.target_modules.clone(),
+            exclude_modules: self.exclude_modules.clone(),
+            layers_to_transform: self.layers_to_transform.clone(),
+            layers_pattern: self.layers_pattern.clone(),
+            modules_to_save: self.modules_to_save.clone().unwrap_or_default(),
+        }
+    }
+
+    /// Refuses what no method honours.
+    pub fn check(&self, method: &'static str) -> Result<(), EditError> {
+        match self.task_type.as_deref() {
+            None | Some("CAUSAL_LM") => Ok(()),
+            Some(other) => Err(wrong(method, "task_type", format!("`{other}`"), "`CAUSAL_LM` (or none)")),
+        }
+    }
+
+    /// A plan with a part on each targeted map, as `on_map` says, and the modules that are trained whole. `default` stands in
+    /// for a missing `target_modules`; `config` are the method's fields, in which the targets are spelled out, and `inert` those
+    /// it does not honour, written as switched off.
+    pub fn plan(
+        &self,
+        method: &'static str,
+        base: &Base,
+        default: &[&str],
+        (config, inert): (Map<String, Value>, &[Inert]),
+        mut on_map: impl FnMut(&mut Plan, &BaseWeight) -> Result<(), EditError>,
+    ) -> Result<Plan, EditError> {
+        let default = OneOrMany::Many(default.iter().map(|name| name.to_string()).collect());
+        let selection = self.targets().select_linears_or(method, base, default)?;
+        let mut plan = Plan { config, params: Vec::new(), placed: Vec::new() };
+        plan.config.insert("target_modules".into(), selection.resolved.clone());
+        for inert in inert {
+            let off = inert.off.first().and_then(|value| serde_json::from_str(value).ok());
+            plan.config.insert(inert.field.into(), off.unwrap_or(Value::Null));
+        }
+        for weight in &selection.weights {
+            on_map(&mut plan, weight)?;
+        }
+        let saved = saved_modules(self.modules_to_save.as_deref().unwrap_or_default(), base)?;
+        plan_replacements(&mut plan, &saved, base);
+        Ok(plan)
+    }
+
+    /// A recipe's defaults where it says nothing: every linear map.
+    pub fn recommend(fields: &mut Map<String, Value>) {
+        fields.entry("target_modules").or_insert(json!("all-linear"));
+        fields.entry("task_type").or_insert(json!("CAUSAL_LM"));
+    }
+}
+
+impl Plan {
+    /// Adds parameters and returns their numbers.
+    pub fn add(&mut self, params: impl IntoIterator<Item = ParamPlan>) -> Vec<usize> {
+        let first = self.params.len();
+        self.params.extend(params);
+        (first..self.params.len()).collect()
+    }
+
+    /// Puts a part on a linear map, with parameters of its own.
+    pub fn on_linear(
+        &mut self,
+        weight: &BaseWeight,
+        part: impl Part + 'static,
+        params: impl IntoIterator<Item = ParamPlan>,
+    ) {
+        let params = self.add(params);
+        let place = Place::Linear(weight.module().to_string());
+        self.placed.push(Placed { place, part: std::sync::Arc::new(part), params });
+    }
+}
+
+/// The key of a tensor of `module` in `adapter_model.safetensors`.
+pub fn key(module: &str, tensor: &str) -> String {
+    format!("base_model.model.{module}.{tensor}")
+}
+
+/// A field with an impossible value.
+pub fn wrong(method: &'static str, field: &str, found: impl Into<String>, expected: impl Into<String>) -> EditError {
+    EditError::Field { method, field: field.into(), found: found.into(), expected: expected.into() }
+}
+
+/// Refuses what is no probability below 1.
+pub fn check_probability(method: &'static str, field: &str, value: f64) -> Result<(), EditError> {
+    match (0.0..1.0).contains(&value) {
+        true => Ok(()),
+        false => Err(wrong(method, field, value.to_string(), "a probability in [0, 1)")),
+    }
+}
+
+/// Refuses a rank of 0.
+pub fn check_rank(method: &'static str, field: &str, rank: usize) -> Result<(), EditError> {
+    match rank {
+        0 => Err(wrong(method, field, "0", "a rank of 1 or more")),
+        _ => Ok(()),
+    }
+}

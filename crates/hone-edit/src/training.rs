@@ -1,0 +1,85 @@
+//! What a method does while it is trained, beside forward and backward: penalties, masks and projections of gradients,
+//! schedules, budgets.
+//!
+//! A training loop calls, once an optimiser step and in this order:
+//!
+//! 1. [`TrainingRules::begin`]: which parameters rest, what changes before the pass;
+//! 2. forward and backward of the objective, and of [`TrainingRules::penalty`];
+//! 3. [`TrainingRules::gradients`]: before clipping;
+//! 4. the optimiser's update;
+//! 5. [`TrainingRules::after`].
+//!
+//! What the rules remember between steps is written to checkpoints ([`TrainingRules::state`]), so that a resumed run is the
+//! same to the bit. It knows nothing of optimisers and files.
+
+use hone_engine::{Gradients, ParamId, RandomKey, Tape, Tensor, Var};
+
+use crate::method::Edit;
+
+/// Where in a run a step stands.
+#[derive(Clone, Copy, Debug)]
+pub struct Moment {
+    /// The step, from 0.
+    pub step: usize,
+    /// All steps of the run.
+    pub steps: usize,
+    /// Names this step's random numbers.
+    pub key: RandomKey,
+}
+
+/// The gradients of an edit's parameters, by their place in [`Edit::params`].
+pub struct EditGradients<'a> {
+    gradients: &'a mut Gradients,
+    ids: &'a [ParamId],
+}
+
+impl<'a> EditGradients<'a> {
+    /// Those of the parameters numbered `ids`.
+    pub fn new(gradients: &'a mut Gradients, ids: &'a [ParamId]) -> EditGradients<'a> {
+        EditGradients { gradients, ids }
+    }
+
+    /// The gradient of parameter `index` (`f32`), if anything reached it.
+    pub fn get(&self, index: usize) -> Option<&Tensor> {
+        self.gradients.param(self.ids[index])
+    }
+
+    /// The same, to be changed.
+    pub fn get_mut(&mut self, index: usize) -> Option<&mut Tensor> {
+        self.gradients.param_mut(self.ids[index])
+    }
+}
+
+/// See the [module](self).
+pub trait TrainingRules: Send {
+    /// Before a step's passes.
+    fn begin(&mut self, edit: &mut Edit, moment: &Moment) {
+        let _ = (edit, moment);
+    }
+
+    /// A term of the loss made of parameters alone, `[1]` in `f32`; `values` are the edit's parameters in `f32`, in order.
+    fn penalty(&self, tape: &Tape, values: &[Var], moment: &Moment) -> Option<Var> {
+        let _ = (tape, values, moment);
+        None
+    }
+
+    /// After backward, before clipping.
+    fn gradients(&mut self, edit: &Edit, gradients: &mut EditGradients, moment: &Moment) {
+        let _ = (edit, gradients, moment);
+    }
+
+    /// After the update; the gradients are those that were clipped for it.
+    fn after(&mut self, edit: &mut Edit, gradients: &EditGradients, moment: &Moment) {
+        let _ = (edit, gradients, moment);
+    }
+
+    /// What has to outlive the process, by name.
+    fn state(&self) -> Vec<(String, Tensor)> {
+        Vec::new()
+    }
+
+    /// Takes back what [`TrainingRules::state`] gave; `read` finds a tensor by name and shape.
+    fn restore(&mut self, read: &mut dyn FnMut(&str, &[usize]) -> Option<Tensor>) {
+        let _ = read;
+    }
+}

@@ -1,0 +1,256 @@
+//! What holds for every method of the registry, on the tiny model that ships here: it starts where its formula says, its
+//! gradients are derivatives, its files bring back the same bits, merging changes no logits and can be undone, nothing but its
+//! own parameters takes a gradient, switched off it is not there, and its text continues with a cache as without one.
+//!
+//! A new method adds a line to [`cases`].
+
+use std::path::Path;
+use std::sync::Arc;
+
+use hone_edit::files::read_edit;
+use hone_edit::merge::{Merger, logits};
+use hone_edit::method::{Mergeable, Role};
+use hone_edit::registry::{self, METHODS};
+use hone_edit::{Base, Edit, EditStack, StackEntry, save_edit};
+use hone_engine::ops::{self, Segment};
+use hone_engine::{DType, Gradients, RandomKey, Tape, Tensor};
+use hone_model::generate::{GenerationConfig, generate};
+use hone_model::{Context, LoadOptions, Model, NoHooks, TokenBatch};
+use serde_json::{Value, json};
+
+/// A method at one setting.
+struct Case {
+    recipe: Value,
+    /// Whether a fresh edit leaves the model as it is.
+    identity: bool,
+}
+
+fn starts_unchanged(recipe: Value) -> Case {
+    Case { recipe, identity: true }
+}
+
+#[rustfmt::skip]
+fn cases() -> Vec<Case> {
+    vec![
+        starts_unchanged(json!({ "type": "lora", "r": 2 })),
+        starts_unchanged(json!({ "type": "lora", "r": 2, "use_rslora": true, "target_modules": ["q_proj", "down_proj"] })),
+        starts_unchanged(json!({ "type": "full", "target_modules": ["q_proj", "norm", "embed_tokens"] })),
+        starts_unchanged(json!({ "type": "poly", "r": 2, "n_skills": 3, "n_tasks": 2 })),
+        starts_unchanged(json!({ "type": "poly", "r": 2, "n_splits": 2, "target_modules": ["q_proj", "down_proj"] })),
+    ]
+}
+
+fn stories() -> Model {
+    let path = Path::new(env!("CARGO_MANIFEST_DIR")).join("../../assets/stories260k");
+    Model::load(path.to_str().unwrap(), LoadOptions { dtype: DType::F32, keep_quantised: false }).unwrap()
+}
+
+fn fresh(model: &Model, recipe: &Value) -> Edit {
+    let method = registry::from_recipe(recipe.as_object().unwrap(), &mut Vec::new());
+    let method = method.unwrap_or_else(|error| panic!("{recipe}: {error}"));
+    Edit::new(method, &Base::of(model), 7).unwrap_or_else(|error| panic!("{recipe}: {error}"))
+}
+
+/// The same edit with every trained parameter moved away from where it started.
+fn moved(mut edit: Edit) -> Edit {
+    for param in edit.params.iter_mut().filter(|p| p.traits.role == Role::Trained) {
+        let key = RandomKey::new(3).named(&param.key);
+        param.value.as_mut_slice::<f32>().iter_mut().enumerate().for_each(|(i, v)| *v += 0.05 * key.normal(i as u64));
+    }
+    edit
+}
+
+fn batch() -> TokenBatch {
+    TokenBatch::from_sequences(&[vec![1u32, 403, 407, 261, 378, 300, 17], vec![1, 410, 17, 480]])
+}
+
+fn edited(model: &Model, stack: &EditStack) -> Tensor {
+    logits(&(&model.decoder, stack.hooks(DType::F32)), DType::F32, &batch())
+}
+
+fn bare(model: &Model) -> Tensor {
+    logits(&(&model.decoder, Arc::new(NoHooks)), DType::F32, &batch())
+}
+
+/// Largest difference, as a share of the largest value.
+fn distance(a: &Tensor, b: &Tensor) -> f32 {
+    let largest = a.as_slice::<f32>().iter().fold(0f32, |m, v| m.max(v.abs()));
+    let pairs = a.as_slice::<f32>().iter().zip(b.as_slice::<f32>());
+    pairs.map(|(a, b)| (a - b).abs()).fold(0f32, f32::max) / largest
+}
+
+#[test]
+fn every_method_has_a_case() {
+    for info in METHODS {
+        assert!(cases().iter().any(|case| case.recipe["type"] == info.name), "`{}` has no case", info.name);
+    }
+}
+
+#[test]
+fn a_fresh_edit_leaves_the_model_as_it_is_where_its_formula_says_so() {
+    let model = stories();
+    for case in cases() {
+        let stack = EditStack::of(fresh(&model, &case.recipe));
+        let change = distance(&bare(&model), &edited(&model, &stack));
+        match case.identity {
+            true => assert!(change < 2e-6, "{}: {change}", case.recipe),
+            false => assert!(change > 1e-4, "{}: {change}", case.recipe),
+        }
+    }
+}
+
+#[test]
+fn a_moved_edit_changes_the_model_and_one_switched_off_does_not() {
+    let model = stories();
+    for case in cases() {
+        let mut stack = EditStack::of(moved(fresh(&model, &case.recipe)));
+        let change = distance(&bare(&model), &edited(&model, &stack));
+        assert!(change > 1e-4, "{}: {change}", case.recipe);
+        stack.entries[0].enabled = false;
+        assert_eq!(bare(&model).to_vec_f32(), edited(&model, &stack).to_vec_f32(), "{}", case.recipe);
+    }
+}
+
+/// `Σ −ln p` of the next tokens, and its gradients.
+fn loss(model: &Model, stack: &EditStack) -> (f64, Gradients) {
+    let batch = batch();
+    let cx = Context {
+        training: true,
+        key: RandomKey::new(1),
+        ..Context::new(Tape::recording(), stack.hooks(DType::F32), DType::F32)
+    };
+    let hidden = model.decoder.hidden(&cx, &batch);
+    let rows = |s: &Segment| (s.start as u32..(s.start + s.len - 1) as u32).collect::<Vec<_>>();
+    let rows: Vec<u32> = batch.segments.iter().flat_map(rows).collect();
+    let targets: Vec<u32> = rows.iter().map(|r| batch.ids[*r as usize + 1]).collect();
+    let weights = vec![1.0; rows.len()];
+    let out = ops::lm_head_loss(&cx.tape, &hidden, &model.decoder.head(&cx), &rows, &targets, &weights, 1.0, None);
+    let mut gradients = Gradients::new();
+    cx.tape.backward(&out.loss, Tensor::full(out.loss.value.dims(), DType::F32, 1.0), &mut gradients);
+    (out.nll_sum, gradients)
+}
+
+/// Central differences along a random direction of each parameter. Losses are sums of `f32`, so a difference of two is
+/// known to about 1e-5 and, over a step of 0.01, a derivative to 1e-3 of a typical one.
+#[test]
+fn gradients_are_derivatives() {
+    const STEP: f32 = 0.01;
+    let model = stories();
+    for case in cases() {
+        let mut stack = EditStack::of(moved(fresh(&model, &case.recipe)));
+        stack.entries[0].trained = true;
+        let (_, gradients) = loss(&model, &stack);
+        let trained: Vec<_> = stack.trained_params().map(|(id, p)| (id, p.key.clone(), p.value.clone())).collect();
+        let reached = trained.iter().filter(|(id, ..)| gradients.param(*id).is_some()).count();
+        assert!(reached > 0, "{}: no parameter has a gradient", case.recipe);
+        for (at, (id, key, value)) in trained.iter().enumerate().filter(|(at, _)| at % 7 == 0 || trained.len() < 12) {
+            let random = RandomKey::new(11).named(key);
+            let direction: Vec<f32> = (0..value.elements() as u64).map(|i| random.normal(i)).collect();
+            let mut at_offset = |offset: f32| {
+                let (_, param) = stack.trained_params_mut().nth(at).unwrap();
+                let moved: Vec<f32> =
+                    value.as_slice::<f32>().iter().zip(&direction).map(|(v, d)| v + offset * d).collect();
+                param.value = Tensor::from_slice(value.dims(), &moved);
+                loss(&model, &stack).0
+            };
+            let by_difference = (at_offset(STEP) - at_offset(-STEP)) / f64::from(2.0 * STEP);
+            // Two step sizes: what the curvature adds to the first shows as their difference.
+            let finer = (at_offset(STEP / 2.0) - at_offset(-STEP / 2.0)) / f64::from(STEP);
+            at_offset(0.0);
+            let by_backward = gradients.param(*id).map_or(0.0, |g| {
+                g.as_slice::<f32>().iter().zip(&direction).map(|(g, d)| f64::from(g * d)).sum::<f64>()
+            });
+            let tolerance = 5e-3 + 2e-3 * by_backward.abs() + 2.0 * (by_difference - finer).abs();
+            assert!(
+                (finer - by_backward).abs() < tolerance,
+                "{}: {key}: {finer} by difference, {by_backward} by backward",
+                case.recipe
+            );
+        }
+    }
+}
+
+#[test]
+fn files_bring_back_the_same_bits() {
+    let model = stories();
+    let base = Base::of(&model);
+    let directory = tempfile::tempdir().unwrap();
+    for (index, case) in cases().into_iter().enumerate() {
+        let edit = moved(fresh(&model, &case.recipe));
+        let path = directory.path().join(index.to_string());
+        save_edit(&edit, &path).unwrap();
+        let read = read_edit(&path, &base).unwrap_or_else(|error| panic!("{}: {error}", case.recipe));
+        assert_eq!(read.parameter_count(), edit.parameter_count(), "{}", case.recipe);
+        let (ours, theirs) = (edited(&model, &EditStack::of(edit)), edited(&model, &EditStack::of(read)));
+        assert_eq!(ours.to_vec_f32(), theirs.to_vec_f32(), "{}", case.recipe);
+    }
+}
+
+#[test]
+fn merging_changes_no_logits_and_can_be_undone_or_is_refused_with_the_reason() {
+    let model = stories();
+    let base = Base::of(&model);
+    for case in cases() {
+        let stack = EditStack::of(moved(fresh(&model, &case.recipe)));
+        let merger = match (Merger::new(&stack, &base), stack.entries[0].edit.method.info().mergeable) {
+            (Ok(merger), Mergeable::Yes) => merger,
+            (Err(error), Mergeable::No(reason)) => {
+                assert!(error.to_string().contains(reason), "{}: {error}", case.recipe);
+                continue;
+            }
+            (Ok(_), Mergeable::No(_)) => panic!("{}: merged, though it says that it cannot be", case.recipe),
+            (Err(error), Mergeable::Yes) => panic!("{}: {error}", case.recipe),
+        };
+        let merged = Arc::new(merger.decoder(&model.decoder, DType::F32).unwrap());
+        let change = distance(&edited(&model, &stack), &logits(&(&merged, Arc::new(NoHooks)), DType::F32, &batch()));
+        assert!(change < 2e-5, "{}: {change}", case.recipe);
+        for name in merger.names() {
+            let (own, merged) = (base.weight(name).unwrap().to_f32(), merger.merged(name).unwrap().unwrap());
+            let back = merger.unmerged(name, &merged).unwrap();
+            assert!(distance(&own, &back) < 2e-6, "{}: {name}: {}", case.recipe, distance(&own, &back));
+        }
+    }
+}
+
+#[test]
+fn a_text_continues_with_a_cache_as_without_one() {
+    let model = stories();
+    let prompts = [vec![1u32, 403, 407, 261], vec![1, 410, 17]];
+    for case in cases() {
+        let stack = EditStack::of(moved(fresh(&model, &case.recipe)));
+        let hooks = stack.hooks(DType::F32);
+        let config = GenerationConfig { max_new_tokens: 6, ..GenerationConfig::default() };
+        let written = generate(&model, hooks.clone(), DType::F32, &prompts, &config, &mut |_, _| true).unwrap();
+        for (prompt, written) in prompts.iter().zip(written) {
+            let mut ids = prompt.clone();
+            for token in written.ids {
+                let batch = TokenBatch::from_sequences(&[ids.clone()]);
+                let all = logits(&(&model.decoder, hooks.clone()), DType::F32, &batch);
+                let (rows, width) = all.rows_cols();
+                let last = &all.as_slice::<f32>()[(rows - 1) * width..];
+                let best = (0..width).max_by(|a, b| last[*a].total_cmp(&last[*b])).unwrap();
+                assert_eq!(token, best as u32, "{}: after {ids:?}", case.recipe);
+                ids.push(token);
+            }
+        }
+    }
+}
+
+#[test]
+fn a_batch_can_hold_rows_of_different_adapters() {
+    let model = stories();
+    let lora = |targets: Value| fresh(&model, &json!({ "type": "lora", "r": 2, "target_modules": targets }));
+    let (first, second) = (moved(lora(json!(["q_proj", "up_proj"]))), moved(lora(json!("all-linear"))));
+    let mut both = EditStack::new();
+    both.push(StackEntry { groups: Some(vec![0]), ..StackEntry::new(first.clone()) }).unwrap();
+    both.push(StackEntry { groups: Some(vec![1]), ..StackEntry::new(second.clone()) }).unwrap();
+    let mut routed = batch();
+    routed.groups = vec![1, 0];
+    let together = logits(&(&model.decoder, both.hooks(DType::F32)), DType::F32, &routed);
+    let (a, b) = (edited(&model, &EditStack::of(second)), edited(&model, &EditStack::of(first)));
+    let width = together.rows_cols().1;
+    let split = batch().segments[1].start * width;
+    let expected: Vec<f32> = [&a.as_slice::<f32>()[..split], &b.as_slice::<f32>()[split..]].concat();
+    let expected = Tensor::from_slice(together.dims(), &expected);
+    assert!(distance(&together, &expected) < 2e-6, "{}", distance(&together, &expected));
+}
