@@ -110,26 +110,37 @@ pub fn write_tensors<'a>(path: &Path, tensors: impl Iterator<Item = (&'a str, &'
 
 /// Writes those parameters of an edit that its file holds, as [`Stored`] says.
 fn write_params(path: &Path, params: &[Param]) -> Result<(), EditError> {
-    let encoded: Vec<(String, Dtype, Vec<usize>, Vec<u8>)> = params
-        .iter()
-        .filter(|p| p.traits.saved)
-        .map(|param| {
-            let (values, dims) = (param.value.as_slice::<f32>(), param.value.dims().to_vec());
-            let (dtype, dims, bytes) = match param.traits.stored {
-                Stored::F32 => (Dtype::F32, dims, param.value.as_bytes().to_vec()),
-                Stored::I32 => (Dtype::I32, dims, values.iter().flat_map(|v| (*v as i32).to_le_bytes()).collect()),
-                Stored::Bits { threshold } => {
-                    let bits = values.chunks(8).map(|eight| {
-                        let bit = |byte: u8, (at, v): (usize, &f32)| byte | (u8::from(*v > threshold) << (7 - at));
-                        eight.iter().enumerate().fold(0, bit)
-                    });
-                    (Dtype::U8, vec![values.len().div_ceil(8)], bits.collect())
-                }
-            };
-            (param.key.clone(), dtype, dims, bytes)
-        })
-        .collect();
+    let encoded: Vec<Encoded> = params.iter().filter(|p| p.traits.saved).flat_map(encoded).collect();
     write_views(path, encoded.iter().map(|(n, t, d, b)| (n.clone(), *t, d.clone(), b.as_slice())).collect())
+}
+
+/// A tensor as the file holds it: name, type, axes, bytes.
+type Encoded = (String, Dtype, Vec<usize>, Vec<u8>);
+
+fn encoded(param: &Param) -> Vec<Encoded> {
+    let (values, dims) = (param.value.as_slice::<f32>(), param.value.dims().to_vec());
+    let name = |suffix: &str| format!("{}{suffix}", param.key);
+    match param.traits.stored {
+        Stored::F32 => vec![(name(""), Dtype::F32, dims, param.value.as_bytes().to_vec())],
+        Stored::I32 => {
+            let bytes = values.iter().flat_map(|v| (*v as i32).to_le_bytes()).collect();
+            vec![(name(""), Dtype::I32, dims, bytes)]
+        }
+        Stored::Bits { threshold } => {
+            let bits = values.chunks(8).map(|eight| {
+                let bit = |byte: u8, (at, v): (usize, &f32)| byte | (u8::from(*v > threshold) << (7 - at));
+                eight.iter().enumerate().fold(0, bit)
+            });
+            vec![(name(""), Dtype::U8, vec![values.len().div_ceil(8)], bits.collect())]
+        }
+        Stored::Sparse => {
+            let changed: Vec<usize> = (0..values.len()).filter(|&at| values[at] != 0.0).collect();
+            let indices = changed.iter().flat_map(|&at| (at as i32).to_le_bytes()).collect();
+            let kept = changed.iter().flat_map(|&at| values[at].to_le_bytes()).collect();
+            let dims = vec![changed.len()];
+            vec![(name(".indices"), Dtype::I32, dims.clone(), indices), (name(".values"), Dtype::F32, dims, kept)]
+        }
+    }
 }
 
 /// Writes named lists of numbers as safetensors.
@@ -251,12 +262,20 @@ impl TensorFile {
 
     /// The planned parameter, in `f32`.
     pub fn take(&mut self, plan: &ParamPlan) -> Result<Tensor, EditError> {
+        if plan.traits.stored == Stored::Sparse {
+            return self.sparse(&plan.key, &plan.shape);
+        }
         let names = std::iter::once(&plan.key).chain(&plan.aliases);
         match names.into_iter().find(|name| self.unused.contains(*name)).cloned() {
             Some(name) if matches!(plan.traits.stored, Stored::Bits { .. }) => self.bits(&name, &plan.shape),
             Some(name) => self.tensor(&name, &plan.shape),
             None => Err(self.malformed(&plan.key, "no such tensor", format!("one of shape {:?}", plan.shape))),
         }
+    }
+
+    /// Whether there is a tensor `name`.
+    pub fn has(&self, name: &str) -> bool {
+        self.index.contains_key(name)
     }
 
     /// The tensor `name`, which must have `shape`, in `f32`.
@@ -287,6 +306,34 @@ impl TensorFile {
         }
         self.unused.remove(name);
         Ok(Tensor::from_slice(shape, &values))
+    }
+
+    /// A tensor of `shape` that is 0 but where `NAME.indices` says.
+    fn sparse(&mut self, name: &str, shape: &[usize]) -> Result<Tensor, EditError> {
+        let (indices, values) = (format!("{name}.indices"), format!("{name}.values"));
+        let Some(info) = self.index.get(&indices).filter(|info| info.dtype == Dtype::I32 && info.shape.len() == 1)
+        else {
+            return Err(self.malformed(&indices, "no such list", "flat indices, as I32".into()));
+        };
+        let count = info.shape[0];
+        let bytes = &self.bytes[self.data + info.data_offsets.0..self.data + info.data_offsets.1];
+        let places: Vec<i64> =
+            bytes.chunks_exact(4).map(|b| i64::from(i32::from_le_bytes([b[0], b[1], b[2], b[3]]))).collect();
+        let kept = self.tensor(&values, &[count])?;
+        let mut dense = Tensor::zeros(shape, DType::F32);
+        let elements = dense.elements() as i64;
+        let out = dense.as_mut_slice::<f32>();
+        let mut before = -1;
+        for (&place, &value) in places.iter().zip(kept.as_slice::<f32>()) {
+            if place <= before || place >= elements {
+                let expected = format!("rising indices below {elements}");
+                return Err(self.malformed(&indices, &format!("{place} after {before}"), expected));
+            }
+            out[place as usize] = value;
+            before = place;
+        }
+        self.unused.remove(&indices);
+        Ok(dense)
     }
 
     /// A tensor of `shape` whose elements are held as bits: 0 and 1.

@@ -10,6 +10,7 @@ mod delta;
 mod input_map;
 mod scaling;
 
+pub(crate) use delta::base_weight;
 pub use delta::{Delta, DeltaPart};
 pub use input_map::{InputMap, InputMapPart};
 pub use scaling::{ScaledSide, Scaling};

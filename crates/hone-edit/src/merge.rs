@@ -27,7 +27,7 @@ impl<'a> Merger<'a> {
     pub fn new(stack: &'a EditStack, base: &'a Base) -> Result<Merger<'a>, EditError> {
         let mut changes: BTreeMap<String, Vec<(&StackEntry, &Placed)>> = BTreeMap::new();
         for entry in stack.entries.iter().filter(|e| e.is_applied()) {
-            if let Mergeable::No(reason) = entry.edit.method.info().mergeable
+            if let Mergeable::No(reason) = entry.edit.method.mergeable()
                 && let Some(placed) = entry.edit.placed.first()
             {
                 return Err(cannot(entry, placed, reason));

@@ -102,6 +102,17 @@ pub trait Method: Send + Sync {
     fn virtual_tokens(&self) -> usize {
         0
     }
+
+    /// Whether it can be folded into the weights at this setting.
+    fn mergeable(&self) -> Mergeable {
+        self.info().mergeable
+    }
+
+    /// The trained edit as it is written and used from now on: masks rounded, what only training needed left out.
+    fn finished(&self, edit: Edit, base: &Base) -> Result<Edit, EditError> {
+        let _ = base;
+        Ok(edit)
+    }
 }
 
 /// What a method needs of a model and puts into it.
@@ -158,6 +169,8 @@ pub enum Stored {
         /// What separates 0 from 1.
         threshold: f32,
     },
+    /// Where it is not 0: `KEY.indices`, flat and row-major, as `I32`, and `KEY.values` as `F32`.
+    Sparse,
 }
 
 /// Whether gradients reach a parameter.

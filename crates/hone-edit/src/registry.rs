@@ -6,12 +6,25 @@ use serde_json::{Map, Value};
 
 use crate::error::{EditError, did_you_mean};
 use crate::method::{Method, MethodInfo, Origin};
+use crate::methods::selective::{bitfit, diff_pruning, grafting, layers, lisa, mask_tuning, masked, norms, shira};
 use crate::methods::{full, lora, routed};
 
 /// The methods, in the order they are listed.
 pub const METHODS: &[MethodInfo] = &[
     lora::METHOD, //
     full::METHOD,
+    bitfit::METHOD,
+    norms::METHOD,
+    layers::LAST_LAYERS,
+    layers::HEAD_ONLY,
+    shira::METHOD,
+    masked::FISH_MASK,
+    masked::CHILD_TUNING,
+    masked::SUBNETWORK,
+    diff_pruning::METHOD,
+    mask_tuning::METHOD,
+    grafting::METHOD,
+    lisa::METHOD,
     routed::poly::METHOD,
 ];
 

@@ -6,7 +6,7 @@
 //! 1. [`TrainingRules::begin`]: which parameters rest, what changes before the pass;
 //! 2. forward and backward of the objective, and of [`TrainingRules::penalty`];
 //! 3. [`TrainingRules::gradients`]: before clipping;
-//! 4. the optimiser's update;
+//! 4. [`TrainingRules::update`], or else the optimiser's;
 //! 5. [`TrainingRules::after`].
 //!
 //! What the rules remember between steps is written to checkpoints ([`TrainingRules::state`]), so that a resumed run is the
@@ -25,18 +25,31 @@ pub struct Moment {
     pub steps: usize,
     /// Names this step's random numbers.
     pub key: RandomKey,
+    /// Names the run's: the same in every step.
+    pub run: RandomKey,
 }
 
 /// The gradients of an edit's parameters, by their place in [`Edit::params`].
 pub struct EditGradients<'a> {
     gradients: &'a mut Gradients,
     ids: &'a [ParamId],
+    divergence: Option<&'a Gradients>,
 }
 
 impl<'a> EditGradients<'a> {
     /// Those of the parameters numbered `ids`.
     pub fn new(gradients: &'a mut Gradients, ids: &'a [ParamId]) -> EditGradients<'a> {
-        EditGradients { gradients, ids }
+        EditGradients { gradients, ids, divergence: None }
+    }
+
+    /// With the gradients of the divergence from the base model; see [`TrainingRules::wants_divergence`].
+    pub fn with_divergence(self, divergence: Option<&'a Gradients>) -> EditGradients<'a> {
+        EditGradients { divergence, ..self }
+    }
+
+    /// The gradient of the divergence.
+    pub fn divergence(&self, index: usize) -> Option<&Tensor> {
+        self.divergence.and_then(|gradients| gradients.param(self.ids[index]))
     }
 
     /// The gradient of parameter `index` (`f32`), if anything reached it.
@@ -63,9 +76,31 @@ pub trait TrainingRules: Send {
         None
     }
 
+    /// Whether each step also needs the gradients of `KL(base model ‖ edited model)` over the predicted tokens, normalised like
+    /// the loss ([`EditGradients::divergence`]): one more pass.
+    fn wants_divergence(&self) -> bool {
+        false
+    }
+
     /// After backward, before clipping.
     fn gradients(&mut self, edit: &Edit, gradients: &mut EditGradients, moment: &Moment) {
         let _ = (edit, gradients, moment);
+    }
+
+    /// Whether the method is an optimiser of its own (GaLore): [`TrainingRules::update`] is called instead of the run's.
+    fn updates(&self) -> bool {
+        false
+    }
+
+    /// Writes the parameters from `scale` times the gradients (which clips them).
+    fn update(
+        &mut self,
+        edit: &mut Edit,
+        gradients: &EditGradients,
+        (learning_rate, scale): (f64, f32),
+        moment: &Moment,
+    ) {
+        let _ = (edit, gradients, learning_rate, scale, moment);
     }
 
     /// After the update; the gradients are those that were clipped for it.
@@ -78,8 +113,9 @@ pub trait TrainingRules: Send {
         Vec::new()
     }
 
-    /// Takes back what [`TrainingRules::state`] gave; `read` finds a tensor by name and shape.
-    fn restore(&mut self, read: &mut dyn FnMut(&str, &[usize]) -> Option<Tensor>) {
-        let _ = read;
+    /// Takes back what [`TrainingRules::state`] gave; `read` finds a tensor by name and shape, `None` where there is
+    /// none of the name.
+    fn restore(&mut self, edit: &Edit, read: &mut dyn FnMut(&str, &[usize]) -> Option<Tensor>) {
+        let _ = (edit, read);
     }
 }

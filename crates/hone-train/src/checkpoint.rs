@@ -187,7 +187,7 @@ impl Checkpoints {
             };
         }
         file.all_used()?;
-        self.load_rules(&path, rules)?;
+        self.load_rules(&path, stack, rules)?;
         Ok((state.progress, warnings))
     }
 
@@ -200,14 +200,14 @@ impl Checkpoints {
         Ok(file.all_used()?)
     }
 
-    fn load_rules(&self, path: &Path, rules: &mut Rules) -> Result<(), TrainError> {
+    fn load_rules(&self, path: &Path, stack: &EditStack, rules: &mut Rules) -> Result<(), TrainError> {
         let path = path.join(RULES);
         if !path.exists() {
             return Ok(());
         }
         let mut file = TensorFile::read(&path)?;
         let mut failure = None;
-        rules.restore(&mut |name, shape| match file.tensor(name, shape) {
+        rules.restore(stack, &mut |name, shape| match file.has(name).then(|| file.tensor(name, shape))? {
             Ok(tensor) => Some(tensor),
             Err(error) => {
                 failure.get_or_insert(error);

@@ -4,9 +4,12 @@
 //! step's `Σ w_t` over all its micro-batches. So splitting a step into micro-batches changes nothing, however uneven they
 //! are (a mean of means would).
 
+use std::sync::Arc;
+
 use hone_data::FlatBatch;
+use hone_engine::Var;
 use hone_engine::ops::{self, HeadLoss, Segment};
-use hone_model::{Context, Model, TokenBatch};
+use hone_model::{Context, Model, NoHooks, TokenBatch};
 
 /// Tokens and segments of a batch as the model takes them.
 pub fn token_batch(batch: &FlatBatch) -> TokenBatch {
@@ -25,4 +28,15 @@ pub fn next_token_loss(model: &Model, cx: &Context, batch: &FlatBatch, normalise
     let head = model.decoder.head(cx);
     let cap = model.spec.logit_soft_cap;
     ops::lm_head_loss(&cx.tape, &hidden, &head, &batch.rows, &batch.targets, &batch.weights, normaliser, cap)
+}
+
+/// `Σ w_t KL(base ‖ edited) / normaliser` over the rows that predict a target: how far the edit has moved the model from its
+/// base on a micro-batch. The head is the base's.
+pub fn divergence_from_base(model: &Model, cx: &Context, batch: &FlatBatch, normaliser: f32) -> Var {
+    let tokens = token_batch(batch);
+    let bare = Context::inference(Arc::new(NoHooks), cx.dtype);
+    let teacher = model.decoder.hidden(&bare, &tokens).value;
+    let hidden = model.decoder.hidden(cx, &tokens);
+    let (head, cap) = (model.decoder.head(&bare), model.spec.logit_soft_cap);
+    ops::lm_head_divergence(&cx.tape, &hidden, &teacher, &head, (&batch.rows, &batch.weights), normaliser, cap).0
 }

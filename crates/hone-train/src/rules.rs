@@ -3,9 +3,12 @@
 
 use hone_edit::training::{EditGradients, Moment};
 use hone_edit::{EditStack, TrainingRules};
+use hone_engine::optim::clip_factor;
 use hone_engine::{DType, Gradients, ParamId, Tape, Tensor, Var};
 
 use hone_edit::Role;
+
+use crate::optimizer::gradient_norm;
 
 /// The rules of the stack's trained edit, if its method has any.
 pub struct Rules {
@@ -26,6 +29,11 @@ impl Rules {
         Rules { entry, ids, rules: trained.edit.method.training(&trained.edit) }
     }
 
+    /// Whether a step needs the gradients of the divergence from the base model.
+    pub fn wants_divergence(&self) -> bool {
+        self.rules.as_ref().is_some_and(|rules| rules.wants_divergence())
+    }
+
     /// Before the passes of a step.
     pub fn begin(&mut self, stack: &mut EditStack, moment: &Moment) {
         if let Some(rules) = &mut self.rules {
@@ -34,7 +42,13 @@ impl Rules {
     }
 
     /// After backward: adds the gradients of the penalty, then lets the rules change them.
-    pub fn gradients(&mut self, stack: &EditStack, gradients: &mut Gradients, moment: &Moment) {
+    pub fn gradients(
+        &mut self,
+        stack: &EditStack,
+        gradients: &mut Gradients,
+        divergence: Option<&Gradients>,
+        moment: &Moment,
+    ) {
         let Some(rules) = &mut self.rules else { return };
         let edit = &stack.entries[self.entry].edit;
         let var = |(param, id): (&hone_edit::Param, &ParamId)| {
@@ -47,7 +61,27 @@ impl Rules {
             tape.backward(&penalty, Tensor::full(penalty.value.dims(), DType::F32, 1.0), gradients);
         }
         drop(values);
-        rules.gradients(edit, &mut EditGradients::new(gradients, &self.ids), moment);
+        let mut gradients = EditGradients::new(gradients, &self.ids).with_divergence(divergence);
+        rules.gradients(edit, &mut gradients, moment);
+    }
+
+    /// The update, where the method makes its own: clips, updates, and returns the norm before clipping. A norm that is not
+    /// finite updates nothing.
+    pub fn update(
+        &mut self,
+        stack: &mut EditStack,
+        gradients: &mut Gradients,
+        (learning_rate, max_norm): (f64, f64),
+        moment: &Moment,
+    ) -> Option<f64> {
+        let rules = self.rules.as_mut().filter(|rules| rules.updates())?;
+        let norm = gradient_norm(stack, gradients);
+        if norm.is_finite() {
+            let scale = if max_norm > 0.0 { clip_factor(norm, max_norm) } else { 1.0 };
+            let edit = &mut stack.entries[self.entry].edit;
+            rules.update(edit, &EditGradients::new(gradients, &self.ids), (learning_rate, scale), moment);
+        }
+        Some(norm)
     }
 
     /// After the update.
@@ -63,9 +97,9 @@ impl Rules {
     }
 
     /// Takes it back.
-    pub fn restore(&mut self, read: &mut dyn FnMut(&str, &[usize]) -> Option<Tensor>) {
+    pub fn restore(&mut self, stack: &EditStack, read: &mut dyn FnMut(&str, &[usize]) -> Option<Tensor>) {
         if let Some(rules) = &mut self.rules {
-            rules.restore(read);
+            rules.restore(&stack.entries[self.entry].edit, read);
         }
     }
 }

@@ -172,6 +172,7 @@ impl Trainer {
         }
         let adapter = adapter_directory(&self.run);
         if adapter_step > 0 {
+            self.finish_edits()?;
             self.save_adapter(&adapter)?;
             self.check_adapter(&adapter, on)?;
         }
@@ -186,6 +187,15 @@ impl Trainer {
             seconds: self.progress.seconds,
             peak_memory: peak_memory(),
         })
+    }
+
+    /// The trained edits as they are used from now on.
+    fn finish_edits(&mut self) -> Result<(), TrainError> {
+        let base = Base::of(&self.model);
+        for entry in self.stack.entries.iter_mut().filter(|e| e.trained) {
+            entry.edit = entry.edit.method.clone().finished(entry.edit.clone(), &base)?;
+        }
+        Ok(())
     }
 
     fn save_adapter(&self, adapter: &Path) -> Result<(), TrainError> {

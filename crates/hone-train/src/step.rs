@@ -10,7 +10,7 @@ use hone_engine::profile::{self, Pass::Update};
 use hone_engine::{DType, Gradients, RandomKey, Tape, Tensor};
 use hone_model::{Context, Hooks, Model};
 
-use crate::objective::next_token_loss;
+use crate::objective::{divergence_from_base, next_token_loss};
 use crate::optimizer::{Optimizer, gradient_norm};
 use crate::recipe::TrainConfig;
 
@@ -43,6 +43,23 @@ pub fn gradients(model: &Model, pass: &Pass, batches: &[FlatBatch], normaliser: 
         cx.tape.backward(&out.loss, Tensor::full(out.loss.value.dims(), DType::F32, 1.0), &mut gradients);
     }
     (nll_sum, gradients)
+}
+
+/// The gradients of `Σ KL(base ‖ edited) / normaliser` over the rows that predict a target.
+pub fn divergence_gradients(model: &Model, pass: &Pass, batches: &[FlatBatch], normaliser: f32) -> Gradients {
+    let mut gradients = Gradients::new();
+    for (index, batch) in batches.iter().enumerate() {
+        let cx = Context {
+            training: pass.key.is_some(),
+            key: pass.key.unwrap_or(RandomKey::new(0)).index(index as u64),
+            recompute: pass.recompute,
+            loss_share: 1.0 / batches.len() as f32,
+            ..Context::new(Tape::recording(), pass.hooks.clone(), pass.dtype)
+        };
+        let loss = divergence_from_base(model, &cx, batch, normaliser);
+        cx.tape.backward(&loss, Tensor::full(loss.value.dims(), DType::F32, 1.0), &mut gradients);
+    }
+    gradients
 }
 
 /// Clips and updates; the norm before clipping. A norm that is not finite updates nothing.

@@ -132,16 +132,25 @@ impl Trainer {
         let tokens: usize = batches.iter().map(|b| b.ids.len()).sum();
 
         let key = RandomKey::new(self.recipe.train.seed).named("step").index(step as u64);
-        let moment = Moment { step, steps: self.total_steps, key: key.named("rules") };
+        let run = RandomKey::new(self.recipe.train.seed).named("rules");
+        let moment = Moment { step, steps: self.total_steps, key: run.index(step as u64), run };
         self.rules.begin(&mut self.stack, &moment);
         let hooks = self.stack.hooks(self.dtype);
         let (nll_sum, mut gradients) = self.gradients(&hooks, &batches, trained_tokens as f32, Some(key));
+        let divergence = self.rules.wants_divergence().then(|| {
+            let recompute = self.recipe.train.recompute;
+            let pass = step::Pass { hooks: &hooks, dtype: self.dtype, recompute, key: Some(key) };
+            step::divergence_gradients(&self.model, &pass, &batches, trained_tokens as f32)
+        });
         drop(hooks); // it shares the masters, which are about to be written
-        self.rules.gradients(&self.stack, &mut gradients, &moment);
+        self.rules.gradients(&self.stack, &mut gradients, divergence.as_ref(), &moment);
         let loss = nll_sum / trained_tokens as f64;
         self.check_finite("loss", loss)?;
         let learning_rate = self.learning_rate.at(step);
-        let norm = step::update(&mut self.stack, &mut self.optimizer, &gradients, &self.recipe.train, learning_rate);
+        let own = (learning_rate, self.recipe.train.max_grad_norm);
+        let norm = self.rules.update(&mut self.stack, &mut gradients, own, &moment).unwrap_or_else(|| {
+            step::update(&mut self.stack, &mut self.optimizer, &gradients, &self.recipe.train, learning_rate)
+        });
         // Nothing was updated by such a norm.
         self.check_finite("gradient norm", norm)?;
         self.rules.after(&mut self.stack, &mut gradients, &moment);

@@ -3,3 +3,4 @@
 pub mod full;
 pub mod lora;
 pub mod routed;
+pub mod selective;

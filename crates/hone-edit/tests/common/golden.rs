@@ -66,9 +66,10 @@ impl Expected {
         Expected { sequences, tasks: integers("task_ids"), logits: floats("logits").unwrap(), merged: floats("merged") }
     }
 
-    /// All sequences in one batch.
+    /// All sequences in one batch, each of its task.
     pub fn batch(&self) -> TokenBatch {
-        TokenBatch::from_sequences(&self.sequences)
+        let groups = self.tasks.clone().unwrap_or_default();
+        TokenBatch { groups, ..TokenBatch::from_sequences(&self.sequences) }
     }
 }
 

@@ -12,6 +12,7 @@ mod head;
 pub mod layer_norm;
 pub mod linear;
 pub mod lm_head;
+pub mod lm_head_divergence;
 mod map;
 pub mod matrix;
 pub mod recompute;
@@ -28,6 +29,7 @@ pub use gated::{Activation, activation, gated};
 pub use layer_norm::layer_norm;
 pub use linear::{LowRank, linear, linears};
 pub use lm_head::{HeadLoss, lm_head_loss};
+pub use lm_head_divergence::lm_head_divergence;
 pub use matrix::{
     BatchStatistics, Pointwise, add_row, batch_norm, block_products, block_transpose, cayley, column_means, columns,
     concat_columns, concat_rows, convert, depthwise_convolution, gather_rows, kronecker, pointwise, product,

@@ -1,0 +1,193 @@
+//! The change of a weight, `W + D`: the object that masks, sparse deltas, grafts and pruned differences share.
+//!
+//! `D` has the weight's shape and is `f32` while it is trained; gradients outside a mask are zeroed before clipping, so what is
+//! not chosen stays exactly 0. The file holds the indices and values of what is not 0 ([`Stored::Sparse`]). Memory while
+//! training is that of full tuning: what is saved is the file, and what is learned is confined.
+
+use std::sync::Arc;
+
+use hone_engine::{DType, Tensor, Var, WeightRef, ops};
+use hone_model::Linear;
+use schemars::JsonSchema;
+use serde::{Deserialize, Serialize};
+use serde_json::{Map, Value};
+
+use crate::base::{Base, BaseWeight, WeightKind};
+use crate::error::EditError;
+use crate::method::{At, Init, LinearEffect, Merge, ParamPlan, Part, Place, Placed, Plan, Stored};
+use crate::target::{OneOrMany, Targets};
+
+/// The weights a change may touch. Embeddings and the LM head are left out unless named: a share of the weights is always
+/// meant of these.
+#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize, JsonSchema)]
+#[serde(default)]
+pub struct ChangeFields {
+    /// Names (matched at the end of module paths) or a regular expression over whole paths; none is every linear map and norm.
+    pub target_modules: Option<OneOrMany<String>>,
+    /// Names or a regular expression to leave out.
+    pub exclude_modules: Option<OneOrMany<String>>,
+    /// Only these layers.
+    pub layers_to_transform: Option<OneOrMany<usize>>,
+    /// What stands before the layer's number in module paths.
+    pub layers_pattern: Option<OneOrMany<String>>,
+}
+
+impl ChangeFields {
+    /// The weights they name, and the fields with the targets spelled out.
+    pub fn select<'a>(&self, method: &'static str, base: &'a Base) -> Result<(Vec<&'a BaseWeight>, Value), EditError> {
+        let targets = Targets {
+            target_modules: self.target_modules.clone(),
+            exclude_modules: self.exclude_modules.clone(),
+            layers_to_transform: self.layers_to_transform.clone(),
+            layers_pattern: self.layers_pattern.clone(),
+            modules_to_save: Vec::new(),
+        };
+        use WeightKind::{Bias, Embedding, Head, Linear, Norm};
+        let (kinds, everything): (&[WeightKind], _) = match self.target_modules {
+            None => (&[Linear, Norm, Bias], OneOrMany::One(".*".to_string())),
+            Some(_) => (&[Linear, Norm, Bias, Embedding, Head], OneOrMany::Many(Vec::new())),
+        };
+        let selection = targets.select(method, base, kinds, everything)?;
+        Ok((selection.weights, selection.resolved))
+    }
+
+    /// A plan with a change on every weight they name: `on_weight` says which parameters, the first of which is `D`.
+    pub fn plan(
+        &self,
+        method: &'static str,
+        base: &Base,
+        mut config: Map<String, Value>,
+        part: Arc<dyn Part>,
+        mut on_weight: impl FnMut(&BaseWeight) -> Vec<ParamPlan>,
+    ) -> Result<Plan, EditError> {
+        let (weights, resolved) = self.select(method, base)?;
+        if self.target_modules.is_some() {
+            config.insert("target_modules".into(), resolved);
+        }
+        let mut plan = Plan { config, params: Vec::new(), placed: Vec::new() };
+        for weight in weights {
+            let params = plan.add(on_weight(weight));
+            let place = match weight.kind {
+                WeightKind::Linear => Place::Linear(weight.module().to_string()),
+                _ => Place::Weight(weight.name.clone()),
+            };
+            plan.placed.push(Placed { place, part: part.clone(), params });
+        }
+        Ok(plan)
+    }
+}
+
+/// `D` of `weight`, as it is planned.
+pub fn change_param(weight: &BaseWeight, init: Init) -> ParamPlan {
+    let mut plan = ParamPlan::new(change_key(&weight.name), &weight.shape, init).stored(Stored::Sparse);
+    // Decay would pull towards the base weight, and would touch what is masked.
+    plan.traits.decay = false;
+    plan
+}
+
+/// The key of the change of the tensor `name`; the file adds `.indices` and `.values`.
+pub fn change_key(name: &str) -> String {
+    format!("base_model.model.{name}.change")
+}
+
+/// `W + s D`, or what a method makes of `D` and other parameters in its place.
+pub struct Change<F>(pub F);
+
+/// What is added to a weight, of the part's parameters.
+pub trait ChangeOf: Send + Sync {
+    /// The change, in the weight's shape, in the compute type or `f32`.
+    fn change(&self, at: &At) -> Var;
+
+    /// The same of values outside a forward pass, as used (not as trained).
+    fn settled(&self, values: &[Tensor]) -> Tensor;
+}
+
+/// `D` itself.
+pub struct Plain;
+
+impl ChangeOf for Plain {
+    fn change(&self, at: &At) -> Var {
+        at.values[0].clone()
+    }
+
+    fn settled(&self, values: &[Tensor]) -> Tensor {
+        values[0].clone()
+    }
+}
+
+impl<F: ChangeOf> Change<F> {
+    fn changed(&self, at: &At, own: impl FnOnce() -> Tensor) -> Var {
+        let tape = &at.cx.tape;
+        let change = ops::convert(tape, &self.0.change(at), at.cx.dtype);
+        ops::add_scaled(tape, &Var::constant(own().to_dtype(at.cx.dtype)), &change, at.strength)
+    }
+}
+
+impl<F: ChangeOf> Part for Change<F> {
+    fn on_linear(&self, at: &At, _linear: &Linear, weight: &WeightRef) -> LinearEffect {
+        LinearEffect::weight(at.once(|| self.changed(at, || dense(weight, at.cx.dtype))))
+    }
+
+    fn on_matrix(&self, at: &At, weight: WeightRef) -> WeightRef {
+        at.once(|| self.changed(at, || dense(&weight, at.cx.dtype)))
+    }
+
+    fn on_vector(&self, at: &At, value: Var) -> Var {
+        let tape = &at.cx.tape;
+        let change = ops::convert(tape, &self.0.change(at), value.value.dtype());
+        ops::add_scaled(tape, &value, &change, at.strength)
+    }
+
+    fn replaces(&self) -> bool {
+        true
+    }
+
+    fn merge(&self, merge: &Merge) -> Result<Tensor, String> {
+        let (mut out, factor) = (merge.weight.clone(), merge.direction.sign() * merge.strength);
+        let change = self.0.settled(merge.values);
+        for (weight, change) in out.as_mut_slice::<f32>().iter_mut().zip(change.as_slice::<f32>()) {
+            *weight += factor * change;
+        }
+        Ok(out)
+    }
+}
+
+/// A weight's values in `dtype`.
+fn dense(weight: &WeightRef, dtype: DType) -> Tensor {
+    match weight {
+        WeightRef::Frozen(weight) => weight.to_dense(dtype),
+        WeightRef::Trained(var) => var.value.to_dtype(dtype),
+    }
+}
+
+/// The size above which the `count` largest of all magnitudes lie, over several tensors: what is strictly larger is chosen,
+/// so ties at the threshold are left out.
+pub fn threshold_of_largest<'a>(tensors: impl Iterator<Item = &'a [f32]>, count: usize) -> f32 {
+    let mut sizes: Vec<f32> = tensors.flat_map(|values| values.iter().map(|v| v.abs())).collect();
+    if count >= sizes.len() {
+        return -1.0;
+    }
+    let at = sizes.len() - 1 - count;
+    *sizes.select_nth_unstable_by(at, f32::total_cmp).1
+}
+
+/// How many of `total` a share is, at least one.
+pub fn share_of(total: usize, share: f64) -> usize {
+    ((total as f64 * share) as usize).clamp(1, total.max(1))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_threshold_is_that_of_sorting_everything_together() {
+        let tensors: [&[f32]; 3] = [&[3.0, -1.0, 0.5], &[-7.0], &[2.0, 2.0, -0.1]];
+        let chosen = |threshold: f32| tensors.iter().flat_map(|t| t.iter()).filter(|v| v.abs() > threshold).count();
+        assert_eq!(threshold_of_largest(tensors.iter().copied(), 2), 2.0);
+        assert_eq!(chosen(2.0), 2);
+        // The third and the fourth largest are equal: neither is chosen alone.
+        assert_eq!(chosen(threshold_of_largest(tensors.iter().copied(), 3)), 2);
+        assert_eq!(chosen(threshold_of_largest(tensors.iter().copied(), 7)), 7);
+    }
+}
