@@ -31,11 +31,11 @@ pub use linear::{LowRank, linear, linears};
 pub use lm_head::{HeadLoss, lm_head_loss};
 pub use lm_head_divergence::lm_head_divergence;
 pub use matrix::{
-    BatchStatistics, Pointwise, add_row, batch_norm, block_products, block_transpose, cayley, column_means, columns,
-    concat_columns, concat_rows, convert, depthwise_convolution, gather_rows, kronecker, pointwise, product,
-    product_nt, product_tn, prompt_attention, replace_rows, reshape, rotate_blocks, row_norms, row_sums, rows,
-    scale_columns, scale_rows, scatter, segment_maxima, segment_means, skew_from_upper, softmax_rows, sparse_product,
-    straight_through, sum, transpose,
+    BatchStatistics, Frequencies, Padding, Pointwise, add_row, batch_norm, block_products, block_transpose, cayley,
+    column_means, columns, concat_columns, concat_rows, convert, cosine_sum, depthwise_convolution, gather_rows,
+    kronecker, pointwise, product, product_nt, product_tn, prompt_attention, replace_rows, reshape, rotate_blocks,
+    row_norms, row_sums, rows, scale_columns, scale_rows, scatter, segment_maxima, segment_means, skew_from_upper,
+    softmax_rows, sparse_product, straight_through, sum, transpose,
 };
 pub use recompute::recompute;
 pub use rms_norm::{add_rms_norm, head_rms_norm, rms_norm};

@@ -59,7 +59,7 @@ pub fn sparse_product(x: &[f64], width: usize, values: &[f64], rows: &[u32], col
 }
 
 /// A convolution of each channel along the tokens of each sequence, which is surrounded by zeros: `w` is `[channels, k]`.
-pub fn depthwise_convolution(x: &[f64], w: &[f64], bias: &[f64], sequences: &[Range<usize>]) -> Vec<f64> {
+pub fn depthwise_convolution(x: &[f64], w: &[f64], bias: &[f64], sequences: &[Range<usize>], left: usize) -> Vec<f64> {
     let channels = bias.len();
     let k = w.len() / channels;
     let mut y = Vec::new();
@@ -68,7 +68,7 @@ pub fn depthwise_convolution(x: &[f64], w: &[f64], bias: &[f64], sequences: &[Ra
             for channel in 0..channels {
                 let mut sum = bias[channel];
                 for tap in 0..k {
-                    let source = (token + tap) as isize - ((k - 1) / 2) as isize;
+                    let source = (token + tap) as isize - left as isize;
                     if source >= sequence.start as isize && source < sequence.end as isize {
                         sum += w[channel * k + tap] * x[source as usize * channels + channel];
                     }

@@ -1,10 +1,11 @@
 //! Convolution of each channel by a short kernel of its own along the tokens of a sequence ("depthwise"), with as many zeros
-//! around a sequence as keep its length ("same" padding), as in convolutional adapters:
-//! `y[t, c] = b[c] + Σ_j w[c, j] x[t + j − l, c]`, `l = ⌊(k − 1) / 2⌋`, over the sources within the token's sequence.
+//! around a sequence as keep its length, as in convolutional adapters:
+//! `y[t, c] = b[c] + Σ_j w[c, j] x[t + j − l, c]` over the sources within the token's sequence, where `l` is `⌊(k − 1) / 2⌋` ("same"
+//! padding) or `k − 1` (causal).
 //!
 //! With the output's gradient `g`: `dx[s, c] = Σ_j w[c, j] g[s − j + l, c]`, `dw[c, j] = Σ_t g[t, c] x[t + j − l, c]`,
-//! `db = Σ_t g`. As in neural networks everywhere the kernel is not mirrored. It looks ahead as far as it looks back: a
-//! decoder with it is no longer causal.
+//! `db = Σ_t g`. As in neural networks everywhere the kernel is not mirrored. With "same" padding it looks ahead
+//! as far as it looks back, which no decoder may.
 
 use std::ops::Range;
 
@@ -14,11 +15,27 @@ use crate::profile::{self, Pass};
 use crate::tape::{Tape, Var};
 use crate::tensor::Tensor;
 
+/// Where the zeros stand.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Padding {
+    /// On both sides, of an even kernel one more behind: a token sees tokens to come.
+    Same,
+    /// Before the sequence: a token sees itself and what came before.
+    Causal,
+}
+
 /// `x` `[tokens, c]`, `w` `[c, k]`, `bias` `[c]` (the last two of either type); result like `x`. `sequences` are the tokens that
 /// belong together. Panics on shapes that do not fit, on `k = 0`, and unless the sequences follow one another and cover every token.
-pub fn depthwise_convolution(tape: &Tape, x: &Var, w: &Var, bias: &Var, sequences: &[Range<usize>]) -> Var {
+pub fn depthwise_convolution(
+    tape: &Tape,
+    x: &Var,
+    w: &Var,
+    bias: &Var,
+    sequences: &[Range<usize>],
+    padding: Padding,
+) -> Var {
     let _span = profile::span("depthwise convolution", Pass::Forward);
-    let taps = Taps::new(&x.value, &w.value, sequences);
+    let taps = Taps::new(&x.value, &w.value, sequences, padding);
     assert_eq!(bias.value.elements(), taps.channels, "bias {:?} of a convolution", bias.value.shape());
     let value = taps.apply(&x.value, &w.value, Some(&bias.value), false);
     if !tape.needs_grad(&[x, w, bias]) {
@@ -46,10 +63,12 @@ struct Taps {
     sequence_of: Vec<Range<usize>>,
     channels: usize,
     k: usize,
+    /// Taps before the one that meets the token itself.
+    left: usize,
 }
 
 impl Taps {
-    fn new(x: &Tensor, w: &Tensor, sequences: &[Range<usize>]) -> Taps {
+    fn new(x: &Tensor, w: &Tensor, sequences: &[Range<usize>], padding: Padding) -> Taps {
         let ((tokens, channels), (rows, k)) = (x.rows_cols(), w.rows_cols());
         assert!(rows == channels && k > 0, "a kernel of {:?} over channels of {:?}", w.shape(), x.shape());
         let mut sequence_of = Vec::with_capacity(tokens);
@@ -58,15 +77,18 @@ impl Taps {
             sequence_of.extend(std::iter::repeat_n(sequence.clone(), sequence.len()));
         }
         assert_eq!(sequence_of.len(), tokens, "sequences {sequences:?} must cover {tokens} tokens");
-        Taps { sequence_of, channels, k }
+        let left = match padding {
+            Padding::Same => (k - 1) / 2,
+            Padding::Causal => k - 1,
+        };
+        Taps { sequence_of, channels, k, left }
     }
 
     /// The token that tap `j` of the kernel meets at `token`, if there is one in the sequence; with `backward`, the
     /// token at which tap `j` meets `token`.
     #[inline(always)]
     fn source(&self, token: usize, j: usize, backward: bool) -> Option<usize> {
-        let left = (self.k - 1) / 2;
-        let at = if backward { (token + left).checked_sub(j) } else { (token + j).checked_sub(left) };
+        let at = if backward { (token + self.left).checked_sub(j) } else { (token + j).checked_sub(self.left) };
         at.filter(|at| self.sequence_of[token].contains(at))
     }
 
@@ -149,9 +171,14 @@ mod tests {
         for k in [1, 2, 3, 4, 5] {
             for (hidden, kernel) in [(DType::F32, DType::F32), (DType::BF16, DType::BF16), (DType::BF16, DType::F32)] {
                 let inputs = [random([9, 6], hidden, 1), random([6, k], kernel, 2), random([6], kernel, 3)];
-                let op = |tape: &Tape, v: &[Var]| vec![depthwise_convolution(tape, &v[0], &v[1], &v[2], &sequences)];
-                let oracle = |v: &[Vec<f64>]| vec![matrix::depthwise_convolution(&v[0], &v[1], &v[2], &sequences)];
-                check(&inputs, tolerance(hidden), op, oracle);
+                for (padding, left) in [(Padding::Same, (k - 1) / 2), (Padding::Causal, k - 1)] {
+                    let op = |tape: &Tape, v: &[Var]| {
+                        vec![depthwise_convolution(tape, &v[0], &v[1], &v[2], &sequences, padding)]
+                    };
+                    let oracle =
+                        |v: &[Vec<f64>]| vec![matrix::depthwise_convolution(&v[0], &v[1], &v[2], &sequences, left)];
+                    check(&inputs, tolerance(hidden), op, oracle);
+                }
             }
         }
     }
@@ -161,6 +188,6 @@ mod tests {
     fn a_token_outside_every_sequence_is_refused() {
         let (x, w, b) = (random([9, 6], DType::F32, 1), random([6, 3], DType::F32, 2), random([6], DType::F32, 3));
         let [x, w, b] = [x, w, b].map(Var::constant);
-        depthwise_convolution(&Tape::off(), &x, &w, &b, &[0..4, 4..8]);
+        depthwise_convolution(&Tape::off(), &x, &w, &b, &[0..4, 4..8], Padding::Same);
     }
 }
