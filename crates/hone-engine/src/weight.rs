@@ -29,7 +29,7 @@ use crate::tensor::Tensor;
 pub enum WeightData {
     /// `[out, in]`, `f32` or `bf16`: also the type it is computed in.
     Dense(Tensor),
-    /// `[out, in]` in GGUF blocks, expanded block by block while it is used, in the type of the activations.
+    /// `[out, in]` in blocks, expanded a part at a time while it is used, in the type of the activations.
     Quantised(QuantTensor),
 }
 
@@ -112,7 +112,7 @@ impl Weight {
                 let plain = read(plain).as_ref().map_or(0, |t| t.as_bytes().len());
                 plain + packed.get().map_or(0, Packed::bytes) + turned.get().map_or(0, Packed::bytes)
             }
-            Store::Quantised { blocks, lanes } => blocks.as_bytes().len() + lanes.get().map_or(0, Lanes::bytes),
+            Store::Quantised { blocks, lanes } => blocks.bytes() + lanes.get().map_or(0, Lanes::bytes),
         }
     }
 

@@ -21,6 +21,6 @@ pub mod weights;
 pub use context::{Context, Hooks, Linear, NoHooks, TokenBatch};
 pub use decoder::Decoder;
 pub use error::ModelError;
-pub use model::{GgufType, LoadOptions, Model};
+pub use model::{GgufType, LoadOptions, Model, Quantise};
 pub use site::{LayerPart, Site};
 pub use weights::WeightFiles;

@@ -7,6 +7,7 @@ use std::path::PathBuf;
 use std::sync::Arc;
 
 use hone_engine::DType;
+use hone_engine::quant::{BlockType, QuantType};
 use serde_json::Map;
 
 use crate::context::TokenBatch;
@@ -17,6 +18,7 @@ use crate::pull;
 use crate::spec::DecoderSpec;
 use crate::template::{ChatTemplate, Message};
 use crate::tokenizer::{Tokenizer, end_ids};
+use crate::weights::WeightFiles;
 
 pub use save::GgufType;
 
@@ -27,6 +29,43 @@ pub struct LoadOptions {
     pub dtype: DType,
     /// Keep a GGUF's quantised blocks as they are (inference) instead of expanding them at load.
     pub keep_quantised: bool,
+}
+
+/// A base whose linear maps are kept in few bits.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Quantise {
+    /// Round them as they are read.
+    To(QuantType),
+    /// A GGUF's blocks as they are in the file.
+    Keep,
+}
+
+impl Quantise {
+    /// The words for it on a command line.
+    pub const WORDS: &str = "nf4|q8_0|q4_0|keep";
+}
+
+impl std::fmt::Display for Quantise {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        match self {
+            Quantise::To(kind) => kind.fmt(f),
+            Quantise::Keep => f.write_str("keep"),
+        }
+    }
+}
+
+impl std::str::FromStr for Quantise {
+    type Err = String;
+
+    fn from_str(word: &str) -> Result<Self, String> {
+        match word {
+            "nf4" => Ok(Quantise::To(QuantType::Nf4 { double: true })),
+            "q8_0" => Ok(Quantise::To(QuantType::Gguf(BlockType::Q8_0))),
+            "q4_0" => Ok(Quantise::To(QuantType::Gguf(BlockType::Q4_0))),
+            "keep" => Ok(Quantise::Keep),
+            _ => Err("expected `nf4`, `q8_0`, `q4_0`, or `keep` (a GGUF's own blocks)".into()),
+        }
+    }
 }
 
 /// Where a model came from.
@@ -61,6 +100,27 @@ pub struct Model {
 impl Model {
     /// Loads a Hugging Face directory, a GGUF file, or a name that [`crate::pull`] knows and has in the cache.
     pub fn load(reference: &str, options: LoadOptions) -> Result<Model, ModelError> {
+        Model::load_files(reference, options, |weights| Ok(weights))
+    }
+
+    /// The same with the linear maps in few bits, computed in `dtype`. `Keep` of files without blocks is an error.
+    pub fn load_quantised(reference: &str, dtype: DType, quantise: Quantise) -> Result<Model, ModelError> {
+        let options = LoadOptions { dtype, keep_quantised: true };
+        Model::load_files(reference, options, |weights| match quantise {
+            Quantise::To(kind) => Ok(weights.rounded_to(kind)),
+            Quantise::Keep if weights.holds_blocks()? => Ok(weights),
+            Quantise::Keep => {
+                let expected = "a GGUF file with quantised blocks; round this one (`nf4`, `q8_0`)";
+                Err(ModelError::malformed(weights.path(), "weights", "no quantised blocks to keep", expected))
+            }
+        })
+    }
+
+    fn load_files(
+        reference: &str,
+        options: LoadOptions,
+        as_wanted: impl FnOnce(WeightFiles) -> Result<WeightFiles, ModelError>,
+    ) -> Result<Model, ModelError> {
         let path = pull::find(reference)?;
         let files = ModelFiles::open(&path)?;
         let config = files.config()?;
@@ -70,7 +130,7 @@ impl Model {
         let template = ChatTemplate::from_files(&files, &tokenizer)?;
         let end_of_turn = template.as_ref().and_then(|template| template.end_of_turn(&tokenizer));
         let end_ids = end_ids(&spec.config, generation_config.as_ref(), &tokenizer, end_of_turn);
-        let weights = files.weights()?;
+        let weights = as_wanted(files.weights()?)?;
         let decoder = Arc::new(Decoder::load(spec, &weights, options)?);
         let sha256 = fingerprint::fingerprint(&weights.files())?;
         let source = ModelSource { reference: reference.to_owned(), path, sha256 };

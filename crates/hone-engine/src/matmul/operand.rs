@@ -20,7 +20,7 @@ pub(crate) enum Source<'a> {
     Dense(RowMajor),
     /// Packed for `x Wᵀ`.
     Packed(&'a Packed),
-    /// In GGUF blocks.
+    /// In blocks.
     Quantised(&'a QuantTensor),
     /// A bf16 part of a row-major `f32` matrix ([`super::planes`]).
     Plane(RowMajor, u8),
@@ -61,7 +61,7 @@ impl<'a> Source<'a> {
     /// Columns that part products must start at multiples of.
     fn column_grain(&self) -> usize {
         match self {
-            Source::Quantised(q) => q.kind().block_values(),
+            Source::Quantised(q) => q.grain(),
             _ => 1,
         }
     }

@@ -1,21 +1,24 @@
-//! GGUF's blocks: the types a tensor can be stored in, and their values.
+//! Blocks: the types a tensor can be stored in, and their values. GGUF's, and NF4 ([`nf4`]).
 //!
 //! A row is a run of blocks; a block holds a few numbers as small integers with a shared scale (and offset). Layouts and
 //! arithmetic are ggml's (`ggml-common.h`, `ggml-quants.c`, <https://github.com/ggml-org/ggml>), to the bit: a golden test
 //! compares with the `gguf` package. Multi-byte fields are little-endian, as GGUF files are.
 //!
 //! - [`BlockType`]: number, name, sizes; [`BlockType::dequantise`] and [`BlockType::quantise`] work on rows.
-//! - [`QuantTensor`]: a matrix in blocks, in memory of its own or in a mapped file.
+//! - [`Nf4`]: the 4-bit numbers of QLoRA, which no GGUF file holds.
+//! - [`QuantTensor`]: a matrix in blocks of either kind ([`QuantType`]), in memory of its own or in a mapped file.
 //!
 //! It knows nothing of GGUF's header and not where the bytes come from.
 
 mod encode;
 pub(crate) mod int8;
 mod k_blocks;
+pub mod nf4;
 mod small_blocks;
 mod tensor;
 
-pub use tensor::{BlockBytes, QuantTensor};
+pub use nf4::Nf4;
+pub use tensor::{BlockBytes, GgufRows, QuantTensor};
 
 use crate::error::EngineError;
 use crate::simd;
@@ -213,6 +216,28 @@ impl BlockType {
 impl std::fmt::Display for BlockType {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
         f.write_str(self.name())
+    }
+}
+
+/// What a matrix is rounded to.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub enum QuantType {
+    /// Blocks as GGUF files hold them.
+    Gguf(BlockType),
+    /// QLoRA's 4-bit numbers.
+    Nf4 {
+        /// Whether the scales are kept in 8 bits.
+        double: bool,
+    },
+}
+
+impl std::fmt::Display for QuantType {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        match self {
+            QuantType::Gguf(kind) => kind.fmt(f),
+            QuantType::Nf4 { double: true } => f.write_str("NF4"),
+            QuantType::Nf4 { double: false } => f.write_str("NF4 (plain scales)"),
+        }
     }
 }
 

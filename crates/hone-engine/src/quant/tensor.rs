@@ -1,9 +1,9 @@
-//! A matrix in blocks, in memory of its own or in a mapped file.
+//! A matrix in blocks: GGUF's, in memory of its own or in a mapped file, or NF4.
 
 use std::ops::Range;
 use std::sync::Arc;
 
-use super::BlockType;
+use super::{BlockType, Nf4, QuantType};
 use crate::dtype::{DType, Element};
 use crate::error::EngineError;
 use crate::tensor::Tensor;
@@ -39,18 +39,49 @@ impl From<Vec<u8>> for BlockBytes {
     }
 }
 
-/// A matrix `[rows, columns]` in GGUF blocks, row after row.
+/// A matrix `[rows, columns]` in blocks, row after row. Cheap to clone.
 #[derive(Clone)]
 pub struct QuantTensor {
-    kind: BlockType,
     rows: usize,
     columns: usize,
-    pub(super) row_bytes: usize,
+    form: Form,
+}
+
+#[derive(Clone)]
+enum Form {
+    Gguf(GgufRows),
+    Nf4(Arc<Nf4>),
+}
+
+/// A matrix in GGUF's blocks, of which every row has a whole number.
+#[derive(Clone)]
+pub struct GgufRows {
+    /// Block type.
+    pub kind: BlockType,
+    /// Bytes of a row.
+    pub row_bytes: usize,
     bytes: BlockBytes,
 }
 
+impl GgufRows {
+    /// The blocks, row after row: what a GGUF file holds.
+    pub fn as_bytes(&self) -> &[u8] {
+        self.bytes.as_slice()
+    }
+
+    /// Expands columns `columns` of row `row`.
+    fn expand(&self, row: usize, columns: Range<usize>, values: &mut [f32]) {
+        let (block, size) = (self.kind.block_values(), self.kind.block_bytes());
+        assert!(columns.start.is_multiple_of(block), "{columns:?} does not start with a block of {block}");
+        let from = row * self.row_bytes;
+        let bytes = from + columns.start / block * size..from + columns.end / block * size;
+        let outcome = self.kind.dequantise(&self.as_bytes()[bytes], values);
+        assert!(outcome.is_ok(), "{outcome:?}: {columns:?} into {} values", values.len());
+    }
+}
+
 impl QuantTensor {
-    /// A matrix over `bytes`, whose length must be what the shape and the type say.
+    /// A matrix over `bytes` of GGUF blocks, whose length must be what the shape and the type say.
     pub fn new(
         kind: BlockType,
         rows: usize,
@@ -64,12 +95,31 @@ impl QuantTensor {
             let what = format!("a {kind} matrix [{rows}, {columns}]");
             return Err(EngineError::BufferLength { what, found, expected: row_bytes.saturating_mul(rows) });
         }
-        Ok(QuantTensor { kind, rows, columns, row_bytes, bytes })
+        Ok(QuantTensor { rows, columns, form: Form::Gguf(GgufRows { kind, row_bytes, bytes }) })
     }
 
-    /// Block type.
-    pub fn kind(&self) -> BlockType {
-        self.kind
+    /// A matrix `[rows, columns]`, row after row in `values`, rounded to `as_type`. A GGUF type that cannot be written, or whose
+    /// blocks do not fill a row, is an error.
+    pub fn quantise(values: &[f32], columns: usize, as_type: QuantType) -> Result<QuantTensor, EngineError> {
+        let rows = values.len().checked_div(columns).unwrap_or(0);
+        match as_type {
+            QuantType::Nf4 { double } => {
+                Ok(QuantTensor { rows, columns, form: Form::Nf4(Arc::new(Nf4::quantise(values, double))) })
+            }
+            QuantType::Gguf(kind) => {
+                let mut bytes = Vec::with_capacity(kind.row_bytes(columns)?.saturating_mul(rows));
+                values.chunks_exact(columns.max(1)).try_for_each(|row| kind.quantise(row, &mut bytes))?;
+                QuantTensor::new(kind, rows, columns, bytes)
+            }
+        }
+    }
+
+    /// What it is stored as.
+    pub fn kind(&self) -> QuantType {
+        match &self.form {
+            Form::Gguf(blocks) => QuantType::Gguf(blocks.kind),
+            Form::Nf4(blocks) => QuantType::Nf4 { double: blocks.is_double() },
+        }
     }
 
     /// Rows (`out`).
@@ -82,9 +132,28 @@ impl QuantTensor {
         self.columns
     }
 
-    /// The blocks, row after row: what a GGUF file holds.
-    pub fn as_bytes(&self) -> &[u8] {
-        self.bytes.as_slice()
+    /// The GGUF blocks, if it is stored in those.
+    pub fn gguf(&self) -> Option<&GgufRows> {
+        match &self.form {
+            Form::Gguf(blocks) => Some(blocks),
+            Form::Nf4(_) => None,
+        }
+    }
+
+    /// Bytes held (or mapped).
+    pub fn bytes(&self) -> usize {
+        match &self.form {
+            Form::Gguf(blocks) => blocks.as_bytes().len(),
+            Form::Nf4(blocks) => blocks.bytes(),
+        }
+    }
+
+    /// Columns that a part of a row must start (and, short of the end, end) at multiples of.
+    pub(crate) fn grain(&self) -> usize {
+        match &self.form {
+            Form::Gguf(blocks) => blocks.kind.block_values(),
+            Form::Nf4(_) => 1,
+        }
     }
 
     /// Expands row `row` into `values` (`columns` of them). Panics on a row outside the matrix.
@@ -92,15 +161,16 @@ impl QuantTensor {
         self.dequantise_part(row, 0..self.columns, values);
     }
 
-    /// Expands columns `columns` of row `row`; the range starts and ends at multiples of the block (or at the end).
+    /// Expands columns `columns` of row `row`; the range starts and ends at multiples of the grain (or at the end).
     pub(crate) fn dequantise_part(&self, row: usize, columns: Range<usize>, values: &mut [f32]) {
         assert!(row < self.rows && columns.end <= self.columns, "row {row}, {columns:?} of {self:?}");
-        let (block, size) = (self.kind.block_values(), self.kind.block_bytes());
-        assert!(columns.start.is_multiple_of(block), "{columns:?} does not start with a block of {block}");
-        let from = row * self.row_bytes;
-        let bytes = from + columns.start / block * size..from + columns.end / block * size;
-        let outcome = self.kind.dequantise(&self.as_bytes()[bytes], values);
-        assert!(outcome.is_ok(), "{outcome:?}: {columns:?} into {} values", values.len());
+        match &self.form {
+            Form::Gguf(blocks) => blocks.expand(row, columns, values),
+            Form::Nf4(blocks) => {
+                let from = row * self.columns;
+                blocks.expand(from + columns.start..from + columns.end, values);
+            }
+        }
     }
 
     /// The whole matrix as a dense tensor of the given type.
@@ -122,6 +192,6 @@ impl QuantTensor {
 
 impl std::fmt::Debug for QuantTensor {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        write!(f, "QuantTensor({} [{}, {}])", self.kind, self.rows, self.columns)
+        write!(f, "QuantTensor({} [{}, {}])", self.kind(), self.rows, self.columns)
     }
 }

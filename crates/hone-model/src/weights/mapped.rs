@@ -38,6 +38,22 @@ impl MappedFile {
         self.map.clone()
     }
 
+    /// Lets the memory of `range` go; what is read there again comes from the file. For files that are read once, so that
+    /// they do not stand in memory beside what was made of them. Nothing happens where the system has no such call.
+    pub fn let_go(&self, range: Range<usize>) {
+        #[cfg(unix)]
+        {
+            // SAFETY: the map is read-only, so no page holds anything that is not in the file.
+            let advised = unsafe {
+                self.map.unchecked_advise_range(memmap2::UncheckedAdvice::DontNeed, range.start, range.len())
+            };
+            // A hint: memory that is not let go is only held longer.
+            drop(advised);
+        }
+        #[cfg(not(unix))]
+        let _ = range;
+    }
+
     /// The numbers at `range` as a tensor of type `dtype`: borrowed where type and alignment fit, converted otherwise.
     /// `range` must lie in the file and hold exactly `shape`.
     pub fn tensor(&self, range: Range<usize>, shape: &[usize], stored: DenseType, dtype: DType) -> Tensor {

@@ -10,7 +10,7 @@ use std::collections::BTreeSet;
 use std::path::{Path, PathBuf};
 use std::sync::{Arc, Mutex};
 
-use hone_engine::quant::QuantTensor;
+use hone_engine::quant::{QuantTensor, QuantType};
 use hone_engine::weight::WeightData;
 use hone_engine::{DType, Tensor, Weight};
 
@@ -19,6 +19,7 @@ use crate::gguf::Gguf;
 use crate::gguf::source::GgufWeights;
 
 pub(crate) mod mapped;
+mod quantising;
 mod safetensors;
 #[cfg(test)]
 mod tests;
@@ -43,6 +44,10 @@ pub(crate) trait WeightSource: Send + Sync {
     fn load_quantised(&self, name: &str) -> Result<Option<QuantTensor>, ModelError> {
         let _ = name;
         Ok(None)
+    }
+    /// The tensor will not be asked for again.
+    fn done_with(&self, name: &str) {
+        let _ = name;
     }
     /// The files, in order.
     fn files(&self) -> Vec<PathBuf>;
@@ -76,6 +81,23 @@ impl WeightFiles {
     pub fn from_gguf(gguf: Arc<Gguf>) -> Result<WeightFiles, ModelError> {
         let path = gguf.path().to_owned();
         Ok(WeightFiles { path, source: Box::new(GgufWeights::new(gguf)?), asked: Mutex::default() })
+    }
+
+    /// The same, with the linear maps of the layers rounded to blocks as they are read (as quantised matrices, for
+    /// [`WeightFiles::load_weight`] with `keep_quantised`).
+    pub fn rounded_to(mut self, kind: QuantType) -> WeightFiles {
+        self.source = Box::new(quantising::Quantising { inner: self.source, kind });
+        self
+    }
+
+    /// Whether any matrix is stored in blocks.
+    pub fn holds_blocks(&self) -> Result<bool, ModelError> {
+        for name in self.source.names() {
+            if self.source.load_quantised(&name)?.is_some() {
+                return Ok(true);
+            }
+        }
+        Ok(false)
     }
 
     /// The directory or file.

@@ -127,6 +127,12 @@ impl WeightSource for SafetensorsFiles {
         Ok(Some(file.tensor(entry.range.clone(), &entry.shape, stored, dtype)))
     }
 
+    fn done_with(&self, name: &str) {
+        if let Some(entry) = self.entries.get(name) {
+            self.files[entry.file].let_go(entry.range.clone());
+        }
+    }
+
     fn files(&self) -> Vec<PathBuf> {
         self.files.iter().map(|f| f.path.clone()).collect()
     }

@@ -152,16 +152,17 @@ pub(crate) struct Lanes {
 impl Lanes {
     /// The same numbers, `None` for types without blocks.
     pub(crate) fn new(matrix: &QuantTensor) -> Option<Lanes> {
-        let form = Form::of(matrix.kind())?;
+        let blocks = matrix.gguf()?;
+        let form = Form::of(blocks.kind)?;
         let (rows, columns) = (matrix.rows(), matrix.columns());
         let panel_bytes = columns / WIDTH * form.block_bytes();
         let mut bytes = vec![0; rows.div_ceil(PANEL) * panel_bytes];
         bytes.par_chunks_mut(panel_bytes.max(1)).enumerate().for_each(|(panel, bytes)| {
             for lane in 0..PANEL.min(rows - panel * PANEL) {
-                let from = (panel * PANEL + lane) * matrix.row_bytes;
-                let row = &matrix.as_bytes()[from..from + matrix.row_bytes];
+                let from = (panel * PANEL + lane) * blocks.row_bytes;
+                let row = &blocks.as_bytes()[from..from + blocks.row_bytes];
                 for (b, block) in bytes.chunks_exact_mut(form.block_bytes()).enumerate() {
-                    write_lane(form, block, lane, &Run::read(matrix.kind(), row, b));
+                    write_lane(form, block, lane, &Run::read(blocks.kind, row, b));
                 }
             }
         });
