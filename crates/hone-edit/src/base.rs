@@ -52,6 +52,15 @@ impl BaseWeight {
         self.name.rsplit_once('.').map_or(&self.name, |(module, _)| module)
     }
 
+    /// Bytes its numbers take, in whatever form they are held.
+    pub fn bytes(&self) -> usize {
+        match &self.value {
+            BaseValue::Matrix(WeightRef::Frozen(weight)) => weight.bytes(),
+            BaseValue::Matrix(WeightRef::Trained(var)) => var.value.as_bytes().len(),
+            BaseValue::Vector(tensor) => tensor.as_bytes().len(),
+        }
+    }
+
     /// The values in `f32`, copied (expanded if quantised).
     pub fn to_f32(&self) -> Tensor {
         match &self.value {
@@ -151,6 +160,12 @@ impl Base {
     /// The weight of this tensor name.
     pub fn weight(&self, name: &str) -> Option<&BaseWeight> {
         self.weights.iter().find(|w| w.name == name)
+    }
+
+    /// Whether any linear map is kept in few bits.
+    pub fn is_quantised(&self) -> bool {
+        let in_blocks = |w: &BaseWeight| matches!(&w.value, BaseValue::Matrix(WeightRef::Frozen(weight)) if weight.quantised().is_some());
+        self.linears().any(in_blocks)
     }
 
     /// The linear maps inside the layers, in order of the forward pass.

@@ -102,6 +102,14 @@ pub enum EditError {
         /// Where.
         place: String,
     },
+    /// A method that needs more of its base than blocks.
+    #[error("`{method}` cannot be used on a base that is kept in few bits: {reason}; load it without `quantize`")]
+    QuantisedBase {
+        /// The method.
+        method: &'static str,
+        /// Why.
+        reason: &'static str,
+    },
     /// An edit that cannot be merged into the weights.
     #[error("`{method}` cannot be merged into the weights at `{place}`: {reason}")]
     CannotMerge {

@@ -172,12 +172,12 @@ fn write_json(path: &Path, value: &Value) -> Result<(), EditError> {
 }
 
 /// `dir`, or the `adapter` inside it when `dir` is a run.
-fn adapter_directory(dir: &Path) -> PathBuf {
+pub(crate) fn adapter_directory(dir: &Path) -> PathBuf {
     let inner = dir.join("adapter");
     if !dir.join(CONFIG).exists() && inner.join(CONFIG).exists() { inner } else { dir.to_path_buf() }
 }
 
-fn read_config(path: &Path) -> Result<Map<String, Value>, EditError> {
+pub(crate) fn read_config(path: &Path) -> Result<Map<String, Value>, EditError> {
     let length = std::fs::metadata(path).map_err(io_error(path))?.len();
     let malformed = |found: String| EditError::Malformed {
         path: path.to_path_buf(),
@@ -206,7 +206,7 @@ fn kind(value: &Value) -> &'static str {
     }
 }
 
-fn check_base(dir: &Path, base: &Base, warnings: &mut Vec<String>) -> Result<(), EditError> {
+pub(crate) fn check_base(dir: &Path, base: &Base, warnings: &mut Vec<String>) -> Result<(), EditError> {
     let path = dir.join(OURS);
     let text = match std::fs::read_to_string(&path) {
         Err(e) if e.kind() == std::io::ErrorKind::NotFound => {

@@ -12,5 +12,6 @@ mod scaling;
 
 pub(crate) use delta::base_weight;
 pub use delta::{Delta, DeltaPart};
-pub use input_map::{InputMap, InputMapPart};
+pub(crate) use input_map::partly;
+pub use input_map::{Applied, InputMap, InputMapPart};
 pub use scaling::{ScaledSide, Scaling};

@@ -4,7 +4,7 @@
 //!
 //! - [`method`]: what a method is; [`registry`]: every one; [`methods`]: their files.
 //! - [`forms`]: what several methods have in common at a linear map; [`training`]: what some do beside forward and backward.
-//! - [`planning`]: what most methods plan alike.
+//! - [`planning`]: what most methods plan alike; [`biases`]: the model's biases beside them.
 //! - [`base`](mod@base): a model as edits see it; [`target`]: which modules a method acts on.
 //! - [`stack`]: several edits at once, as hooks of a forward pass; [`probe`]: seeing without changing.
 //! - [`files`]: adapter directories; [`merge`](mod@merge): edits folded into the weights.
@@ -13,6 +13,7 @@
 
 pub mod atomic;
 pub mod base;
+pub mod biases;
 mod bound;
 pub mod config;
 pub mod error;

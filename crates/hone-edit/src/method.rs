@@ -268,6 +268,8 @@ pub enum Init {
     Base(String),
     /// All this number.
     Constant(f32),
+    /// Whatever the method draws.
+    Drawn(Box<dyn Fn(RandomKey) -> Tensor + Send + Sync>),
     /// Whatever the method computes, from the base's values perhaps; not before it is needed, so that a plan stays cheap.
     Computed(Box<dyn Fn(&Base) -> Tensor + Send + Sync>),
 }
@@ -285,6 +287,7 @@ impl Init {
             Init::Normal { std } => Some(draw(&|i| key.normal(i) * std)),
             Init::Base(name) => base.weight(name).map(|w| w.to_f32()),
             Init::Constant(value) => Some(Tensor::full(shape, hone_engine::DType::F32, *value)),
+            Init::Drawn(draw) => Some(draw(key)),
             Init::Computed(make) => Some(make(base)),
         }
     }
@@ -528,6 +531,11 @@ impl Edit {
         base: &Base,
         mut value_of: impl FnMut(&ParamPlan) -> Result<Tensor, EditError>,
     ) -> Result<Edit, EditError> {
+        if let QuantisedBase::No(reason) = method.info().quantised_base
+            && base.is_quantised()
+        {
+            return Err(EditError::QuantisedBase { method: method.info().name, reason });
+        }
         let plan = method.plan(base)?;
         let make =
             |p: &ParamPlan| Ok(Param { key: p.key.clone(), value: value_of(p)?, traits: p.traits, resting: false });

@@ -25,7 +25,8 @@ pub struct Scaling {
 }
 
 impl Scaling {
-    fn factor(&self, tape: &Tape, vector: &Var, strength: f32) -> Var {
+    /// `1 + s (l − 1)`.
+    pub(crate) fn factor(tape: &Tape, vector: &Var, strength: f32) -> Var {
         if strength == 1.0 {
             return vector.clone();
         }
@@ -37,7 +38,7 @@ impl Scaling {
 impl Part for Scaling {
     fn around_linear(&self, at: &At, _linear: &Linear, x: &Var, next: &dyn Fn(&Var) -> Var) -> Var {
         let tape = &at.cx.tape;
-        let factor = self.factor(tape, &at.values[0], at.strength);
+        let factor = Scaling::factor(tape, &at.values[0], at.strength);
         match self.side {
             ScaledSide::Input => next(&ops::scale_columns(tape, x, &factor)),
             ScaledSide::Output => ops::scale_columns(tape, &next(x), &factor),
@@ -47,7 +48,7 @@ impl Part for Scaling {
     fn merge(&self, merge: &Merge) -> Result<Tensor, String> {
         let tape = Tape::off();
         let vector = Var::constant(merge.values[0].clone());
-        let mut factor = self.factor(&tape, &vector, merge.strength);
+        let mut factor = Scaling::factor(&tape, &vector, merge.strength);
         if merge.direction == Direction::Unmerge {
             if factor.value.as_slice::<f32>().contains(&0.0) {
                 return Err("a factor is 0, which cannot be undone; keep the base model instead of unmerging".into());
