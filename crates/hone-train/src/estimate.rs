@@ -32,6 +32,8 @@ pub struct Estimate {
     pub trained_parameters: usize,
     /// Parameters of the model.
     pub model_parameters: usize,
+    /// Bytes of the model's weights as they are held: in the compute type, or in few bits (`quantize`).
+    pub model_bytes: u64,
     /// Validations left.
     pub validations: usize,
     /// Wall seconds, validations included.

@@ -2,7 +2,7 @@
 
 use std::path::Path;
 
-use hone_train::recipe::{Precision, Schedule, parse};
+use hone_train::recipe::{Precision, Quantize, Schedule, parse};
 use hone_train::{Recipe, TrainError};
 
 const RECIPE: &str = "\
@@ -40,6 +40,16 @@ fn a_recipe_is_read_with_its_defaults() {
     assert_eq!(shortest.method.word(), "lora");
     let word = read("{model: m, data: {path: d.jsonl}, method: full}", &["method.target_modules=[norm]"]).unwrap();
     assert_eq!((word.method.word(), word.method.0["target_modules"][0].as_str()), ("full", Some("norm")));
+}
+
+#[test]
+fn a_base_in_few_bits_is_a_word() {
+    let recipe = read("{model: m, quantize: nf4, data: {path: d.jsonl}}", &[]).unwrap();
+    assert_eq!(recipe.quantize, Some(Quantize::Nf4));
+    assert!(recipe.resolved().unwrap().to_yaml().unwrap().contains("quantize: nf4"));
+    assert_eq!(read(RECIPE, &[]).unwrap().quantize, None);
+    let error = refusal(RECIPE, &["quantize=nf3"]);
+    assert!(error.contains("quantize") && error.contains("nf4") && error.contains("keep"), "{error}");
 }
 
 #[test]

@@ -27,7 +27,7 @@ use serde::{Deserialize, Serialize};
 use serde_json::{Map, Value};
 
 pub use read::{Overrides, parse, read};
-pub use train::{Optimizer, Precision, Schedule, TrainConfig};
+pub use train::{Optimizer, Precision, Quantize, Schedule, TrainConfig};
 
 use crate::error::TrainError;
 
@@ -37,6 +37,9 @@ use crate::error::TrainError;
 pub struct Recipe {
     /// A Hugging Face directory, a GGUF file, or a name that `hone pull` knows.
     pub model: String,
+    /// Keep the frozen linear maps in few bits (QLoRA); by default they are in `train.dtype`.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub quantize: Option<Quantize>,
     /// What to train on.
     pub data: DataConfig,
     /// Which edit to train.

@@ -1,6 +1,8 @@
 //! The `train` part of a recipe.
 
 use hone_engine::DType;
+use hone_engine::quant::{BlockType, QuantType};
+use hone_model::Quantise;
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
@@ -79,6 +81,34 @@ pub enum Schedule {
     Linear,
     /// Falls to 0 along half a cosine.
     Cosine,
+}
+
+/// A base in few bits.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+pub enum Quantize {
+    /// QLoRA's 4-bit numbers, the scales in 8 bits: 4.13 bits a number.
+    #[serde(rename = "nf4")]
+    Nf4,
+    /// GGUF's 8-bit blocks: 8.5 bits a number.
+    #[serde(rename = "q8_0")]
+    Q8_0,
+    /// GGUF's plain 4-bit blocks: 4.5 bits a number.
+    #[serde(rename = "q4_0")]
+    Q4_0,
+    /// The blocks of a GGUF file as they are.
+    #[serde(rename = "keep")]
+    Keep,
+}
+
+impl From<Quantize> for Quantise {
+    fn from(quantize: Quantize) -> Quantise {
+        match quantize {
+            Quantize::Nf4 => Quantise::To(QuantType::Nf4 { double: true }),
+            Quantize::Q8_0 => Quantise::To(QuantType::Gguf(BlockType::Q8_0)),
+            Quantize::Q4_0 => Quantise::To(QuantType::Gguf(BlockType::Q4_0)),
+            Quantize::Keep => Quantise::Keep,
+        }
+    }
 }
 
 /// A compute type.

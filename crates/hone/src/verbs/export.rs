@@ -9,7 +9,7 @@ use hone_engine::DType;
 use hone_model::{GgufType, Model};
 use serde::Serialize;
 
-use super::load::{ModelArguments, load_model};
+use super::load::{ModelArguments, load_model_as};
 use crate::args::Common;
 use crate::fail::Failure;
 use crate::print::outln;
@@ -59,7 +59,8 @@ impl Export {
             let hint = "choose another `--out`, or remove it first";
             return Err(Failure::user(format!("{} is there already", self.out.display()), hint));
         }
-        let model = load_model(&self.model.model, self.model.with.dtype, common)?;
+        let with = &self.model.with;
+        let model = load_model_as(&self.model.model, with.dtype, with.quantize, common)?;
         let mut merged_tensors = 0;
         let model = match self.model.stack(&model, common)? {
             None => model,

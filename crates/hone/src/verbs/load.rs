@@ -6,7 +6,7 @@ use std::sync::Arc;
 use hone_edit::{EditStack, load_edit};
 use hone_engine::DType;
 use hone_model::template::Message;
-use hone_model::{Hooks, LoadOptions, Model, NoHooks};
+use hone_model::{Hooks, LoadOptions, Model, NoHooks, Quantise};
 
 use crate::args::Common;
 use crate::fail::Failure;
@@ -31,6 +31,9 @@ pub struct With {
     /// Type to compute in.
     #[arg(long, default_value = "f32", value_name = "f32|bf16")]
     pub dtype: DType,
+    /// Keep the model's linear maps in few bits, as an adapter tuned with `quantize` had them.
+    #[arg(long, value_name = Quantise::WORDS)]
+    pub quantize: Option<Quantise>,
 }
 
 /// A model ready to run.
@@ -62,7 +65,8 @@ impl ModelArguments {
     fn load_with(&self, keep_quantised: bool, common: &Common) -> Result<Ready, Failure> {
         let spinner = progress::spinner("loading", common.quiet || common.json);
         spinner.set_message(self.model.clone());
-        let model = load(&self.model, LoadOptions { dtype: self.with.dtype, keep_quantised }, common)?;
+        let options = LoadOptions { dtype: self.with.dtype, keep_quantised };
+        let model = load(&self.model, options, self.with.quantize, common)?;
         let hooks = self.hooks(&model, common)?;
         spinner.finish_and_clear();
         Ok(Ready { model, hooks, dtype: self.with.dtype })
@@ -110,12 +114,31 @@ pub fn chat_text(model: &Model, messages: &[Message], open: bool) -> Result<Stri
 
 /// Loads a model by path or name, pulling it first if it is a known name that is not in the cache.
 pub fn load_model(reference: &str, dtype: DType, common: &Common) -> Result<Arc<Model>, Failure> {
-    load(reference, LoadOptions { dtype, keep_quantised: false }, common)
+    load_model_as(reference, dtype, None, common)
 }
 
-fn load(reference: &str, options: LoadOptions, common: &Common) -> Result<Arc<Model>, Failure> {
+/// The same, perhaps with its linear maps in few bits.
+pub fn load_model_as(
+    reference: &str,
+    dtype: DType,
+    quantise: Option<Quantise>,
+    common: &Common,
+) -> Result<Arc<Model>, Failure> {
+    load(reference, LoadOptions { dtype, keep_quantised: false }, quantise, common)
+}
+
+fn load(
+    reference: &str,
+    options: LoadOptions,
+    quantise: Option<Quantise>,
+    common: &Common,
+) -> Result<Arc<Model>, Failure> {
     let path = super::pull::resolve(reference, common)?;
-    let mut model = Model::load(&path.to_string_lossy(), options)?;
+    let path = path.to_string_lossy();
+    let mut model = match quantise {
+        None => Model::load(&path, options)?,
+        Some(quantise) => Model::load_quantised(&path, options.dtype, quantise)?,
+    };
     // A name says more in a scorecard than the place in the cache it stands for.
     model.source.reference = reference.to_owned();
     Ok(Arc::new(model))

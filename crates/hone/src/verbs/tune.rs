@@ -19,7 +19,7 @@ use hone_train::trainer::{EndReason, Outcome, Trainer};
 use serde::Serialize;
 
 use super::eval::{Asked, load_tasks, score_tasks};
-use super::load::load_model;
+use super::load::load_model_as;
 use super::tune_progress::TuneProgress;
 use super::tune_report;
 use super::{compare as compare_verb, outcome};
@@ -112,7 +112,8 @@ pub fn finish(tuned: &Tuned, out: &Path, common: &Common) -> Result<u8, Failure>
 /// Runs a recipe: score before, train, score after, compare, report.
 pub fn tune(recipe: &Recipe, out: &Path, start: Start, command: &str, common: &Common) -> Result<Tuned, Failure> {
     let stop = interrupt::stop_flag();
-    let model = load_model(&recipe.model, recipe.train.dtype.into(), common)?;
+    let quantise = recipe.quantize.map(Into::into);
+    let model = load_model_as(&recipe.model, recipe.train.dtype.into(), quantise, common)?;
     let data = Arc::new(prepare(recipe, &model)?);
     let stack = EditStack::training(new_edit(recipe, &model)?);
     // Tasks are read before the first step: a typing error in the recipe must not surface after an hour.

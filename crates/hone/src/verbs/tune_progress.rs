@@ -92,7 +92,7 @@ fn ahead(estimate: &Estimate) -> String {
         format!(" ({} free{short})", gibibytes(bytes))
     });
     format!(
-        "ahead: {} steps over {} examples ({:.2} epochs), {} tokens of which {} are trained, {} trained parameters ({share:.2} %), about {} and {} of memory{room}",
+        "ahead: {} steps over {} examples ({:.2} epochs), {} tokens of which {} are trained, {} trained parameters ({share:.2} %), about {} and {} of memory, the model's own {} among them{room}",
         estimate.steps,
         estimate.examples,
         estimate.epochs,
@@ -101,6 +101,7 @@ fn ahead(estimate: &Estimate) -> String {
         thousands(estimate.trained_parameters as u64),
         duration(estimate.seconds),
         gibibytes(estimate.peak_memory),
+        gibibytes(estimate.model_bytes),
     )
 }
 

@@ -4,11 +4,12 @@ use std::path::{Path, PathBuf};
 
 use hone_edit::{Base, Edit, EditStack, registry};
 use hone_engine::{DType, ceiling, profile};
+use hone_model::Quantise;
 use hone_train::bench::{self, StepBench, StepFigures};
 use serde::Serialize;
 use serde_json::{Map, Value, json};
 
-use super::super::load::load_model;
+use super::super::load::load_model_as;
 use crate::args::Common;
 use crate::fail::Failure;
 use crate::progress;
@@ -31,6 +32,9 @@ pub(super) struct Step {
     /// Type to compute in.
     #[arg(long, default_value = "bf16", value_name = "f32|bf16")]
     dtype: DType,
+    /// Keep the frozen linear maps in few bits.
+    #[arg(long, value_name = Quantise::WORDS)]
+    quantize: Option<Quantise>,
     /// Sequences a step.
     #[arg(long, default_value_t = 4)]
     batch: usize,
@@ -65,6 +69,8 @@ struct Output {
     model: String,
     method: String,
     dtype: String,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    quantize: Option<String>,
     batch: usize,
     seq: usize,
     #[serde(skip_serializing_if = "Option::is_none")]
@@ -98,7 +104,7 @@ fn read_ids(path: &Path) -> Result<Vec<Vec<Vec<u32>>>, Failure> {
 
 impl Step {
     pub(super) fn run(self, common: &Common) -> Result<u8, Failure> {
-        let model = load_model(&self.model, self.dtype, common)?;
+        let model = load_model_as(&self.model, self.dtype, self.quantize, common)?;
         let stack = match self.method.as_str() {
             "forward" => None,
             word => {
@@ -135,6 +141,7 @@ impl Step {
             model: self.model,
             method: self.method,
             dtype: self.dtype.to_string(),
+            quantize: self.quantize.map(|quantise| quantise.to_string()),
             batch: self.batch,
             seq: self.seq,
             threads: rayon::current_num_threads(),
