@@ -6,26 +6,31 @@ use serde_json::{Map, Value};
 
 use crate::error::{EditError, did_you_mean};
 use crate::method::{Method, MethodInfo, Origin};
-use crate::methods::selective::{bitfit, diff_pruning, grafting, layers, lisa, mask_tuning, masked, norms, shira};
-use crate::methods::{full, lora, routed};
+use crate::methods;
 
 /// The methods, in the order they are listed.
 pub const METHODS: &[MethodInfo] = &[
-    lora::METHOD, //
-    full::METHOD,
-    bitfit::METHOD,
-    norms::METHOD,
-    layers::LAST_LAYERS,
-    layers::HEAD_ONLY,
-    shira::METHOD,
-    masked::FISH_MASK,
-    masked::CHILD_TUNING,
-    masked::SUBNETWORK,
-    diff_pruning::METHOD,
-    mask_tuning::METHOD,
-    grafting::METHOD,
-    lisa::METHOD,
-    routed::poly::METHOD,
+    methods::lora::METHOD,
+    methods::oft::METHOD,
+    methods::boft::METHOD,
+    methods::hra::METHOD,
+    methods::road::METHOD,
+    methods::fourierft::METHOD,
+    methods::ia3::METHOD,
+    methods::full::METHOD,
+    methods::selective::bitfit::METHOD,
+    methods::selective::norms::METHOD,
+    methods::selective::layers::LAST_LAYERS,
+    methods::selective::layers::HEAD_ONLY,
+    methods::selective::shira::METHOD,
+    methods::selective::masked::FISH_MASK,
+    methods::selective::masked::CHILD_TUNING,
+    methods::selective::masked::SUBNETWORK,
+    methods::selective::diff_pruning::METHOD,
+    methods::selective::mask_tuning::METHOD,
+    methods::selective::grafting::METHOD,
+    methods::selective::lisa::METHOD,
+    methods::routed::poly::METHOD,
 ];
 
 /// A method from a recipe's `method`: its `type` is the word, the rest its fields.

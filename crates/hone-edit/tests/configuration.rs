@@ -25,6 +25,12 @@ fn parameter_counts_equal_pefts() {
     assert_eq!(count(r#"{"type": "lora", "r": 8}"#), 2_442_240);
     assert_eq!(count(r#"{"type": "lora"}"#), 4_884_480);
     assert_eq!(count(r#"{"type": "full"}"#), 134_515_008);
+    assert_eq!(count(r#"{"type": "oft", "target_modules": ["q_proj", "v_proj"]}"#), 535_680);
+    assert_eq!(count(r#"{"type": "boft", "target_modules": ["q_proj", "v_proj"]}"#), 161_280);
+    assert_eq!(count(r#"{"type": "fourierft", "target_modules": ["q_proj", "v_proj"]}"#), 60_000);
+    assert_eq!(count(r#"{"type": "hra", "target_modules": ["q_proj", "v_proj"]}"#), 30 * 2 * 8 * 576);
+    assert_eq!(count(r#"{"type": "road", "target_modules": ["q_proj", "v_proj"]}"#), 30 * (576 + 192));
+    assert_eq!(count(r#"{"type": "ia3"}"#), 57_600);
 }
 
 #[test]

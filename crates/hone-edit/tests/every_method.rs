@@ -9,13 +9,13 @@ use std::sync::{Arc, OnceLock};
 
 use hone_edit::files::read_edit;
 use hone_edit::merge::{Merger, logits};
-use hone_edit::method::{Mergeable, Role};
+use hone_edit::method::{Mergeable, QuantisedBase, Role};
 use hone_edit::registry::{self, METHODS};
 use hone_edit::{Base, Edit, EditStack, StackEntry, save_edit};
 use hone_engine::ops::{self, Segment};
 use hone_engine::{DType, Gradients, RandomKey, Tape, Tensor};
 use hone_model::generate::{GenerationConfig, generate};
-use hone_model::{Context, LoadOptions, Model, NoHooks, TokenBatch};
+use hone_model::{Context, LoadOptions, Model, NoHooks, Quantise, TokenBatch};
 use serde_json::{Value, json};
 
 /// A method at one setting.
@@ -25,6 +25,10 @@ struct Case {
     identity: bool,
     /// Whether its gradients are derivatives; a step that is passed straight through has none, and a test of its own.
     smooth: bool,
+}
+
+fn starts_changed(recipe: Value) -> Case {
+    Case { recipe, identity: false }
 }
 
 fn starts_unchanged(recipe: Value) -> Case {
@@ -57,6 +61,20 @@ fn cases() -> Vec<Case> {
     vec![
         starts_unchanged(json!({ "type": "lora", "r": 2 })),
         starts_unchanged(json!({ "type": "lora", "r": 2, "use_rslora": true, "target_modules": ["q_proj", "down_proj"] })),
+        starts_unchanged(json!({ "type": "oft", "oft_block_size": 8 })),
+        starts_unchanged(json!({ "type": "oft", "r": 4, "block_share": true, "use_cayley_neumann": false, "module_dropout": 0.0 })),
+        starts_unchanged(json!({ "type": "oft", "oft_block_size": 4, "coft": true, "eps": 1.0, "module_dropout": 0.3 })),
+        starts_unchanged(json!({ "type": "boft", "boft_block_size": 4 })),
+        starts_unchanged(json!({ "type": "boft", "boft_block_size": 4, "boft_n_butterfly_factor": 3, "boft_dropout": 0.3, "target_modules": ["q_proj", "o_proj"] })),
+        starts_unchanged(json!({ "type": "hra", "r": 4 })),
+        starts_changed(json!({ "type": "hra", "r": 3 })),
+        starts_changed(json!({ "type": "hra", "r": 4, "apply_GS": true })),
+        starts_unchanged(json!({ "type": "road", "group_size": 8, "target_modules": ["q_proj", "k_proj", "v_proj", "o_proj"] })),
+        starts_unchanged(json!({ "type": "road", "variant": "road_2", "group_size": 4 })),
+        starts_unchanged(json!({ "type": "road", "variant": "road_4", "group_size": 2, "target_modules": ["down_proj"] })),
+        starts_changed(json!({ "type": "fourierft", "n_frequency": 50 })),
+        starts_unchanged(json!({ "type": "fourierft", "n_frequency": 50, "init_weights": true, "n_frequency_pattern": { "q_proj": 20 } })),
+        starts_unchanged(json!({ "type": "ia3" })),
         starts_unchanged(json!({ "type": "full", "target_modules": ["q_proj", "norm", "embed_tokens"] })),
         starts_unchanged(json!({ "type": "bitfit", "add_biases": true })),
         starts_unchanged(json!({ "type": "ln_tuning" })),
@@ -290,4 +308,55 @@ fn a_batch_can_hold_rows_of_different_adapters() {
     let expected: Vec<f32> = [&a.as_slice::<f32>()[..split], &b.as_slice::<f32>()[split..]].concat();
     let expected = Tensor::from_slice(together.dims(), &expected);
     assert!(distance(&together, &expected) < 2e-6, "{}", distance(&together, &expected));
+}
+
+/// The same model with its linear maps rounded, and that model with the rounded numbers as a dense one.
+fn rounded(kind: Quantise) -> (Model, Model) {
+    let path = Path::new(env!("CARGO_MANIFEST_DIR")).join("../../assets/stories260k");
+    let load = || Model::load_quantised(path.to_str().unwrap(), DType::F32, kind).unwrap();
+    let (quantised, mut dense) = (load(), load());
+    let base = Base::of(&quantised);
+    assert!(base.is_quantised());
+    let rounded = |name: &str| base.linears().find(|w| w.name == name).map(|w| w.to_f32());
+    let expanded = dense.decoder.replaced(|name, _| rounded(name));
+    dense.decoder = Arc::new(expanded);
+    assert!(!Base::of(&dense).is_quantised());
+    (quantised, dense)
+}
+
+/// Products with blocks expand them a part at a time and sum in another order than dense ones of few rows, so logits are equal
+/// but for rounding.
+#[test]
+fn a_quantised_base_is_the_same_as_its_numbers_dense_or_is_refused() {
+    for kind in ["nf4", "q8_0"] {
+        let (quantised, dense) = rounded(kind.parse().unwrap());
+        for case in cases() {
+            let method = registry::from_recipe(case.recipe.as_object().unwrap(), &mut Vec::new()).unwrap();
+            if let QuantisedBase::No(reason) = method.info().quantised_base {
+                let error = Edit::new(method, &Base::of(&quantised), 7).err().expect("a refusal");
+                assert!(error.to_string().contains(reason), "{}: {error}", case.recipe);
+                continue;
+            }
+            let on = |model: &Model| {
+                let mut stack = EditStack::of(moved(fresh(model, &case.recipe)));
+                let logits = edited(model, &stack);
+                stack.entries[0].trained = true;
+                let (loss, gradients) = loss(model, &stack);
+                let gradients: Vec<Option<Tensor>> =
+                    stack.trained_params().map(|(id, _)| gradients.param(id).cloned()).collect();
+                (logits, loss, gradients)
+            };
+            let ((a, loss_a, gradients_a), (b, loss_b, gradients_b)) = (on(&quantised), on(&dense));
+            assert!(distance(&a, &b) < 1e-5, "{} on {kind}: {}", case.recipe, distance(&a, &b));
+            assert!((loss_a - loss_b).abs() < 1e-4 * loss_a, "{} on {kind}: {loss_a} and {loss_b}", case.recipe);
+            for (a, b) in gradients_a.iter().zip(&gradients_b) {
+                let (Some(a), Some(b)) = (a, b) else {
+                    assert!(a.is_none() && b.is_none(), "{} on {kind}", case.recipe);
+                    continue;
+                };
+                let small = b.as_slice::<f32>().iter().all(|v| v.abs() < 1e-4);
+                assert!(small || distance(b, a) < 1e-3, "{} on {kind}: gradients {}", case.recipe, distance(b, a));
+            }
+        }
+    }
 }
