@@ -33,6 +33,20 @@ fn parameter_counts_equal_pefts() {
     assert_eq!(count(r#"{"type": "ia3"}"#), 57_600);
 }
 
+/// The formulas of their files; the conformer's is also what its authors count for a width of 768 (21,024 a layer).
+#[test]
+fn parameter_counts_of_adapters_are_their_formulas() {
+    let count = |json, hidden| planned_count(json, &base(&Shape { layers: 12, hidden, ..SMOL }, false)).unwrap();
+    let bottleneck = |b: usize, d: usize| 2 * b * d + b + d;
+    assert_eq!(count(r#"{"type": "houlsby"}"#, 576), 24 * bottleneck(36, 576));
+    assert_eq!(count(r#"{"type": "pfeiffer"}"#, 576), 12 * bottleneck(36, 576));
+    assert_eq!(count(r#"{"type": "parallel_adapter", "bottleneck": 7}"#, 576), 12 * bottleneck(7, 576));
+    // Beside them running means, variances and a count, which are not trained.
+    assert_eq!(count(r#"{"type": "conformer_adapter"}"#, 768), 12 * (21_024 + 2 * 8 + 1));
+    // 576 / 32 is 18; the nearest multiple of four factors, 20.
+    assert_eq!(count(r#"{"type": "compacter"}"#, 576), 64 + 24 * (2 * (576 + 20) + 20 + 576));
+}
+
 #[test]
 fn a_tied_head_is_trained_and_counted_once_by_full_tuning() {
     let stories = base(&STORIES, false);

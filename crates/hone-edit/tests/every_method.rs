@@ -75,6 +75,14 @@ fn cases() -> Vec<Case> {
         starts_changed(json!({ "type": "fourierft", "n_frequency": 50 })),
         starts_unchanged(json!({ "type": "fourierft", "n_frequency": 50, "init_weights": true, "n_frequency_pattern": { "q_proj": 20 } })),
         starts_unchanged(json!({ "type": "ia3" })),
+        starts_changed(json!({ "type": "houlsby", "bottleneck": 8 })),
+        starts_unchanged(json!({ "type": "houlsby", "init_weights": "mam_adapter", "placement": "attention", "dropout": 0.2 })),
+        starts_changed(json!({ "type": "pfeiffer", "bottleneck": 8, "placement": "both", "non_linearity": "gelu" })),
+        starts_unchanged(json!({ "type": "parallel_adapter", "placement": "both", "non_linearity": "gelu_new", "reduction_factor": 16, "modules_to_save": ["norm"] })),
+        starts_changed(json!({ "type": "conformer_adapter", "reduction_factor": 16, "kernel_size": 4 })),
+        starts_changed(json!({ "type": "conformer_adapter", "bottleneck": 3, "kernel_size": 31, "placement": "both", "insertion": "sequential", "faithful": true })),
+        starts_unchanged(json!({ "type": "compacter", "phm_rank": 2 })),
+        starts_changed(json!({ "type": "adapter_fusion", "adapters": trained_adapters() })),
         starts_unchanged(json!({ "type": "full", "target_modules": ["q_proj", "norm", "embed_tokens"] })),
         starts_unchanged(json!({ "type": "bitfit", "add_biases": true })),
         starts_unchanged(json!({ "type": "ln_tuning" })),
@@ -308,6 +316,21 @@ fn a_batch_can_hold_rows_of_different_adapters() {
     let expected: Vec<f32> = [&a.as_slice::<f32>()[..split], &b.as_slice::<f32>()[split..]].concat();
     let expected = Tensor::from_slice(together.dims(), &expected);
     assert!(distance(&together, &expected) < 2e-6, "{}", distance(&together, &expected));
+}
+
+/// Directories of two adapters that were trained (here: moved) on the same model, of different widths.
+fn trained_adapters() -> &'static [String; 2] {
+    static DIRECTORIES: OnceLock<[String; 2]> = OnceLock::new();
+    DIRECTORIES.get_or_init(|| {
+        let model = stories();
+        [4, 7].map(|width| {
+            let edit = moved(fresh(&model, &json!({ "type": "pfeiffer", "bottleneck": width })));
+            let name = format!("fused-{width}-{}", std::process::id());
+            let path = Path::new(env!("CARGO_TARGET_TMPDIR")).join(name);
+            save_edit(&edit, &path).unwrap();
+            path.to_str().unwrap().to_string()
+        })
+    })
 }
 
 /// The same model with its linear maps rounded, and that model with the rounded numbers as a dense one.

@@ -3,6 +3,9 @@
 //! Sequences sit in slots of equal capacity; which slots a forward pass touches is said by its lanes. The memory comes
 //! from the engine's pool, is sized once, and is written in place. It knows nothing of sampling.
 
+use std::collections::HashMap;
+use std::ops::Range;
+
 use hone_engine::ops::{AttentionSpec, CacheLane, KeptBlocks, cached_attention};
 use hone_engine::{DType, Tensor, dispatch_dtype};
 
@@ -15,8 +18,20 @@ pub struct KvCache {
     pub layers: Vec<(Tensor, Tensor)>,
     /// By layer: full blocks of keys and values as attention wants them.
     pub kept: Vec<KeptBlocks>,
+    /// What edits keep of every token beside keys and values, `[slots, capacity, width]` each, by the edit's own name; see
+    /// [`CacheStep::with_earlier_rows`].
+    pub rows: HashMap<String, Tensor>,
     /// Tokens a slot can hold.
     pub capacity: usize,
+}
+
+/// A lane's new rows behind earlier ones of the same sequence.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct LaneRows {
+    /// The new rows, in the batch.
+    pub new: Range<usize>,
+    /// Earlier rows and then the new ones, in the tensor that came with this.
+    pub rows: Range<usize>,
 }
 
 /// A forward pass over a cache: where the batch's new tokens go.
@@ -33,14 +48,15 @@ impl KvCache {
         let tensor = || Tensor::uninit([slots, capacity, spec.key_value_width()], dtype);
         let layers = spec.layers.iter().map(|_| (tensor(), tensor())).collect();
         let kept = spec.layers.iter().map(|_| KeptBlocks::new(slots)).collect();
-        KvCache { layers, kept, capacity }
+        KvCache { layers, kept, rows: HashMap::new(), capacity }
     }
 
     /// Gives slot `to` the first `tokens` tokens of slot `from`: sequences with a common beginning.
     pub fn copy(&mut self, from: usize, to: usize, tokens: usize) {
         assert!(tokens <= self.capacity, "{tokens} tokens of a slot of {}", self.capacity);
         self.kept.iter_mut().for_each(|kept| kept.truncate(to, 0));
-        for tensor in self.layers.iter_mut().flat_map(|(keys, values)| [keys, values]) {
+        let layers = self.layers.iter_mut().flat_map(|(keys, values)| [keys, values]);
+        for tensor in layers.chain(self.rows.values_mut()) {
             let slot = self.capacity * tensor.dim(2);
             let length = tokens * tensor.dim(2);
             dispatch_dtype!(tensor.dtype(), T => {
@@ -84,6 +100,34 @@ impl CacheStep {
         write(keys, k, &self.lanes);
         write(values, v, &self.lanes);
         cached_attention(q, keys, values, &self.lanes, spec, &mut self.cache.kept[layer])
+    }
+
+    /// Keeps the rows `x` `[tokens, width]` under `name`, and gives those of every lane behind up to `before` rows that were
+    /// kept before them: for parts of edits that look back along a sequence (convolutions). Always of the same width for
+    /// one name.
+    pub fn with_earlier_rows(&mut self, name: &str, x: &Tensor, before: usize) -> (Tensor, Vec<LaneRows>) {
+        let (slots, width) = (self.cache.layers.first().map_or(0, |(keys, _)| keys.dim(0)), x.rows_cols().1);
+        let capacity = self.cache.capacity;
+        let new = || Tensor::uninit([slots, capacity, width], x.dtype());
+        let kept = self.cache.rows.entry(name.to_string()).or_insert_with(new);
+        write(kept, x, &self.lanes);
+        let mut lanes = Vec::with_capacity(self.lanes.len());
+        let mut length = 0;
+        for lane in &self.lanes {
+            let rows = length..length + lane.past.min(before) + lane.len;
+            length = rows.end;
+            lanes.push(LaneRows { new: lane.start..lane.start + lane.len, rows });
+        }
+        let mut out = Tensor::uninit([length, width], x.dtype());
+        dispatch_dtype!(x.dtype(), T => {
+            let (from, to) = (kept.as_slice::<T>(), out.as_mut_slice::<T>());
+            for (lane, rows) in self.lanes.iter().zip(&lanes) {
+                let count = rows.rows.len() * width;
+                let first = (lane.slot * capacity + lane.past + lane.len) * width - count;
+                to[rows.rows.start * width..rows.rows.end * width].copy_from_slice(&from[first..first + count]);
+            }
+        });
+        (out, lanes)
     }
 }
 

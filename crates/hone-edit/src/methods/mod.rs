@@ -1,5 +1,6 @@
 //! The methods, one file each. A new one is its file and a line in [`crate::registry`].
 
+pub mod adapters;
 pub mod boft;
 pub mod fourierft;
 pub mod full;
