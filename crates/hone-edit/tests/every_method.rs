@@ -27,15 +27,11 @@ struct Case {
     smooth: bool,
 }
 
-fn starts_changed(recipe: Value) -> Case {
-    Case { recipe, identity: false }
-}
-
 fn starts_unchanged(recipe: Value) -> Case {
     Case { recipe, identity: true, smooth: true }
 }
 
-fn starts_elsewhere(recipe: Value) -> Case {
+fn starts_changed(recipe: Value) -> Case {
     Case { identity: false, ..starts_unchanged(recipe) }
 }
 
@@ -95,7 +91,7 @@ fn cases() -> Vec<Case> {
         starts_unchanged(json!({ "type": "diff_pruning", "share": 0.2, "target_modules": ["q_proj", "up_proj"] })),
         starts_unchanged(json!({ "type": "diff_pruning", "structured": true, "target_modules": ["down_proj"] })),
         passes_straight_through(json!({ "type": "mask_tuning" })),
-        starts_elsewhere(json!({ "type": "grafting", "tuned": tuned(), "share": 0.05 })),
+        starts_changed(json!({ "type": "grafting", "tuned": tuned(), "share": 0.05 })),
         starts_unchanged(json!({ "type": "lisa", "layers": 1 })),
         starts_unchanged(json!({ "type": "poly", "r": 2, "n_skills": 3, "n_tasks": 2 })),
         starts_unchanged(json!({ "type": "poly", "r": 2, "n_splits": 2, "target_modules": ["q_proj", "down_proj"] })),

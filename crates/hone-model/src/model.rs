@@ -100,7 +100,7 @@ pub struct Model {
 impl Model {
     /// Loads a Hugging Face directory, a GGUF file, or a name that [`crate::pull`] knows and has in the cache.
     pub fn load(reference: &str, options: LoadOptions) -> Result<Model, ModelError> {
-        Model::load_files(reference, options, |weights| Ok(weights))
+        Model::load_files(reference, options, Ok)
     }
 
     /// The same with the linear maps in few bits, computed in `dtype`. `Keep` of files without blocks is an error.

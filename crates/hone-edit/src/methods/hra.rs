@@ -228,7 +228,8 @@ mod tests {
             let apply = |x: &Var, applied| part.apply(&Tape::off(), &values, x, applied, None);
             let ours = apply(&row, Applied::Forward);
             let theirs = reflected(&x, &u, r, orthogonal);
-            let apart = ours.value.to_vec_f32().iter().zip(&theirs).map(|(a, b)| (f64::from(*a) - b).abs());
+            let values = ours.value.to_vec_f32();
+            let apart = values.iter().zip(&theirs).map(|(a, b)| (f64::from(*a) - b).abs());
             let apart = apart.fold(0.0, f64::max);
             assert!(apart < 1e-5, "{apart}");
             let back = apply(&ours, Applied::Merged).value.to_vec_f32();

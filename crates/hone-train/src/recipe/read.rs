@@ -7,7 +7,7 @@ use serde_json::{Map, Value};
 
 use super::locate::line_of;
 use super::verify;
-use super::{EvalConfig, MethodConfig, Recipe, TrainConfig};
+use super::{EvalConfig, MethodConfig, Quantize, Recipe, TrainConfig};
 use crate::error::{TrainError, io_error};
 
 /// Longest recipe that is read, in bytes.
@@ -47,6 +47,7 @@ pub fn parse(text: &str, name: &str, overrides: Overrides) -> Result<Recipe, Tra
     verify::unknown_keys(&Value::Object(root.clone()), &schema).map_err(|(path, what)| source.error(&path, &what))?;
     let recipe = Recipe {
         model: source.model(&root)?,
+        quantize: source.quantize(&root)?,
         data: source.section(&root, "data", true)?,
         method: source.method(&root)?,
         train: source.section::<TrainConfig>(&root, "train", false)?,
@@ -97,6 +98,14 @@ impl Source<'_> {
                 Err(self.error(&["model".into()], &format!("`model`: found {other}, expected a path or name")))
             }
         }
+    }
+
+    fn quantize(&self, root: &Map<String, Value>) -> Result<Option<Quantize>, TrainError> {
+        let Some(value) = root.get("quantize").filter(|value| !value.is_null()) else { return Ok(None) };
+        serde_json::from_value(value.clone()).map(Some).map_err(|_| {
+            let what = format!("`quantize`: found {}, expected `nf4`, `q8_0`, `q4_0` or `keep`", shown(value));
+            self.error(&["quantize".into()], &what)
+        })
     }
 
     /// A part whose fields all have defaults: read one by one first, so that an error names its field.
