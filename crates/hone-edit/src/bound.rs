@@ -5,7 +5,7 @@
 
 use std::collections::HashMap;
 use std::ops::Range;
-use std::sync::{Arc, OnceLock};
+use std::sync::{Arc, Mutex, OnceLock};
 
 use hone_engine::ops::linear::LinearPart;
 use hone_engine::ops::{self, LowRank};
@@ -23,6 +23,7 @@ pub(crate) struct Bound {
     activations: HashMap<Site, Vec<BoundPart>>,
     virtual_parts: Vec<BoundPart>,
     virtual_tokens: usize,
+    wants_first_pass: bool,
     probes: Vec<Arc<dyn Probe>>,
 }
 
@@ -32,6 +33,7 @@ struct BoundPart {
     values: Vec<Var>,
     strength: f32,
     kept: OnceLock<WeightRef>,
+    kept_by_group: Mutex<HashMap<u32, Vec<Var>>>,
     /// The edit's virtual tokens among all.
     virtual_tokens: Range<usize>,
     all_virtual_tokens: usize,
@@ -49,6 +51,7 @@ impl BoundPart {
             values: &self.values,
             strength: self.strength,
             kept: &self.kept,
+            kept_by_group: &self.kept_by_group,
             virtual_tokens: (self.virtual_tokens.clone(), self.all_virtual_tokens),
             group: self.group,
         }
@@ -91,6 +94,7 @@ impl Bound {
             activations: HashMap::new(),
             virtual_parts: Vec::new(),
             virtual_tokens: stack.virtual_tokens(),
+            wants_first_pass: stack.entries.iter().any(|e| e.is_applied() && e.edit.method.wants_first_pass()),
             probes: stack.probes.clone(),
         };
         let mut params = stack.params();
@@ -114,6 +118,7 @@ impl Bound {
                     values: placed.params.iter().map(|&p| values[p].clone()).collect(),
                     strength: entry.strength,
                     kept: OnceLock::new(),
+                    kept_by_group: Mutex::default(),
                     virtual_tokens: virtual_tokens.clone(),
                     all_virtual_tokens: bound.virtual_tokens,
                     groups: entry.groups.as_deref().map(Arc::from),
@@ -230,6 +235,10 @@ impl Hooks for Bound {
         });
         self.probes.iter().for_each(|probe| probe.activation(cx, site, &h));
         h
+    }
+
+    fn wants_first_pass(&self) -> bool {
+        self.wants_first_pass
     }
 
     fn virtual_tokens(&self) -> usize {

@@ -110,6 +110,29 @@ pub enum EditError {
         /// Why.
         reason: &'static str,
     },
+    /// A task that an edit knows nothing of.
+    #[error(
+        "`{method}` tells {groups} task(s) apart, numbered from 0, so it has no task {group}: choose one of its tasks, or train \
+         it with as many tasks (`n_tasks`, `num_tasks`) as the data's mix has sources"
+    )]
+    NoSuchGroup {
+        /// The method.
+        method: &'static str,
+        /// The task asked for.
+        group: u32,
+        /// How many it has.
+        groups: usize,
+    },
+    /// An edit that is no sum of low-rank products.
+    #[error("`{method}` at `{place}` cannot be collapsed into a LoRA adapter: {reason}")]
+    CannotCollapse {
+        /// The method.
+        method: &'static str,
+        /// Where.
+        place: String,
+        /// Why.
+        reason: String,
+    },
     /// An edit that cannot be merged into the weights.
     #[error("`{method}` cannot be merged into the weights at `{place}`: {reason}")]
     CannotMerge {

@@ -53,7 +53,8 @@ pub fn load_edit(dir: &Path, model: &Model) -> Result<EditStack, EditError> {
 pub fn read_edit(dir: &Path, base: &Base) -> Result<Edit, EditError> {
     let dir = adapter_directory(dir);
     let mut warnings = Vec::new();
-    let config = read_config(&dir.join(CONFIG))?;
+    let mut config = read_config(&dir.join(CONFIG))?;
+    find_experts(&mut config, &dir);
     let method = registry::from_peft(&config, &mut warnings)?;
     check_base(&dir, base, &mut warnings)?;
     let path = dir.join(WEIGHTS);
@@ -175,6 +176,17 @@ fn write_json(path: &Path, value: &Value) -> Result<(), EditError> {
 pub(crate) fn adapter_directory(dir: &Path) -> PathBuf {
     let inner = dir.join("adapter");
     if !dir.join(CONFIG).exists() && inner.join(CONFIG).exists() { inner } else { dir.to_path_buf() }
+}
+
+/// Directories of other adapters (X-LoRA's `adapters`) that lie beside this one are looked for there.
+fn find_experts(config: &mut Map<String, Value>, dir: &Path) {
+    let experts = config.get_mut("adapters").and_then(Value::as_object_mut);
+    for (_, path) in experts.into_iter().flatten() {
+        let beside = path.as_str().map(|path| dir.join(path)).filter(|beside| beside.join(CONFIG).exists());
+        if let Some(beside) = beside {
+            *path = json!(std::path::absolute(&beside).unwrap_or(beside));
+        }
+    }
 }
 
 pub(crate) fn read_config(path: &Path) -> Result<Map<String, Value>, EditError> {

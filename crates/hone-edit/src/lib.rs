@@ -15,6 +15,7 @@ pub mod atomic;
 pub mod base;
 pub mod biases;
 mod bound;
+pub mod collapse;
 pub mod config;
 pub mod error;
 pub mod files;

@@ -12,8 +12,9 @@
 //! Parameters live in [`Edit::params`], not in the parts: a part names the ones it reads by index, so several parts may
 //! share one (a tied head, VeRA's common matrices).
 
+use std::collections::HashMap;
 use std::ops::Range;
-use std::sync::{Arc, OnceLock};
+use std::sync::{Arc, Mutex, OnceLock};
 
 use hone_engine::ops::LowRank;
 use hone_engine::{RandomKey, Tensor, Var, Weight, WeightRef};
@@ -112,6 +113,16 @@ pub trait Method: Send + Sync {
     fn finished(&self, edit: Edit, base: &Base) -> Result<Edit, EditError> {
         let _ = base;
         Ok(edit)
+    }
+
+    /// Whether its parts read what the unedited model makes of the batch ([`Context::first_pass`]).
+    fn wants_first_pass(&self) -> bool {
+        false
+    }
+
+    /// How many tasks (groups of a batch's sequences) it tells apart, numbered from 0; `None` where all are alike to it.
+    fn groups(&self) -> Option<usize> {
+        None
     }
 }
 
@@ -339,6 +350,8 @@ pub struct At<'a> {
     pub strength: f32,
     /// Keeps what was made of frozen values; see [`At::once`].
     pub kept: &'a OnceLock<WeightRef>,
+    /// The same, group by group; see [`At::once_a_group`].
+    pub kept_by_group: &'a Mutex<HashMap<u32, Vec<Var>>>,
     /// This edit's virtual tokens among all that stand before a sequence, and how many those are.
     pub virtual_tokens: (Range<usize>, usize),
     /// The group of batches that do not say any.
@@ -363,10 +376,25 @@ impl At<'_> {
         }
     }
 
+    /// Whether gradients reach this part's values in the pass that runs.
+    pub fn is_trained(&self) -> bool {
+        self.values.iter().any(Var::needs_grad)
+    }
+
+    /// What this part's values make for the rows of `group`: made anew while they are trained, once and for all while they
+    /// are frozen.
+    pub fn once_a_group(&self, group: u32, make: impl FnOnce() -> Vec<Var>) -> Vec<Var> {
+        if self.is_trained() && (self.cx.tape.is_recording() || self.cx.training) {
+            return make();
+        }
+        let mut kept = self.kept_by_group.lock().unwrap_or_else(|poisoned| poisoned.into_inner());
+        kept.entry(group).or_insert_with(|| make().iter().map(Var::detach).collect()).clone()
+    }
+
     /// A weight made of this part's values: made anew while they are trained, once and for all (and packed) while they
     /// are frozen.
     pub fn once(&self, make: impl FnOnce() -> Var) -> WeightRef {
-        if self.cx.tape.is_recording() && self.values.iter().any(Var::needs_grad) {
+        if self.cx.tape.is_recording() && self.is_trained() {
             return WeightRef::Trained(make());
         }
         self.kept.get_or_init(|| WeightRef::Frozen(Arc::new(Weight::dense(make().value)))).clone()
@@ -440,6 +468,13 @@ pub trait Part: Send + Sync {
     /// Whether the part replaces what stands at its place (two such parts cannot share one).
     fn replaces(&self) -> bool {
         false
+    }
+
+    /// What the part adds to its linear map for the rows of `group` when nothing is trained, if that is a low-rank product of
+    /// its parameters `values` (`f32`): how a mixture of adapters becomes one plain LoRA adapter.
+    fn low_rank(&self, values: &[Tensor], group: u32) -> Option<LowRank> {
+        let _ = (values, group);
+        None
     }
 
     /// The weight (`f32`) with the part's effect added, or taken away again. `Err` says why it cannot be.

@@ -37,6 +37,10 @@ pub const METHODS: &[MethodInfo] = &[
     methods::selective::grafting::METHOD,
     methods::selective::lisa::METHOD,
     methods::routed::poly::METHOD,
+    methods::routed::poly_ia3::METHOD,
+    methods::routed::moe_lora::METHOD,
+    methods::routed::adamix::METHOD,
+    methods::routed::xlora::METHOD,
 ];
 
 /// A method from a recipe's `method`: its `type` is the word, the rest its fields.

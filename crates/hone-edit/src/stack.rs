@@ -10,7 +10,7 @@ use hone_model::Hooks;
 
 use crate::bound::Bound;
 use crate::error::EditError;
-use crate::method::{Edit, Param, Place, Role};
+use crate::method::{Edit, Method, Param, Place, Role};
 use crate::probe::Probe;
 
 /// Edits in the order they apply, and probes.
@@ -48,6 +48,16 @@ impl StackEntry {
     /// Whether it does anything.
     pub fn is_applied(&self) -> bool {
         self.enabled && self.strength != 0.0
+    }
+}
+
+/// Refuses a task that `method` does not know.
+pub fn check_group(method: &Arc<dyn Method>, group: u32) -> Result<(), EditError> {
+    match method.groups() {
+        Some(groups) if group as usize >= groups => {
+            Err(EditError::NoSuchGroup { method: method.info().name, group, groups })
+        }
+        _ => Ok(()),
     }
 }
 
@@ -89,7 +99,15 @@ impl EditStack {
         Ok(())
     }
 
-    /// What a forward pass runs with, in the given compute type.
+    /// Makes `group` the task of batches that do not say any. Fails where an edit tells fewer apart.
+    pub fn choose_group(&mut self, group: u32) -> Result<(), EditError> {
+        self.entries.iter().try_for_each(|entry| check_group(&entry.edit.method, group))?;
+        self.group = group;
+        Ok(())
+    }
+
+    /// What a forward pass runs with, in the given compute type. A batch's groups must be known to every edit
+    /// ([`check_group`]): a pass over others panics.
     pub fn hooks(&self, dtype: DType) -> Arc<dyn Hooks> {
         Arc::new(Bound::new(self, dtype))
     }

@@ -95,7 +95,31 @@ fn cases() -> Vec<Case> {
         starts_unchanged(json!({ "type": "lisa", "layers": 1 })),
         starts_unchanged(json!({ "type": "poly", "r": 2, "n_skills": 3, "n_tasks": 2 })),
         starts_unchanged(json!({ "type": "poly", "r": 2, "n_splits": 2, "target_modules": ["q_proj", "down_proj"] })),
+        starts_changed(json!({ "type": "poly", "r": 2, "finetune": "z", "init_weights": false, "layers_to_transform": [1, 2] })),
+        starts_unchanged(json!({ "type": "poly", "r": 2, "n_splits": 2, "finetune": "mu", "target_modules": ["q_proj", "down_proj"] })),
+        starts_unchanged(json!({ "type": "poly_ia3", "n_skills": 3, "n_splits": 2, "n_tasks": 2 })),
+        starts_unchanged(json!({ "type": "poly_ia3", "n_skills": 2, "feedforward_modules": [] })),
+        starts_unchanged(json!({ "type": "moe_lora", "r": 2, "num_experts": 3, "router_aux_loss_coef": 0.0, "target_modules": ["q_proj", "down_proj"] })),
+        starts_unchanged(json!({ "type": "moe_lora", "r": 2, "top_k": 2, "router_aux_loss_coef": 0.0, "target_modules": ["o_proj"] })),
+        starts_unchanged(json!({ "type": "adamix", "r": 2, "num_experts": 3 })),
+        starts_changed(json!({ "type": "xlora", "adapters": experts(), "layerwise_scalings": true })),
+        // A ReLU has kinks within the step of the differences; `routed.rs` takes smaller ones.
+        Case { smooth: false, ..starts_changed(json!({ "type": "xlora", "adapters": experts(), "xlora_depth": 2, "xlora_size": 5 })) },
     ]
+}
+
+/// Two LoRA adapters on disk.
+fn experts() -> Value {
+    static EXPERTS: std::sync::OnceLock<Value> = std::sync::OnceLock::new();
+    let make = |(name, targets): (&str, Value)| {
+        let path = Path::new(env!("CARGO_TARGET_TMPDIR")).join(format!("expert_{name}"));
+        let edit = moved(fresh(&stories(), &json!({ "type": "lora", "r": 2, "target_modules": targets })));
+        let _ = std::fs::remove_dir_all(&path);
+        save_edit(&edit, &path).unwrap();
+        (name.to_string(), json!(path))
+    };
+    let all = [("first", json!(["q_proj", "down_proj"])), ("second", json!(["q_proj", "o_proj"]))];
+    EXPERTS.get_or_init(|| Value::Object(all.into_iter().map(make).collect())).clone()
 }
 
 fn stories() -> Model {

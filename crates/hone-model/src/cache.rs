@@ -14,7 +14,7 @@ use crate::spec::DecoderSpec;
 
 /// Keys and values of every layer, `[slots, capacity, key_value_heads * head_dim]` each.
 pub struct KvCache {
-    /// By layer: keys (after norm and rotation), values.
+    /// By layer (of each pass in turn): keys (after norm and rotation), values.
     pub layers: Vec<(Tensor, Tensor)>,
     /// By layer: full blocks of keys and values as attention wants them.
     pub kept: Vec<KeptBlocks>,
@@ -45,9 +45,16 @@ pub struct CacheStep {
 impl KvCache {
     /// An empty cache of `slots` sequences of up to `capacity` tokens.
     pub fn new(spec: &DecoderSpec, slots: usize, capacity: usize, dtype: DType) -> KvCache {
+        KvCache::of_passes(1, spec, slots, capacity, dtype)
+    }
+
+    /// The same for forward passes that run the layers `passes` times over (see
+    /// [`Hooks::wants_first_pass`](crate::Hooks::wants_first_pass)): each time has keys and values of its own.
+    pub fn of_passes(passes: usize, spec: &DecoderSpec, slots: usize, capacity: usize, dtype: DType) -> KvCache {
         let tensor = || Tensor::uninit([slots, capacity, spec.key_value_width()], dtype);
-        let layers = spec.layers.iter().map(|_| (tensor(), tensor())).collect();
-        let kept = spec.layers.iter().map(|_| KeptBlocks::new(slots)).collect();
+        let layers = passes * spec.layers.len();
+        let kept = (0..layers).map(|_| KeptBlocks::new(slots)).collect();
+        let layers = (0..layers).map(|_| (tensor(), tensor())).collect();
         KvCache { layers, kept, rows: HashMap::new(), capacity }
     }
 

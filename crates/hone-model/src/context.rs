@@ -56,6 +56,12 @@ pub trait Hooks: Send + Sync {
         h
     }
 
+    /// Whether a pass of the unedited model over the same batch comes first; its hidden states are then
+    /// [`Context::first_pass`].
+    fn wants_first_pass(&self) -> bool {
+        false
+    }
+
     /// How many virtual tokens stand before every sequence (soft prompts, prefixes).
     fn virtual_tokens(&self) -> usize {
         0
@@ -182,6 +188,11 @@ pub struct Context {
     pub batch: Arc<TokenBatch>,
     /// See [`Notes`]. A recomputed block has its own.
     pub notes: Notes,
+    /// Final-norm hidden states `[tokens, hidden]` of the unedited model over the batch's real tokens, where the hooks wanted
+    /// them ([`Hooks::wants_first_pass`]); the decoder puts them here. No gradient flows into them.
+    pub first_pass: Option<Var>,
+    /// The first of the cache's layers that is this pass's: a first pass keeps keys and values of its own.
+    pub cache_layer: usize,
     /// The share of the step's loss that this pass makes up (1 / micro-batches): the weight of penalties that are made
     /// of activations.
     pub loss_share: f32,
@@ -205,6 +216,8 @@ impl Context {
             cache: None,
             batch: Arc::default(),
             notes: Notes::default(),
+            first_pass: None,
+            cache_layer: 0,
             loss_share: 1.0,
         }
     }

@@ -20,9 +20,9 @@ mod replace;
 use std::sync::Arc;
 
 use hone_engine::ops::{self, RopeAngles, RopeTable};
-use hone_engine::{DType, Element, Tensor, Var, WeightRef, bf16};
+use hone_engine::{DType, Element, Tape, Tensor, Var, WeightRef, bf16};
 
-use crate::context::{Context, Linear, TokenBatch};
+use crate::context::{Context, Hooks, Linear, NoHooks, TokenBatch};
 use crate::site::{LayerPart, Site};
 use crate::spec::DecoderSpec;
 
@@ -105,7 +105,8 @@ impl Decoder {
     pub fn hidden(self: &Arc<Self>, cx: &Context, batch: &TokenBatch) -> Var {
         assert!(!batch.is_empty(), "a forward pass over no tokens");
         assert!(cx.cache.is_none() || !cx.tape.is_recording(), "a key-value cache has no gradient");
-        let (cx, batch) = (&cx.over(Arc::new(batch.clone())), batch);
+        let first_pass = cx.hooks.wants_first_pass().then(|| self.first_pass(cx, batch));
+        let (cx, batch) = (&Context { first_pass, ..cx.over(Arc::new(batch.clone())) }, batch);
         let table = cx.weight(EMBED_TOKENS, &self.embed_tokens);
         let factor = rounded(self.spec.embedding_factor, cx.dtype);
         let h = ops::embedding(&cx.tape, &table, &batch.ids, factor, cx.dtype);
@@ -118,6 +119,13 @@ impl Decoder {
                 ops::rows(&cx.tape, &last, 0..batch.len())
             }
         }
+    }
+
+    /// What the unedited model makes of the batch; its keys and values go behind those of the edited one's layers.
+    fn first_pass(self: &Arc<Self>, cx: &Context, batch: &TokenBatch) -> Var {
+        let bare: Arc<dyn Hooks> = Arc::new(NoHooks);
+        let cx = Context { tape: Tape::off(), hooks: bare, cache_layer: self.layers.len(), ..cx.clone() };
+        self.hidden(&cx, batch)
     }
 
     /// Layers and final norm over the context's batch.
@@ -271,7 +279,7 @@ impl Decoder {
             None => ops::attention(&cx.tape, &q, &k, &v, &cx.batch.segments, &spec, None),
             Some(step) => {
                 let mut step = step.lock().unwrap_or_else(|poisoned| poisoned.into_inner());
-                Var::constant(step.attend(layer, &q.value, &k.value, &v.value, &spec))
+                Var::constant(step.attend(cx.cache_layer + layer, &q.value, &k.value, &v.value, &spec))
             }
         };
         cx.linear(&weights.o, &at(LayerPart::HeadOut, heads))

@@ -137,11 +137,12 @@ pub fn generate(
     let longest = prompts.iter().map(|prompt| limit(model, prompt, config)).max().unwrap_or(0);
     let virtual_tokens = hooks.virtual_tokens();
     let longest = longest + virtual_tokens;
-    let affordable = CACHE_BYTES / KvCache::bytes(&model.spec, longest.max(1), dtype).max(1);
+    let passes = 1 + usize::from(hooks.wants_first_pass());
+    let affordable = CACHE_BYTES / (passes * KvCache::bytes(&model.spec, longest.max(1), dtype)).max(1);
     let slots = prompts.len().min(MAX_LANES).min(affordable.max(1));
     let shared = shared_prefix(prompts);
     // The common beginning has a slot of its own, after the others.
-    let cache = KvCache::new(&model.spec, slots + usize::from(shared > 0), longest, dtype);
+    let cache = KvCache::of_passes(passes, &model.spec, slots + usize::from(shared > 0), longest, dtype);
     let step = Arc::new(Mutex::new(CacheStep { cache, lanes: Vec::new() }));
     let mut cx = Context::inference(hooks, dtype);
     cx.cache = Some(step.clone());

@@ -1,6 +1,7 @@
 //! From a recipe and a model to what the loop reads: tokenised data with its plan, and a fresh edit.
 
 use hone_data::{BatchPlan, FlatBatch, Loaded, StepBatch, Tokenised, TokenisedExample};
+use hone_edit::stack::check_group;
 use hone_edit::{Base, Edit};
 use hone_model::Model;
 use sha2::{Digest, Sha256};
@@ -59,9 +60,13 @@ impl PreparedData {
     }
 }
 
-/// A fresh edit of `model` as the recipe's method makes it, and what is to be said aloud about it.
+/// A fresh edit of `model` as the recipe's method makes it, and what is to be said aloud about it. Fails if it tells tasks apart,
+/// but fewer than the mix has sources.
 pub fn new_edit(recipe: &Recipe, model: &Model) -> Result<Edit, TrainError> {
     let (method, warnings) = recipe.method.method()?;
+    // The task of an example is the source of the mix it comes from.
+    let last = recipe.data.sources()?.len().saturating_sub(1);
+    check_group(&method, last as u32)?;
     let mut edit = Edit::new(method, &Base::of(model), recipe.train.seed)?;
     edit.warnings = warnings;
     Ok(edit)

@@ -10,7 +10,7 @@
 use std::sync::Arc;
 
 use hone_engine::ops::{Dropout, LowRank};
-use hone_engine::{Tensor, WeightRef, matmul};
+use hone_engine::{Tensor, Var, WeightRef, matmul};
 use hone_model::Linear;
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
@@ -334,6 +334,11 @@ impl Part for Pair {
             .then(|| Dropout { p: self.dropout, key: at.cx.key.named("lora_dropout").named(at.name) });
         let scale = self.scale * at.strength;
         LinearEffect::term(LowRank { a: at.values[0].clone(), b: at.values[1].clone(), scale, dropout })
+    }
+
+    fn low_rank(&self, values: &[Tensor], _group: u32) -> Option<LowRank> {
+        let pair = |at: usize| Var::constant(values[at].clone());
+        Some(LowRank { a: pair(0), b: pair(1), scale: self.scale, dropout: None })
     }
 
     fn merge(&self, merge: &Merge) -> Result<Tensor, String> {

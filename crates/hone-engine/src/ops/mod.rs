@@ -15,6 +15,7 @@ pub mod lm_head;
 pub mod lm_head_divergence;
 mod map;
 pub mod matrix;
+pub mod penalty;
 pub mod recompute;
 pub mod rms_norm;
 pub mod rope;
@@ -37,6 +38,7 @@ pub use matrix::{
     row_norms, row_sums, rows, scale_columns, scale_rows, scatter, segment_maxima, segment_means, skew_from_upper,
     softmax_rows, sparse_product, straight_through, sum, transpose,
 };
+pub use penalty::with_penalty;
 pub use recompute::recompute;
 pub use rms_norm::{add_rms_norm, head_rms_norm, rms_norm};
 pub use rope::{RopeAngles, RopeTable, rope};

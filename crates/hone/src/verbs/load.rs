@@ -28,6 +28,10 @@ pub struct With {
     /// An adapter directory to apply (may be given several times; they stack).
     #[arg(long, value_name = "DIR")]
     pub edit: Vec<PathBuf>,
+    /// The task whose mixture edits use that tell tasks apart (Poly, MHR): the number, from 0, of the source in the mix they
+    /// were trained on.
+    #[arg(long, default_value_t = 0, value_name = "N")]
+    pub task_group: u32,
     /// Type to compute in.
     #[arg(long, default_value = "f32", value_name = "f32|bf16")]
     pub dtype: DType,
@@ -93,13 +97,20 @@ impl ModelArguments {
                 Some(stack) => loaded.entries.into_iter().try_for_each(|entry| stack.push(entry))?,
             }
         }
+        if let Some(stack) = &mut stack {
+            stack.choose_group(self.with.task_group)?;
+        }
         Ok(stack)
     }
 
     /// The edits as one text, for scorecards.
     pub fn edit_name(&self) -> Option<String> {
         let names: Vec<String> = self.with.edit.iter().map(|d| d.display().to_string()).collect();
-        (!names.is_empty()).then(|| names.join(" + "))
+        let task = match self.with.task_group {
+            0 => String::new(),
+            task => format!(" (task {task})"),
+        };
+        (!names.is_empty()).then(|| format!("{}{task}", names.join(" + ")))
     }
 }
 
