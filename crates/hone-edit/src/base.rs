@@ -86,6 +86,8 @@ pub struct Base {
     pub weights: Vec<BaseWeight>,
     /// Widths and counts, for methods that act on activations.
     pub geometry: Geometry,
+    /// What the model multiplies its embeddings by (Gemma: `√hidden`).
+    pub embedding_factor: f32,
     /// The tokenizer, for prompts that start from a text.
     pub tokenizer: Option<Arc<Tokenizer>>,
 }
@@ -135,6 +137,7 @@ impl Base {
                 head_dim: model.spec.head_dim,
                 vocabulary: model.spec.vocab_size,
             },
+            embedding_factor: model.spec.embedding_factor,
             tokenizer: Some(model.tokenizer.clone()),
         };
         for (name, weight) in decoder.tensors() {

@@ -143,6 +143,29 @@ pub enum EditError {
         /// Why.
         reason: String,
     },
+    /// A way of combining edits without code.
+    #[error("edits cannot be combined by `{found}`: no such way{hint}; known ways: {known}")]
+    UnknownCombination {
+        /// The word found.
+        found: String,
+        /// "; did you mean …", or empty.
+        hint: String,
+        /// The known ones.
+        known: String,
+    },
+    /// Edits that cannot be combined as asked.
+    #[error("`{how}` cannot combine these edits{at}: {reason}")]
+    CannotCombine {
+        /// The way.
+        how: &'static str,
+        /// " (DIR, at `module`)", or empty.
+        at: String,
+        /// Why, and what to do instead.
+        reason: String,
+    },
+    /// A matrix that could not be decomposed.
+    #[error(transparent)]
+    Decompose(#[from] crate::decompose::DecomposeError),
     /// The model's own code failed.
     #[error(transparent)]
     Model(#[from] hone_model::ModelError),

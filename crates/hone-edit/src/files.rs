@@ -2,7 +2,8 @@
 //!
 //! - `adapter_config.json`: `peft_type` and the method's fields, keys sorted;
 //! - `adapter_model.safetensors`: the parameters, `f32`;
-//! - `hone.json`: what PEFT has no field for: the hash of the base model's weights.
+//! - `hone.json`: what PEFT has no field for: the hash of the base model's weights, a method's fields of Hone's own;
+//! - `hone.safetensors`, for methods that have any: tensors that PEFT computes again each time it reads an adapter.
 //!
 //! Reading is strict: every tensor of the file is used, every parameter is found in its shape, every target is found in
 //! the model, and the base is the one the edit was made for.
@@ -19,7 +20,7 @@ use serde_json::{Map, Value, json};
 use crate::atomic::{self, io_error};
 use crate::base::Base;
 use crate::error::{EditError, OtherBase};
-use crate::method::{Edit, Param, ParamPlan, Stored};
+use crate::method::{Edit, Init, Param, ParamPlan, Role, Saved, Stored};
 use crate::registry;
 use crate::stack::EditStack;
 
@@ -29,6 +30,8 @@ pub const CONFIG: &str = "adapter_config.json";
 pub const WEIGHTS: &str = "adapter_model.safetensors";
 /// Our own file's name.
 pub const OURS: &str = "hone.json";
+/// The name of our own tensors' file.
+pub const OUR_WEIGHTS: &str = "hone.safetensors";
 /// The PEFT whose layout is followed; PEFT reads it to tell old layouts.
 const PEFT_VERSION: &str = "0.21.2";
 /// Longest `adapter_config.json` that is read.
@@ -41,6 +44,9 @@ struct Ours {
     method: String,
     base: String,
     base_sha256: String,
+    /// Fields of the method that PEFT has not.
+    #[serde(default, skip_serializing_if = "Map::is_empty")]
+    fields: Map<String, Value>,
 }
 
 /// Reads the edit in `dir` (an adapter directory, or a run's directory with an `adapter` in it) for `model`, as a stack of
@@ -54,30 +60,42 @@ pub fn read_edit(dir: &Path, base: &Base) -> Result<Edit, EditError> {
     let dir = adapter_directory(dir);
     let mut warnings = Vec::new();
     let mut config = read_config(&dir.join(CONFIG))?;
+    config.extend(check_base(&dir, base, &mut warnings)?);
     find_experts(&mut config, &dir);
     let method = registry::from_peft(&config, &mut warnings)?;
-    check_base(&dir, base, &mut warnings)?;
-    let path = dir.join(WEIGHTS);
-    let mut file = TensorFile::read(&path)?;
+    let mut file = TensorFile::read(&dir.join(WEIGHTS))?;
+    let path = dir.join(OUR_WEIGHTS);
+    let mut beside = path.exists().then(|| TensorFile::read(&path)).transpose()?;
     let made_again = RandomKey::new(0).named("init");
-    let mut edit = Edit::with_values(method, base, |plan| match plan.traits.saved {
-        true => file.take(plan),
-        false => plan.first_value(made_again, base),
+    let mut edit = Edit::with_values(method, base, |plan| match (plan.traits.saved, &mut beside) {
+        (Saved::Adapter, _) => file.take_checked(plan, base),
+        (Saved::Beside, Some(beside)) => beside.take(plan),
+        (Saved::Beside, None) | (Saved::No, _) => plan.first_value(made_again, base),
     })?;
     file.all_used()?;
+    beside.map_or(Ok(()), |beside| beside.all_used())?;
     edit.warnings = warnings;
     Ok(edit)
 }
 
 /// Writes the edit to `dir`, whole or not at all.
 pub fn save_edit(edit: &Edit, dir: &Path) -> Result<(), EditError> {
+    let form = edit.method.saved_form(edit);
+    let edit = form.as_ref().unwrap_or(edit);
+    let own_field = |field: &&str| Some((field.to_string(), edit.config.get(*field)?.clone()));
+    let own_fields = edit.method.own_fields().iter().filter_map(own_field).filter(|(_, value)| !value.is_null());
+    let fields: Map<String, Value> = own_fields.collect();
     atomic::write_directory(dir, |dir| {
-        write_params(&dir.join(WEIGHTS), &edit.params)?;
+        write_params(&dir.join(WEIGHTS), &edit.params, Saved::Adapter)?;
+        if edit.params.iter().any(|p| p.traits.saved == Saved::Beside) {
+            write_params(&dir.join(OUR_WEIGHTS), &edit.params, Saved::Beside)?;
+        }
         let ours = Ours {
             format: 1,
             method: edit.method.info().name.into(),
             base: edit.base_reference.clone(),
             base_sha256: edit.base_sha256.clone(),
+            fields,
         };
         write_json(&dir.join(OURS), &serde_json::to_value(ours).unwrap_or_default())?;
         write_json(&dir.join(CONFIG), &adapter_config(edit))
@@ -87,6 +105,7 @@ pub fn save_edit(edit: &Edit, dir: &Path) -> Result<(), EditError> {
 /// `adapter_config.json` of an edit.
 pub fn adapter_config(edit: &Edit) -> Value {
     let mut config = edit.config.clone();
+    config.retain(|field, _| !edit.method.own_fields().contains(&field.as_str()));
     config.insert("peft_type".into(), json!(edit.method.info().peft_type));
     config.insert("base_model_name_or_path".into(), json!(edit.base_reference));
     config.insert("inference_mode".into(), json!(true));
@@ -109,18 +128,22 @@ pub fn write_tensors<'a>(path: &Path, tensors: impl Iterator<Item = (&'a str, &'
     write_views(path, tensors.map(view).collect())
 }
 
-/// Writes those parameters of an edit that its file holds, as [`Stored`] says.
-fn write_params(path: &Path, params: &[Param]) -> Result<(), EditError> {
-    let encoded: Vec<Encoded> = params.iter().filter(|p| p.traits.saved).flat_map(encoded).collect();
+/// Writes those parameters of an edit that one of its files holds, as [`Stored`] says.
+fn write_params(path: &Path, params: &[Param], held: Saved) -> Result<(), EditError> {
+    let keys = |param: &Param| std::iter::once(&param.key).chain(&param.copies).cloned().collect::<Vec<String>>();
+    let under_all_keys =
+        |param: &Param| keys(param).into_iter().flat_map(|key| encoded(&key, param)).collect::<Vec<_>>();
+    let encoded: Vec<Encoded> = params.iter().filter(|p| p.traits.saved == held).flat_map(under_all_keys).collect();
     write_views(path, encoded.iter().map(|(n, t, d, b)| (n.clone(), *t, d.clone(), b.as_slice())).collect())
 }
 
 /// A tensor as the file holds it: name, type, axes, bytes.
 type Encoded = (String, Dtype, Vec<usize>, Vec<u8>);
 
-fn encoded(param: &Param) -> Vec<Encoded> {
+/// `param` under `key`.
+fn encoded(key: &str, param: &Param) -> Vec<Encoded> {
     let (values, dims) = (param.value.as_slice::<f32>(), param.value.dims().to_vec());
-    let name = |suffix: &str| format!("{}{suffix}", param.key);
+    let name = |suffix: &str| format!("{key}{suffix}");
     match param.traits.stored {
         Stored::F32 => vec![(name(""), Dtype::F32, dims, param.value.as_bytes().to_vec())],
         Stored::I32 => {
@@ -218,14 +241,15 @@ fn kind(value: &Value) -> &'static str {
     }
 }
 
-pub(crate) fn check_base(dir: &Path, base: &Base, warnings: &mut Vec<String>) -> Result<(), EditError> {
+/// Whether the adapter in `dir` was made for `base`, by its `hone.json`, and the fields that PEFT has no place for.
+pub(crate) fn check_base(dir: &Path, base: &Base, warnings: &mut Vec<String>) -> Result<Map<String, Value>, EditError> {
     let path = dir.join(OURS);
     let text = match std::fs::read_to_string(&path) {
         Err(e) if e.kind() == std::io::ErrorKind::NotFound => {
             let note =
                 "there is no `hone.json` beside the adapter, so it is not known whether it was made for this base";
             warnings.push(format!("{}: {note}", dir.display()));
-            return Ok(());
+            return Ok(Map::new());
         }
         other => other.map_err(io_error(&path))?,
     };
@@ -244,7 +268,7 @@ pub(crate) fn check_base(dir: &Path, base: &Base, warnings: &mut Vec<String>) ->
             found: base.sha256.clone(),
         })));
     }
-    Ok(())
+    Ok(ours.fields)
 }
 
 /// A safetensors file whose tensors are taken one by one.
@@ -288,6 +312,25 @@ impl TensorFile {
     /// Whether there is a tensor `name`.
     pub fn has(&self, name: &str) -> bool {
         self.index.contains_key(name)
+    }
+
+    /// The planned parameter. Copies of it in the same file must be equal to it, and what is a copy of the base's weight to
+    /// that: nothing of the file is read and then left unused.
+    fn take_checked(&mut self, plan: &ParamPlan, base: &Base) -> Result<Tensor, EditError> {
+        let value = self.take(plan)?;
+        for key in &plan.copies {
+            if self.unused.contains(key) && self.tensor(key, &plan.shape)?.as_bytes() != value.as_bytes() {
+                let expected = format!("the same numbers as `{}`, whose copy it is", plan.key);
+                return Err(self.malformed(key, "other numbers", expected));
+            }
+        }
+        if let (Init::Base(name), Role::Fixed) = (&plan.init, plan.traits.role)
+            && base.weight(name).is_none_or(|own| own.to_f32().as_bytes() != value.as_bytes())
+        {
+            let expected = format!("the numbers of the model's `{name}`, which the adapter was trained beside");
+            return Err(self.malformed(&plan.key, "other numbers", expected));
+        }
+        Ok(value)
     }
 
     /// The tensor `name`, which must have `shape`, in `f32`.

@@ -10,8 +10,8 @@ mod delta;
 mod input_map;
 mod scaling;
 
-pub(crate) use delta::base_weight;
 pub use delta::{Delta, DeltaPart};
+pub(crate) use delta::{base_weight, dropout, dropped};
 pub(crate) use input_map::partly;
 pub use input_map::{Applied, InputMap, InputMapPart};
 pub use scaling::{ScaledSide, Scaling};

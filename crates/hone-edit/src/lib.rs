@@ -17,6 +17,7 @@ pub mod biases;
 mod bound;
 pub mod collapse;
 pub mod config;
+pub mod decompose;
 pub mod error;
 pub mod files;
 pub mod forms;

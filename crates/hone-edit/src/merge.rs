@@ -36,6 +36,8 @@ impl<'a> Merger<'a> {
                 let name = match &placed.place {
                     Place::Linear(module) => format!("{module}.weight"),
                     Place::Weight(name) => name.clone(),
+                    // What also stands at a weight is merged there.
+                    Place::Activation(_) if stands_at_a_weight(entry, placed) => continue,
                     Place::Activation(_) => {
                         return Err(cannot(entry, placed, "it acts on an activation, not on a weight"));
                     }
@@ -90,6 +92,12 @@ impl<'a> Merger<'a> {
             None => EditError::CannotMerge { method: "-", place: name.into(), reason: "nothing changes it".into() },
         })
     }
+}
+
+/// Whether the same part is placed at a weight as well.
+fn stands_at_a_weight(entry: &StackEntry, placed: &Placed) -> bool {
+    let same = |other: &&Placed| Arc::ptr_eq(&other.part, &placed.part);
+    entry.edit.placed.iter().filter(same).any(|other| matches!(other.place, Place::Weight(_)))
 }
 
 fn apply(

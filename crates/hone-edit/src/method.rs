@@ -93,6 +93,17 @@ pub trait Method: Send + Sync {
     /// Its fields as a recipe writes them.
     fn fields(&self) -> Map<String, Value>;
 
+    /// Those of its fields that PEFT has not: they are written to `hone.json` instead of `adapter_config.json`.
+    fn own_fields(&self) -> &'static [&'static str] {
+        &[]
+    }
+
+    /// The edit as its files hold it, where that is not what is trained (ranks that were cut away).
+    fn saved_form(&self, edit: &Edit) -> Option<Edit> {
+        let _ = edit;
+        None
+    }
+
     /// What it does beside forward and backward while it is trained: nothing, for most.
     fn training(&self, edit: &Edit) -> Option<Box<dyn TrainingRules>> {
         let _ = edit;
@@ -142,6 +153,8 @@ pub struct ParamPlan {
     pub key: String,
     /// Other keys it is found under in files of other versions.
     pub aliases: Vec<String>,
+    /// Keys under which the file holds it again, as PEFT writes what its modules share.
+    pub copies: Vec<String>,
     /// Its axes.
     pub shape: Vec<usize>,
     /// Its first value.
@@ -161,10 +174,21 @@ pub struct ParamTraits {
     pub learning_rate_factor: f64,
     /// Whether parts get it in `f32` rather than in the compute type (what is inverted, exponentiated, thresholded).
     pub full_precision: bool,
-    /// Whether `adapter_model.safetensors` holds it; what follows from the configuration alone is made again on reading.
-    pub saved: bool,
+    /// Which file holds it.
+    pub saved: Saved,
     /// How the file holds it.
     pub stored: Stored,
+}
+
+/// Which file of an adapter's directory holds a parameter.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Saved {
+    /// `adapter_model.safetensors`.
+    Adapter,
+    /// `hone.safetensors`, of which PEFT knows nothing; made again on reading where that is missing.
+    Beside,
+    /// None: it follows from the configuration, and is made again on reading.
+    No,
 }
 
 /// How `adapter_model.safetensors` holds a parameter.
@@ -200,7 +224,7 @@ impl Default for ParamTraits {
             role: Role::Trained,
             learning_rate_factor: 1.0,
             full_precision: false,
-            saved: true,
+            saved: Saved::Adapter,
             stored: Stored::F32,
         }
     }
@@ -210,7 +234,7 @@ impl ParamPlan {
     /// A trained matrix (or vector, which takes no weight decay) in the compute type.
     pub fn new(key: impl Into<String>, shape: &[usize], init: Init) -> ParamPlan {
         let traits = ParamTraits { decay: shape.len() > 1, ..ParamTraits::default() };
-        ParamPlan { key: key.into(), aliases: Vec::new(), shape: shape.to_vec(), init, traits }
+        ParamPlan { key: key.into(), aliases: Vec::new(), copies: Vec::new(), shape: shape.to_vec(), init, traits }
     }
 
     /// Made once and not trained.
@@ -221,7 +245,19 @@ impl ParamPlan {
 
     /// Not in the file: made again from the configuration.
     pub fn not_saved(mut self) -> ParamPlan {
-        self.traits.saved = false;
+        self.traits.saved = Saved::No;
+        self
+    }
+
+    /// In `hone.safetensors` rather than in PEFT's file.
+    pub fn beside(mut self) -> ParamPlan {
+        self.traits.saved = Saved::Beside;
+        self
+    }
+
+    /// Written under these keys as well.
+    pub fn copied_to(mut self, keys: Vec<String>) -> ParamPlan {
+        self.copies = keys;
         self
     }
 
@@ -245,6 +281,9 @@ impl ParamPlan {
 
     /// The first value, whose random numbers depend on `key` and the parameter's name.
     pub fn first_value(&self, key: RandomKey, base: &Base) -> Result<Tensor, EditError> {
+        if let Init::Made(make) = &self.init {
+            return make(base, key);
+        }
         let value = self.init.value(&self.shape, key.named(&self.key), base);
         value.ok_or_else(|| EditError::NoTarget {
             field: "init",
@@ -283,6 +322,9 @@ pub enum Init {
     Drawn(Box<dyn Fn(RandomKey) -> Tensor + Send + Sync>),
     /// Whatever the method computes, from the base's values perhaps; not before it is needed, so that a plan stays cheap.
     Computed(Box<dyn Fn(&Base) -> Tensor + Send + Sync>),
+    /// The same for what needs random numbers (all parameters of an edit are given one key, so that several can be made of
+    /// one draw) or can fail.
+    Made(Box<dyn Fn(&Base, RandomKey) -> Result<Tensor, EditError> + Send + Sync>),
 }
 
 impl Init {
@@ -300,6 +342,7 @@ impl Init {
             Init::Constant(value) => Some(Tensor::full(shape, hone_engine::DType::F32, *value)),
             Init::Drawn(draw) => Some(draw(key)),
             Init::Computed(make) => Some(make(base)),
+            Init::Made(make) => make(base, key).ok(),
         }
     }
 }
@@ -470,6 +513,13 @@ pub trait Part: Send + Sync {
         false
     }
 
+    /// What the part adds to a linear map's weight as a low-rank product, if it is that and nothing else: what
+    /// [`crate::algebra`] works on.
+    fn low_rank_pair(&self, values: &[Tensor]) -> Option<LowRankPair> {
+        let _ = values;
+        None
+    }
+
     /// What the part adds to its linear map for the rows of `group` when nothing is trained, if that is a low-rank product of
     /// its parameters `values` (`f32`): how a mixture of adapters becomes one plain LoRA adapter.
     fn low_rank(&self, values: &[Tensor], group: u32) -> Option<LowRank> {
@@ -479,6 +529,17 @@ pub trait Part: Send + Sync {
 
     /// The weight (`f32`) with the part's effect added, or taken away again. `Err` says why it cannot be.
     fn merge(&self, merge: &Merge) -> Result<Tensor, String>;
+}
+
+/// `ΔW = scale · b a`.
+#[derive(Clone, Debug)]
+pub struct LowRankPair {
+    /// `[rank, in]`, `f32`.
+    pub a: Tensor,
+    /// `[out, rank]`, `f32`.
+    pub b: Tensor,
+    /// Factor of the product.
+    pub scale: f32,
 }
 
 /// What a part is told when it is merged.
@@ -521,6 +582,8 @@ pub struct Param {
     pub key: String,
     /// The master, `f32`.
     pub value: Tensor,
+    /// Keys under which the file holds it again.
+    pub copies: Vec<String>,
     /// What it is.
     pub traits: ParamTraits,
     /// Left out of the current step: no gradient is computed (LISA).
@@ -530,7 +593,7 @@ pub struct Param {
 impl Param {
     /// Whether it cannot be made again from the configuration.
     pub fn is_kept(&self) -> bool {
-        self.traits.role == Role::Trained || self.traits.saved
+        self.traits.role == Role::Trained || self.traits.saved != Saved::No
     }
 }
 
@@ -572,8 +635,10 @@ impl Edit {
             return Err(EditError::QuantisedBase { method: method.info().name, reason });
         }
         let plan = method.plan(base)?;
-        let make =
-            |p: &ParamPlan| Ok(Param { key: p.key.clone(), value: value_of(p)?, traits: p.traits, resting: false });
+        let make = |p: &ParamPlan| {
+            let (key, copies) = (p.key.clone(), p.copies.clone());
+            Ok(Param { key, value: value_of(p)?, copies, traits: p.traits, resting: false })
+        };
         let params = plan.params.iter().map(make).collect::<Result<_, EditError>>()?;
         Ok(Edit {
             method,

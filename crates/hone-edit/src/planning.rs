@@ -1,5 +1,5 @@
-//! What most methods on linear maps plan alike: the fields that say where, modules trained whole beside them, and a part for
-//! each map. A method's file then says what stands on one map.
+//! What most methods on linear maps plan alike: the fields that say where, modules trained whole beside them, and a part
+//! for each map. A method's file then says what stands on one map.
 
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
@@ -10,7 +10,7 @@ use crate::config::Inert;
 use crate::error::EditError;
 use crate::method::{ParamPlan, Part, Place, Placed, Plan};
 use crate::replace::plan_replacements;
-use crate::target::{OneOrMany, Targets, saved_modules};
+use crate::target::{OneOrMany, Targets, pattern_value, saved_modules};
 
 /// Hugging Face's fields that say where a method acts. A method's configuration holds them with `#[serde(flatten)]`.
 #[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize, JsonSchema)]
@@ -50,9 +50,9 @@ impl TargetFields {
         }
     }
 
-    /// A plan with a part on each targeted map, as `on_map` says, and the modules that are trained whole. `default` stands in
-    /// for a missing `target_modules`; `config` are the method's fields, in which the targets are spelled out, and `inert` those
-    /// it does not honour, written as switched off.
+    /// A plan with a part on each targeted map, as `on_map` says, and the modules that are trained whole. `default` stands
+    /// in for a missing `target_modules`; `config` are the method's fields, in which the targets are spelled out, and
+    /// `inert` those it does not honour, written as switched off.
     pub fn plan(
         &self,
         method: &'static str,
@@ -61,8 +61,7 @@ impl TargetFields {
         (config, inert): (Map<String, Value>, &[Inert]),
         mut on_map: impl FnMut(&mut Plan, &BaseWeight) -> Result<(), EditError>,
     ) -> Result<Plan, EditError> {
-        let default = OneOrMany::Many(default.iter().map(|name| name.to_string()).collect());
-        let selection = self.targets().select_linears_or(method, base, default)?;
+        let selection = self.targets().select_linears_or(method, base, names(default))?;
         let mut plan = Plan { config, params: Vec::new(), placed: Vec::new() };
         plan.config.insert("target_modules".into(), selection.resolved.clone());
         for inert in inert {
@@ -77,6 +76,19 @@ impl TargetFields {
         Ok(plan)
     }
 
+    /// The modules they name, by path.
+    pub fn modules(&self, method: &'static str, base: &Base, default: &[&str]) -> Result<Vec<String>, EditError> {
+        let selection = self.targets().select_linears_or(method, base, names(default))?;
+        Ok(selection.weights.iter().map(|weight| weight.module().to_string()).collect())
+    }
+
+    /// The most outputs and the most inputs of any of the maps they name: the size of matrices that all share.
+    pub fn widest(&self, method: &'static str, base: &Base, default: &[&str]) -> Result<(usize, usize), EditError> {
+        let selection = self.targets().select_linears_or(method, base, names(default))?;
+        let side = |axis: usize| selection.weights.iter().map(|weight| weight.shape[axis]).max().unwrap_or(0);
+        Ok((side(0), side(1)))
+    }
+
     /// A recipe's defaults where it says nothing: every linear map.
     pub fn recommend(fields: &mut Map<String, Value>) {
         fields.entry("target_modules").or_insert(json!("all-linear"));
@@ -84,7 +96,24 @@ impl TargetFields {
     }
 }
 
+fn names(list: &[&str]) -> OneOrMany<String> {
+    OneOrMany::Many(list.iter().map(|name| name.to_string()).collect())
+}
+
 impl Plan {
+    /// The linear maps that parts of the plan stand on, by path.
+    pub fn mapped_modules(&self) -> Vec<String> {
+        let mut modules = Vec::new();
+        for placed in &self.placed {
+            if let Place::Linear(module) = &placed.place
+                && modules.last() != Some(module)
+            {
+                modules.push(module.clone());
+            }
+        }
+        modules
+    }
+
     /// Adds parameters and returns their numbers.
     pub fn add(&mut self, params: impl IntoIterator<Item = ParamPlan>) -> Vec<usize> {
         let first = self.params.len();
@@ -108,6 +137,35 @@ impl Plan {
 /// The key of a tensor of `module` in `adapter_model.safetensors`.
 pub fn key(module: &str, tensor: &str) -> String {
     format!("base_model.model.{module}.{tensor}")
+}
+
+/// The rank of `module` by a `rank_pattern`, or `default`.
+pub fn rank_of(
+    method: &'static str,
+    patterns: &Map<String, Value>,
+    module: &str,
+    default: usize,
+) -> Result<usize, EditError> {
+    match pattern_value(method, "rank_pattern", patterns, module)? {
+        None => Ok(default),
+        Some(value) => match value.as_u64() {
+            Some(rank @ 1..) => Ok(rank as usize),
+            _ => Err(wrong(method, "rank_pattern", value.to_string(), "ranks of 1 or more")),
+        },
+    }
+}
+
+/// The number that a pattern gives `module` (`alpha_pattern` …), or `default`.
+pub fn number_of(
+    (method, field): (&'static str, &'static str),
+    patterns: &Map<String, Value>,
+    module: &str,
+    default: f64,
+) -> Result<f64, EditError> {
+    match pattern_value(method, field, patterns, module)? {
+        None => Ok(default),
+        Some(value) => value.as_f64().ok_or_else(|| wrong(method, field, value.to_string(), "numbers")),
+    }
 }
 
 /// A field with an impossible value.

@@ -88,11 +88,16 @@ pub fn plan_replacements(plan: &mut Plan, weights: &[&BaseWeight], base: &Base) 
         place(plan, weight, Arc::new(Replace), vec![plan.params.len() - 1]);
     }
     let chosen = |kind: WeightKind| weights.iter().any(|w| w.kind == kind);
-    if base.tied_head && chosen(WeightKind::Embedding) && !chosen(WeightKind::Head) {
-        for head in base.weights.iter().filter(|w| w.kind == WeightKind::Head) {
-            if let BaseValue::Matrix(value) = &head.value {
-                place(plan, head, Arc::new(Pin(value.clone())), Vec::new());
-            }
+    if chosen(WeightKind::Embedding) && !chosen(WeightKind::Head) {
+        pin_tied_head(plan, base);
+    }
+}
+
+/// Leaves a head that is the embedding table as the base has it.
+pub fn pin_tied_head(plan: &mut Plan, base: &Base) {
+    for head in base.weights.iter().filter(|w| base.tied_head && w.kind == WeightKind::Head) {
+        if let BaseValue::Matrix(value) = &head.value {
+            place(plan, head, Arc::new(Pin(value.clone())), Vec::new());
         }
     }
 }

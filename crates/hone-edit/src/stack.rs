@@ -149,6 +149,17 @@ impl EditStack {
         numbered.filter_map(|(trained, id, param)| trained.then_some((id, param)))
     }
 
+    /// The stack with every edit as its files hold it.
+    pub fn as_saved(&self) -> EditStack {
+        let mut saved = self.clone();
+        for entry in &mut saved.entries {
+            if let Some(form) = entry.edit.method.saved_form(&entry.edit) {
+                entry.edit = form;
+            }
+        }
+        saved
+    }
+
     /// Trained numbers.
     pub fn trained_count(&self) -> usize {
         self.trained_params().map(|(_, p)| p.value.elements()).sum()

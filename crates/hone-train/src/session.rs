@@ -183,6 +183,7 @@ impl Trainer {
             adapter_step,
             last_loss: self.progress.last_loss,
             best: self.progress.best,
+            trained_parameters: self.stack.trained_count(),
             tokens: self.progress.tokens,
             seconds: self.progress.seconds,
             peak_memory: peak_memory(),

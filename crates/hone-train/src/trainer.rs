@@ -75,6 +75,8 @@ pub struct Outcome {
     pub last_loss: Option<f64>,
     /// The best validation.
     pub best: Option<Best>,
+    /// Trained parameters: what methods are compared at an equal number of.
+    pub trained_parameters: usize,
     /// Tokens read.
     pub tokens: u64,
     /// Wall seconds of training and validation, earlier parts of a resumed run included.

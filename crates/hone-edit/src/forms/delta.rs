@@ -10,8 +10,8 @@ use crate::method::{At, Merge, Part};
 
 /// What a method adds to a weight.
 pub trait Delta: Send + Sync {
-    /// `ΔW` `[out, in]`, of the parameters `values` (in order of the part's plan; in the compute type or `f32`, and so is the
-    /// result). `weight` gives the base weight in `f32`, for methods that need it.
+    /// `ΔW` `[out, in]`, of the parameters `values` (in order of the part's plan; in the compute type or `f32`, and so is
+    /// the result). `weight` gives the base weight in `f32`, for methods that need it.
     fn delta(&self, tape: &Tape, values: &[Var], weight: &dyn Fn() -> Tensor) -> Var;
 }
 
@@ -30,16 +30,22 @@ impl<D: Delta> DeltaPart<D> {
     }
 }
 
-impl<D: Delta> Part for DeltaPart<D> {
-    fn around_linear(&self, at: &At, linear: &Linear, x: &Var, next: &dyn Fn(&Var) -> Var) -> Var {
+impl<D: Delta> DeltaPart<D> {
+    /// `drop(x) ΔWᵀ`: what the part adds to the map's output at strength 1.
+    pub fn added(&self, at: &At, linear: &Linear, x: &Var) -> Var {
         let tape = &at.cx.tape;
         let delta = at.once(|| {
             let delta = self.delta.delta(tape, at.values, &|| base_weight(linear));
             ops::convert(tape, &delta, at.cx.dtype)
         });
         let dropped = dropped(at, x, self.dropout);
-        let added = ops::linear(tape, &dropped, &delta, None, &[]);
-        ops::add_scaled(tape, &next(x), &added, at.strength)
+        ops::linear(tape, &dropped, &delta, None, &[])
+    }
+}
+
+impl<D: Delta> Part for DeltaPart<D> {
+    fn around_linear(&self, at: &At, linear: &Linear, x: &Var, next: &dyn Fn(&Var) -> Var) -> Var {
+        ops::add_scaled(&at.cx.tape, &next(x), &self.added(at, linear, x), at.strength)
     }
 
     fn merge(&self, merge: &Merge) -> Result<Tensor, String> {
@@ -60,11 +66,13 @@ pub(crate) fn base_weight(linear: &Linear) -> Tensor {
     }
 }
 
-/// `x` with a part's dropout, which is off outside training.
+/// A part's dropout as the engine's operations take it; nothing outside training.
+pub(crate) fn dropout(at: &At, probability: f32) -> Option<Dropout> {
+    (at.cx.training && probability > 0.0)
+        .then(|| Dropout { p: probability, key: at.cx.key.named("dropout").named(at.name) })
+}
+
+/// `x` with a part's dropout.
 pub(crate) fn dropped(at: &At, x: &Var, probability: f32) -> Var {
-    if !at.cx.training || probability == 0.0 {
-        return x.clone();
-    }
-    let key = at.cx.key.named("dropout").named(at.name);
-    ops::dropout(&at.cx.tape, x, Dropout { p: probability, key })
+    dropout(at, probability).map_or_else(|| x.clone(), |dropout| ops::dropout(&at.cx.tape, x, dropout))
 }

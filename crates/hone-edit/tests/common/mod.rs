@@ -6,7 +6,7 @@ pub mod golden;
 
 use hone_edit::base::{Base, BaseValue, BaseWeight, Geometry, WeightKind};
 use hone_edit::registry;
-use hone_edit::{Edit, EditError};
+use hone_edit::{Edit, EditError, Role};
 use hone_engine::{DType, Tensor};
 use serde_json::{Map, Value};
 
@@ -45,6 +45,7 @@ pub fn base(shape: &Shape, with_values: bool) -> Base {
             head_dim: 64,
             vocabulary: shape.vocabulary,
         },
+        embedding_factor: 1.0,
         tokenizer: None,
     };
     let mut push = |name: String, kind: WeightKind, shape: &[usize]| {
@@ -85,5 +86,6 @@ pub fn edit(json: &str, base: &Base) -> Result<Edit, EditError> {
 /// What a method plans, without values.
 pub fn planned_count(json: &str, base: &Base) -> Result<usize, EditError> {
     let plan = registry::from_recipe(&fields(json), &mut Vec::new())?.plan(base)?;
-    Ok(plan.params.iter().map(|p| p.shape.iter().product::<usize>()).sum())
+    let trained = plan.params.iter().filter(|p| p.traits.role == Role::Trained);
+    Ok(trained.map(|p| p.shape.iter().product::<usize>()).sum())
 }

@@ -35,8 +35,8 @@ pub use matrix::{
     BatchStatistics, Frequencies, Padding, Pointwise, add_row, batch_norm, block_products, block_transpose, cayley,
     column_means, columns, concat_columns, concat_rows, convert, cosine_sum, depthwise_convolution, gather_rows,
     kronecker, pointwise, product, product_nt, product_tn, prompt_attention, replace_rows, reshape, rotate_blocks,
-    row_norms, row_sums, rows, scale_columns, scale_rows, scatter, segment_maxima, segment_means, skew_from_upper,
-    softmax_rows, sparse_product, straight_through, sum, transpose,
+    row_norms, row_sums, rows, scale_columns, scale_rows, scatter, segment_maxima, segment_means, set_rows,
+    skew_from_upper, softmax_rows, sparse_product, straight_through, sum, transpose,
 };
 pub use penalty::with_penalty;
 pub use recompute::recompute;

@@ -34,7 +34,9 @@ pub use pointwise::{Pointwise, pointwise};
 pub use products::{product, product_nt, product_tn};
 pub use prompt_attention::prompt_attention;
 pub use reduce::{column_means, row_norms, row_sums, segment_maxima, segment_means, softmax_rows, sum};
-pub use shape::{columns, concat_columns, concat_rows, convert, gather_rows, replace_rows, reshape, rows, transpose};
+pub use shape::{
+    columns, concat_columns, concat_rows, convert, gather_rows, replace_rows, reshape, rows, set_rows, transpose,
+};
 pub use sparse::{scatter, sparse_product};
 pub use threshold::straight_through;
 

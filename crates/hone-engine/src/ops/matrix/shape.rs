@@ -187,6 +187,39 @@ pub fn replace_rows(tape: &Tape, x: &Var, start: usize, new: &Var) -> Var {
     })
 }
 
+/// `x` `[m, n]` with rows `ids` replaced by those of `new` `[ids.len(), n]` (of either type): chosen rows of a table. The
+/// gradient of these rows goes to `new` alone. Panics if they do not fit, on an id outside `x` and on one that comes twice.
+pub fn set_rows(tape: &Tape, x: &Var, ids: &[u32], new: &Var) -> Var {
+    let _span = profile::span("set rows", Pass::Forward);
+    let ((rows, cols), (count, width)) = (x.value.rows_cols(), new.value.rows_cols());
+    let mut seen = vec![false; rows];
+    let fits = ids.iter().all(|id| seen.get_mut(*id as usize).is_some_and(|seen| !std::mem::replace(seen, true)));
+    assert!(fits && count == ids.len() && width == cols, "rows {ids:?} of {:?} set", x.value.shape());
+    let mut value = x.value.clone();
+    crate::dispatch_dtype!(value.dtype(), T => {
+        let new = new.value.to_dtype(value.dtype());
+        let (to, rows) = (value.as_mut_slice::<T>(), new.as_slice::<T>().chunks_exact(cols));
+        ids.iter().zip(rows).for_each(|(id, row)| to[*id as usize * cols..][..cols].copy_from_slice(row));
+    });
+    if !tape.needs_grad(&[x, new]) {
+        return Var::constant(value);
+    }
+    let (x, new, ids) = (x.clone(), new.clone(), ids.to_vec());
+    tape.record(value, move |mut grad, into| {
+        let _span = profile::span("set rows", Pass::Backward);
+        if new.needs_grad() {
+            into.add(&new, gather(&grad, &ids).reshape(new.value.shape()));
+        }
+        if x.needs_grad() {
+            crate::dispatch_dtype!(grad.dtype(), T => {
+                let grad = grad.as_mut_slice::<T>();
+                ids.iter().for_each(|id| grad[*id as usize * cols..][..cols].fill(T::rounded(0.0)));
+            });
+            into.add(&x, grad);
+        }
+    })
+}
+
 /// The same values in another type, rounded to nearest; the gradient comes back in the type of `x`.
 pub fn convert(tape: &Tape, x: &Var, dtype: DType) -> Var {
     if x.value.dtype() == dtype {
@@ -358,6 +391,27 @@ mod tests {
             let oracle = |v: &[Vec<f64>]| vec![[&v[0][..3 * N], &v[1][..], &v[0][5 * N..]].concat()];
             check(&inputs, tolerance(dtype), op, oracle);
         }
+    }
+
+    #[test]
+    fn set_rows_take_the_gradient_of_what_they_replace() {
+        for dtype in TYPES {
+            let inputs = [random([M, N], dtype, 1), random([2, N], dtype, 2)];
+            let op = |tape: &Tape, v: &[Var]| vec![set_rows(tape, &v[0], &[4, 1], &v[1])];
+            let row = |v: &[f64], i: usize| v[i * N..(i + 1) * N].to_vec();
+            let oracle = |v: &[Vec<f64>]| {
+                let rows = [(0, 0), (1, 1), (0, 2), (0, 3), (1, 0), (0, 5)];
+                vec![rows.iter().flat_map(|(of, at)| row(&v[*of], *at)).collect()]
+            };
+            check(&inputs, tolerance(dtype), op, oracle);
+        }
+    }
+
+    #[test]
+    #[should_panic(expected = "rows [1, 1] of")]
+    fn a_row_set_twice_is_refused() {
+        let (x, new) = (random([M, N], DType::F32, 1), random([2, N], DType::F32, 2));
+        set_rows(&Tape::off(), &Var::constant(x), &[1, 1], &Var::constant(new));
     }
 
     #[test]

@@ -1,0 +1,202 @@
+//! VeRA (Kopiczko et al. 2024, arXiv 2310.11454): `W + diag(b) B diag(d) A`, with one random pair `A`, `B` that is frozen
+//! and shared by all maps, and two trained vectors a map.
+//!
+//! `A` `[r, widest in]`, `B` `[widest out, r]`; a map uses the first `in` columns of `A` and the first `out` rows of `B`.
+//! Both are `U(±√(6/columns))`, drawn as PyTorch draws them from `projection_prng_key`, so an adapter without them
+//! (`save_projection: false`) is made whole again here and in PEFT alike. Start: `d = d_initial`, `b = 0`, so the model is
+//! unchanged. Parameters: `out + r` a map. The vectors are small, so VeRA wants a learning rate ten times LoRA's or more.
+
+use std::sync::Arc;
+
+use hone_engine::{Tape, Tensor, Var, WeightRef, matmul, ops};
+use hone_model::Linear;
+use schemars::JsonSchema;
+use serde::{Deserialize, Serialize};
+use serde_json::{Map, Value, json};
+
+use crate::base::Base;
+use crate::biases::Biases;
+use crate::config::{self, Inert};
+use crate::error::EditError;
+use crate::forms::dropped;
+use crate::method::{
+    At, Init, Merge, Mergeable, Method, MethodInfo, Origin, ParamPlan, Part, Place, Placed, Plan, QuantisedBase,
+};
+use crate::planning::{TargetFields, check_probability, check_rank, key};
+use crate::torch_random::TorchRandom;
+
+/// The registry's entry.
+pub const METHOD: MethodInfo = MethodInfo {
+    name: "vera",
+    peft_type: "VERA",
+    family: "low rank",
+    summary: "two trained vectors a map around a random pair that all maps share",
+    paper: "arXiv 2310.11454",
+    formula: "W + diag(b) B diag(d) A",
+    mergeable: Mergeable::Yes,
+    quantised_base: QuantisedBase::Kept,
+    parse,
+    schema: |generator| generator.subschema_for::<VeraConfig>(),
+};
+
+/// Hugging Face's `VeraConfig`.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize, JsonSchema)]
+#[serde(default)]
+pub struct VeraConfig {
+    /// Rank of the shared pair.
+    pub r: usize,
+    /// Seed of the shared pair.
+    pub projection_prng_key: u64,
+    /// Whether the file holds the shared pair.
+    pub save_projection: bool,
+    /// Dropout on the input of `A`.
+    pub vera_dropout: f64,
+    /// First value of `d`.
+    pub d_initial: f64,
+    /// Whether the model is unchanged at the start; `false`: `d` normal and `b` 1, for tests.
+    pub init_weights: bool,
+    /// Which biases are trained: `none`, `all`, `vera_only`.
+    pub bias: String,
+    /// Where.
+    #[serde(flatten)]
+    pub targets: TargetFields,
+}
+
+impl Default for VeraConfig {
+    fn default() -> Self {
+        VeraConfig {
+            r: 256,
+            projection_prng_key: 0,
+            save_projection: true,
+            vera_dropout: 0.0,
+            d_initial: 0.1,
+            init_weights: true,
+            bias: "none".into(),
+            targets: TargetFields::default(),
+        }
+    }
+}
+
+const INERT: &[Inert] = &[Inert {
+    field: "fan_in_fan_out",
+    off: &["false"],
+    reason: "it is for GPT-2's transposed maps, which these models lack",
+}];
+const DEFAULT: [&str; 2] = ["q_proj", "v_proj"];
+
+fn parse(
+    fields: &Map<String, Value>,
+    origin: Origin,
+    warnings: &mut Vec<String>,
+) -> Result<Arc<dyn Method>, EditError> {
+    let mut fields = fields.clone();
+    if origin == Origin::Recipe {
+        fields.entry("r").or_insert(json!(256));
+        TargetFields::recommend(&mut fields);
+    }
+    let vera: VeraConfig = config::read(METHOD.name, &fields, INERT, origin, warnings)?;
+    vera.targets.check(METHOD.name)?;
+    check_rank(METHOD.name, "r", vera.r)?;
+    check_probability(METHOD.name, "vera_dropout", vera.vera_dropout)?;
+    vera.biases()?;
+    Ok(Arc::new(vera))
+}
+
+/// The bound of Kaiming-uniform values with `a = 0`, in the order PyTorch computes it.
+fn bound(columns: usize) -> f32 {
+    (3f64.sqrt() * (2f64.sqrt() / (columns as f64).sqrt())) as f32
+}
+
+impl VeraConfig {
+    fn biases(&self) -> Result<Biases, EditError> {
+        Biases::parse(METHOD.name, &self.bias, "vera_only")
+    }
+
+    /// The shared pair for the widest of the targeted maps.
+    fn shared(&self, base: &Base) -> Result<[ParamPlan; 2], EditError> {
+        let (out, inputs) = self.targets.widest(METHOD.name, base, &DEFAULT)?;
+        let (r, seed) = (self.r, self.projection_prng_key);
+        let first = move |random: &mut TorchRandom| random.uniform(r * inputs, -bound(inputs), bound(inputs));
+        let a = move |_: &Base| Tensor::from_slice([r, inputs], &first(&mut TorchRandom::new(seed)));
+        let b = move |_: &Base| {
+            let mut random = TorchRandom::new(seed);
+            first(&mut random);
+            Tensor::from_slice([out, r], &random.uniform(out * r, -bound(r), bound(r)))
+        };
+        let fixed = |name: &str, shape: &[usize], init: Init| {
+            let plan = ParamPlan::new(format!("base_model.{name}"), shape, init).fixed();
+            if self.save_projection { plan } else { plan.not_saved() }
+        };
+        Ok([
+            fixed("vera_A", &[r, inputs], Init::Computed(Box::new(a))),
+            fixed("vera_B", &[out, r], Init::Computed(Box::new(b))),
+        ])
+    }
+}
+
+impl Method for VeraConfig {
+    fn info(&self) -> &'static MethodInfo {
+        &METHOD
+    }
+
+    fn plan(&self, base: &Base) -> Result<Plan, EditError> {
+        let mut pair = Some(self.shared(base)?);
+        let d = || if self.init_weights { Init::Constant(self.d_initial as f32) } else { Init::Normal { std: 1.0 } };
+        let b = || if self.init_weights { Init::Zeros } else { Init::Constant(1.0) };
+        let mut plan = self.targets.plan(METHOD.name, base, &DEFAULT, (self.fields(), INERT), |plan, weight| {
+            if let Some(pair) = pair.take() {
+                plan.add(pair);
+            }
+            let module = weight.module();
+            let own = plan.add([
+                ParamPlan::new(key(module, "vera_lambda_b"), &[weight.shape[0]], b()),
+                ParamPlan::new(key(module, "vera_lambda_d"), &[self.r], d()),
+            ]);
+            let part = Arc::new(Vectors { dropout: self.vera_dropout as f32 });
+            let params = [0, 1].into_iter().chain(own).collect();
+            plan.placed.push(Placed { place: Place::Linear(module.to_string()), part, params });
+            Ok(())
+        })?;
+        let targeted = plan.mapped_modules();
+        self.biases()?.plan(&mut plan, base, &targeted);
+        Ok(plan)
+    }
+
+    fn fields(&self) -> Map<String, Value> {
+        config::to_map(self)
+    }
+}
+
+/// The vectors `b`, `d` of a map around its slice of the shared pair.
+struct Vectors {
+    dropout: f32,
+}
+
+/// The first `out` rows of `B` and the first `in` columns of `A`.
+fn slices(tape: &Tape, values: &[Var], out: usize, inputs: usize) -> (Var, Var) {
+    (ops::rows(tape, &values[1], 0..out), ops::columns(tape, &values[0], 0..inputs))
+}
+
+impl Part for Vectors {
+    fn around_linear(&self, at: &At, _linear: &Linear, x: &Var, next: &dyn Fn(&Var) -> Var) -> Var {
+        let tape = &at.cx.tape;
+        let (lambda_b, lambda_d) = (&at.values[2], &at.values[3]);
+        let (b, a) = slices(tape, at.values, lambda_b.value.elements(), x.value.rows_cols().1);
+        // The pair is frozen, so the vectors scale activations: no gradient of the size of the pair is made.
+        let inner = ops::linear(tape, &dropped(at, x, self.dropout), &WeightRef::Trained(a), None, &[]);
+        let inner = ops::scale_columns(tape, &inner, lambda_d);
+        let outer = ops::linear(tape, &inner, &WeightRef::Trained(b), None, &[]);
+        ops::add_scaled(tape, &next(x), &ops::scale_columns(tape, &outer, lambda_b), at.strength)
+    }
+
+    fn merge(&self, merge: &Merge) -> Result<Tensor, String> {
+        let tape = Tape::off();
+        let values: Vec<Var> = merge.values.iter().cloned().map(Var::constant).collect();
+        let (out, inputs) = merge.weight.rows_cols();
+        let (b, a) = slices(&tape, &values, out, inputs);
+        let (b, a) = (ops::scale_rows(&tape, &b, &values[2]), ops::scale_rows(&tape, &a, &values[3]));
+        let mut weight = merge.weight.clone();
+        matmul::matmul_nn_add(&mut weight, merge.direction.sign() * merge.strength, &b.value, &a.value);
+        Ok(weight)
+    }
+}
