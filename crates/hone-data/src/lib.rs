@@ -8,6 +8,7 @@
 //! | What was left out, and why? | [`drops`], [`report`] |
 //! | Which examples are held out? Which come twice? Which does the evaluation hold? | [`split`], [`duplicates`], [`leaks`] |
 //! | Which examples share a row, and which rows does step `s` read? | [`packing`], [`batches`], [`next_token`] |
+//! | On which line of a YAML file does a key stand? | [`yaml`] |
 //!
 //! [`load`](load::load) and [`tokenise`](load::tokenise) are the way through: a [`DataConfig`] in, [`TokenisedExample`]s
 //! and a [`DataReport`] out. The model's tokenizer and chat template come in through [`Codec`]; this crate knows nothing of
@@ -31,6 +32,7 @@ pub mod readers;
 pub mod report;
 pub mod spans;
 pub mod split;
+pub mod yaml;
 
 pub use batches::{BatchPlan, PlanOptions};
 pub use codec::{Abilities, Codec, Encoded};

@@ -7,6 +7,7 @@ pub mod error;
 pub mod evaluate;
 pub mod files;
 pub mod filters;
+pub mod intervals;
 pub mod ledger;
 pub mod metrics;
 pub mod python;

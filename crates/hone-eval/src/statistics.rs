@@ -4,10 +4,14 @@
 //! depend on the seed alone and not on the number of threads.
 //!
 //! Sources: percentile and BCa intervals, Efron & Tibshirani, "An Introduction to the Bootstrap" (1993), chapters 13 and 14;
-//! exact McNemar test, McNemar (1947), on the binomial distribution; Holm (1979); Wilson (1927).
+//! exact McNemar test, McNemar (1947), on the binomial distribution; Holm (1979); Wilson (1927); Student (1908). Statistics of
+//! several sets of examples at once are in [`groups`], rank correlation in [`correlation`].
+
+pub mod correlation;
+pub mod groups;
 
 use rayon::prelude::*;
-use statrs::distribution::{Binomial, ContinuousCDF, DiscreteCDF, Normal};
+use statrs::distribution::{Binomial, ContinuousCDF, DiscreteCDF, Normal, StudentsT};
 
 use crate::python::random::PythonRandom;
 
@@ -32,6 +36,14 @@ pub fn sample_deviation(values: &[f64]) -> f64 {
 /// Standard error of the mean; `None` of fewer than two values.
 pub fn mean_stderr(values: &[f64]) -> Option<f64> {
     (values.len() > 1).then(|| sample_deviation(values) / (values.len() as f64).sqrt())
+}
+
+/// Student's interval of the mean of a few independent values, such as those of a few seeds; `None` of fewer than two.
+pub fn t_interval(values: &[f64], level: f64) -> Option<(f64, f64)> {
+    let stderr = mean_stderr(values)?;
+    let student = StudentsT::new(0.0, 1.0, (values.len() - 1) as f64).ok()?;
+    let half = student.inverse_cdf(0.5 + level / 2.0) * stderr;
+    Some((mean(values) - half, mean(values) + half))
 }
 
 /// A statistic of a resample, given as indices into the examples.
@@ -227,6 +239,18 @@ mod tests {
         let lls = [-1.5, -0.25, -3.0, -2.0, -0.5];
         let perplexity = |indices: &[usize]| (-indices.iter().map(|&i| lls[i]).sum::<f64>() / 5.0).exp();
         close(bootstrap_stderr(5, 2000, &perplexity).unwrap(), 2.283_231_858_562_565);
+    }
+
+    #[test]
+    fn the_mean_of_a_few_seeds_has_students_interval() {
+        // scipy.stats.t.interval(0.95, 2, loc=mean, scale=sem) of the values
+        let (low, high) = t_interval(&[0.1, 0.3, 0.25], 0.95).unwrap();
+        close(low, -0.041_890_583_960_446_48);
+        close(high, 0.475_223_917_293_779_83);
+        let (low, high) = t_interval(&[1.0, 2.0, 4.0, 8.0, 16.0], 0.9).unwrap();
+        close(low, 0.385_097_235_588_350_63);
+        close(high, 12.014_902_764_411_646);
+        assert_eq!(t_interval(&[1.0], 0.95), None);
     }
 
     #[test]

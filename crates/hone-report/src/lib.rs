@@ -9,6 +9,7 @@
 
 mod charts;
 mod page;
+pub mod study;
 pub mod theme;
 
 use hone_eval::ledger::Ledger;

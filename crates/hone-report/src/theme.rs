@@ -65,6 +65,13 @@ pub fn verdict_role(verdict: &str) -> Role {
     }
 }
 
+/// The first lines of the page's style: the variables, light and dark.
+pub fn variables() -> &'static str {
+    let style = include_str!("templates/style.css");
+    let ends = style.match_indices('\n').nth(1).map_or(style.len(), |(at, _)| at);
+    &style[..ends]
+}
+
 /// Style rules that turn the disguised colours into variables.
 pub fn css() -> String {
     let rule = |role: &Role| {

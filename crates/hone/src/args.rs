@@ -26,7 +26,7 @@ const EXAMPLES: &str = "Examples:
   hone chat smollm2-135m-instruct --edit runs/first/adapter --versus
 
 MODEL is a Hugging Face directory, a GGUF file, or a name that `hone pull` knows.
-Exit codes: 0 done, 1 a fault of hone, 2 something you can mend, 3 a rule of fail_if was broken.";
+Exit codes: 0 done, 1 a fault of hone (for a study: a claim that does not hold), 2 something you can mend, 3 a rule of fail_if was broken.";
 
 /// Options of every verb.
 #[derive(clap::Args, Debug, Clone)]
@@ -74,6 +74,8 @@ pub enum Verb {
     Chat(verbs::chat::Chat),
     /// Write a model, edits merged in, as a Hugging Face directory or a GGUF file.
     Export(verbs::export::Export),
+    /// Hold published claims against measurement: run a study's steps, print claim, expectation, measurement.
+    Study(verbs::study::Study),
     /// Fetch a model into the cache.
     Pull(verbs::pull::Pull),
     /// How fast this machine trains and generates, and what share of its own ceiling that is.

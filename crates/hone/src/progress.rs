@@ -19,6 +19,15 @@ pub fn bar(length: u64, what: &str, quiet: bool) -> ProgressBar {
     bar
 }
 
+/// A bar over steps of different length: whoever moves it says the time left.
+pub fn steps(length: u64, what: &str, quiet: bool) -> ProgressBar {
+    let bar = bar(length, what, quiet);
+    if let Ok(style) = ProgressStyle::with_template("{prefix:>12} {bar:28} {pos}/{len} {elapsed} {msg}") {
+        bar.set_style(style.progress_chars("━╸─"));
+    }
+    bar
+}
+
 /// A spinner for work of unknown length.
 pub fn spinner(what: &str, quiet: bool) -> ProgressBar {
     if quiet {

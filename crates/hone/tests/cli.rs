@@ -78,6 +78,20 @@ fn tune_compares_before_with_after_and_rules_set_the_exit_code() {
         assert!(ledger["tasks"][0].get(key).is_some(), "ledger.json has no `{key}`");
     }
     compare("no_such_task=3").assert().code(2);
+    // A study, or a script, reads scores with their intervals and where the rows are.
+    let mut eval = hone();
+    let base = dir.path().join("cards");
+    eval.args(["eval", "stories260k", "--tasks", "demo_piqa,demo_lambada", "--limit", "12", "--out"]).arg(&base);
+    let scored = json(&mut eval);
+    for task in scored["tasks"].as_array().expect("tasks") {
+        for metric in task["metrics"].as_array().expect("metrics") {
+            let (name, value) = (metric["name"].as_str().expect("a name"), metric["value"].as_f64().expect("a value"));
+            let end = |i: usize| task["intervals"][name][i].as_f64().unwrap_or_else(|| panic!("no interval: {task}"));
+            assert!(end(0) <= value && value <= end(1), "{task}");
+        }
+        let card = std::fs::read_to_string(task["scorecard"].as_str().expect("a path")).expect("the scorecard");
+        assert_eq!(card.lines().count(), 13, "a header and a row an example");
+    }
     // The merged model is a model.
     let merged = dir.path().join("merged.gguf");
     let mut export = hone();

@@ -20,10 +20,11 @@ pub const WIDE: u32 = 920;
 pub const NARROW: u32 = 344;
 
 /// The font size that comes out as `size` pixels: the SVG backend divides what it is given by 1.24.
-fn pixels(size: i32) -> f64 {
+pub fn pixels(size: i32) -> f64 {
     f64::from(size) * 1.24
 }
 
-fn failed<E: std::fmt::Display>(chart: &'static str) -> impl Fn(E) -> ReportError {
+/// Names the plot that could not be drawn.
+pub fn failed<E: std::fmt::Display>(chart: &'static str) -> impl Fn(E) -> ReportError {
     move |error| ReportError::Plot { chart, reason: error.to_string() }
 }

@@ -11,7 +11,6 @@
 //! Every key has a default but `model` and the data's files. [`read`] is strict: an unknown key, a wrong type or an
 //! impossible value is an error that names file, line and key. [`Recipe::schema`] is the published JSON Schema.
 
-mod locate;
 mod read;
 mod train;
 mod verify;

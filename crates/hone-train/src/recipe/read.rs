@@ -2,10 +2,10 @@
 
 use std::path::Path;
 
+use hone_data::yaml::line_of;
 use serde::de::DeserializeOwned;
 use serde_json::{Map, Value};
 
-use super::locate::line_of;
 use super::verify;
 use super::{EvalConfig, MethodConfig, Quantize, Recipe, TrainConfig};
 use crate::error::{TrainError, io_error};

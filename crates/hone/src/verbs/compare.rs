@@ -33,6 +33,9 @@ pub struct Compare {
     /// A task the tuning was for (may be given several times).
     #[arg(long, value_name = "TASK")]
     target: Vec<String>,
+    /// Paired examples that `ledger.json` keeps, by task and kind of change (the scorecards hold all).
+    #[arg(long, value_name = "N", default_value_t = CompareOptions::default().examples_kept)]
+    examples: usize,
     /// Exit with code 3 when TASK drops by more than POINTS (may be given several times).
     #[arg(long, value_name = "TASK=POINTS", value_parser = parse_rule)]
     fail_if: Vec<(String, f64)>,
@@ -57,6 +60,7 @@ impl Compare {
             targets: self.target.clone(),
             fail_if: rules,
             allow_different_prompts: self.allow_different_prompts,
+            examples_kept: self.examples,
             ..CompareOptions::default()
         };
         let ledger = compare(&base, &tuned, &options)?;

@@ -1,13 +1,16 @@
 //! `hone eval`: a model on tasks, one scorecard a task.
 
+use std::collections::BTreeMap;
 use std::num::NonZeroUsize;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::sync::atomic::AtomicBool;
 
 use hone_engine::DType;
 use hone_eval::files::{check_writable, write_scorecard};
+use hone_eval::intervals::intervals;
 use hone_eval::scorecard::{Scorecard, ScorecardHeader};
+use hone_eval::statistics::BootstrapOptions;
 use hone_eval::{DataRoot, EvalError, EvalOptions, Task, evaluate};
 use hone_model::{Hooks, Model};
 use hone_train::recipe::Recipe;
@@ -127,7 +130,18 @@ pub fn score_tasks(
 /// What `--json` prints.
 #[derive(Serialize)]
 struct Output<'a> {
-    tasks: Vec<&'a ScorecardHeader>,
+    tasks: Vec<TaskOutput<'a>>,
+}
+
+/// A task's part of it.
+#[derive(Serialize)]
+struct TaskOutput<'a> {
+    #[serde(flatten)]
+    header: &'a ScorecardHeader,
+    /// Ends of the 95 % interval of each metric, by bootstrap over the examples.
+    intervals: BTreeMap<String, (f64, f64)>,
+    /// The scorecard, a row an example, if `--out` was given.
+    scorecard: Option<PathBuf>,
 }
 
 impl Eval {
@@ -164,7 +178,7 @@ impl Eval {
                 return Ok(INTERRUPTED);
             };
             if let Some(out) = &self.out {
-                write_scorecard(&out.join(format!("{}.jsonl", task.name())), &card)?;
+                write_scorecard(&card_path(out, task.name()), &card)?;
             }
             if !common.json {
                 print_card(&card.header)?;
@@ -172,10 +186,24 @@ impl Eval {
             cards.push(card);
         }
         if common.json {
-            let tasks = cards.iter().map(|card| &card.header).collect();
+            let task = |card| task_output(card, self.out.as_deref());
+            let tasks = cards.iter().map(task).collect();
             outln!("{}", serde_json::to_string(&Output { tasks })?)?;
         }
         Ok(0)
+    }
+}
+
+/// Where a task's scorecard goes.
+fn card_path(out: &Path, task: &str) -> PathBuf {
+    out.join(format!("{task}.jsonl"))
+}
+
+fn task_output<'a>(card: &'a Scorecard, out: Option<&Path>) -> TaskOutput<'a> {
+    TaskOutput {
+        header: &card.header,
+        intervals: intervals(card, &BootstrapOptions::default()),
+        scorecard: out.map(|out| card_path(out, &card.header.task)),
     }
 }
 

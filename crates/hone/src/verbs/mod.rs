@@ -13,6 +13,8 @@ mod load;
 mod outcome;
 pub mod pull;
 pub mod score;
+pub mod study;
+mod study_progress;
 pub mod tune;
 mod tune_progress;
 mod tune_report;
@@ -48,6 +50,7 @@ fn dispatch(verb: Verb, common: &Common) -> Result<u8, Failure> {
         Verb::Generate(verb) => verb.run(common),
         Verb::Chat(verb) => verb.run(common),
         Verb::Export(verb) => verb.run(common),
+        Verb::Study(verb) => verb.run(common),
         Verb::Pull(verb) => verb.run(common),
         Verb::Bench(verb) => verb.run(common),
         Verb::Doctor(verb) => verb.run(common),

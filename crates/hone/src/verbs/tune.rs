@@ -71,6 +71,11 @@ pub struct Tuned {
 }
 
 impl Tune {
+    /// The recipe's file and what `--set` overrides of it.
+    pub fn recipe(&self) -> Option<(&Path, &[String])> {
+        Some((self.recipe.as_deref()?, &self.set))
+    }
+
     /// Runs the verb.
     pub fn run(self, common: &Common) -> Result<u8, Failure> {
         if self.schema {

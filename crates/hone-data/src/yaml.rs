@@ -1,5 +1,5 @@
 //! The line of a key in YAML text, for messages. It reads indentation only: block style, one key a line, which is how
-//! recipes are written; inside `{…}` and `[…]` the line is that of the key they belong to.
+//! recipes and studies are written; inside `{…}` and `[…]` the line is that of the key they belong to.
 
 /// The line (from 1) of the key `path` leads to, or of the nearest key above it that was found.
 pub fn line_of(text: &str, path: &[String]) -> Option<usize> {
