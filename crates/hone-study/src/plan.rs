@@ -65,7 +65,7 @@ impl Plan {
             constants.insert(name.into(), value.into());
         }
         let file = |(name, value): (&String, &Value)| {
-            let text = contents(value, &constants);
+            let text = contents(name, value, &constants);
             text.map(|text| (name.clone(), text)).map_err(|problem| source.error(&["files", name], problem))
         };
         let files = study.files.iter().map(file).collect::<Result<_, _>>()?;
@@ -146,7 +146,8 @@ fn step(template: &StepTemplate, bound: &Values, constants: &Values) -> Result<S
     let words = words(&template.hone, &values).map_err(at("hone"))?;
     let resume = template.resume.as_deref().map(|resume| crate::plan::words(resume, &values));
     let resume = resume.transpose().map_err(at("resume"))?;
-    let file = |(name, value): (&String, &Value)| Ok((name.clone(), contents(value, &values).map_err(at("files"))?));
+    let file =
+        |(name, value): (&String, &Value)| Ok((name.clone(), contents(name, value, &values).map_err(at("files"))?));
     let files: Vec<(String, String)> = template.files.iter().map(file).collect::<Result<_, Fault>>()?;
     if let Some((file, _)) = files.iter().find(|(file, _)| file.contains(['/', '\\']) || file.starts_with('.')) {
         return Err(("files", format!("`{file}`: a plain file name is expected; it is put into the step's directory")));
@@ -165,10 +166,13 @@ fn words(command: &str, values: &Values) -> Result<Vec<String>, String> {
     split.iter().map(|word| fill_text(word, values)).collect()
 }
 
-/// What is written into a file: text as it is, anything else as YAML.
-fn contents(value: &Value, values: &Values) -> Result<String, String> {
+/// What is written into a file: text as it is, anything else as JSON where the name says so, and as YAML otherwise.
+fn contents(file: &str, value: &Value, values: &Values) -> Result<String, String> {
     match value {
         Value::String(text) => fill_text(text, values),
+        other if file.ends_with(".json") => {
+            serde_json::to_string_pretty(&fill(other, values)?).map_err(|error| error.to_string())
+        }
         other => serde_yaml_ng::to_string(&fill(other, values)?).map_err(|error| error.to_string()),
     }
 }
@@ -180,4 +184,31 @@ pub fn unnamed_variable<'a>(template: &'a StepTemplate, study: &Study) -> Option
     used.extend(template.files.values().flat_map(names_in));
     let in_name = variables_of(&template.name, study);
     used.into_iter().find(|name| study.variables.contains_key(*name) && !in_name.iter().any(|known| known == name))
+}
+
+#[cfg(test)]
+mod tests {
+    use serde_json::json;
+
+    use super::*;
+
+    #[test]
+    fn files_are_written_as_their_names_say() {
+        let values: Values = [("seed".to_owned(), json!(3))].into_iter().collect();
+        let written = |file: &str, value: Value| contents(file, &value, &values);
+        assert_eq!(written("a.json", json!({"n": "{seed}"})).as_deref(), Ok("{\n  \"n\": 3\n}"));
+        assert_eq!(written("a.yaml", json!({"n": "{seed}"})).as_deref(), Ok("n: 3\n"));
+        assert_eq!(written("a.jsonl", json!("{\"n\": {seed}}\n")).as_deref(), Ok("{\"n\": 3}\n"));
+    }
+
+    #[test]
+    fn a_value_with_spaces_stays_one_word() {
+        let values: Values = [("prompt".to_owned(), json!("Once upon a time"))].into_iter().collect();
+        let split = words("generate m --prompt {prompt} --set 'a b'", &values);
+        assert_eq!(
+            split.as_deref(),
+            Ok(&["generate", "m", "--prompt", "Once upon a time", "--set", "a b"].map(str::to_owned)[..])
+        );
+        assert!(words("generate 'm", &values).is_err_and(|problem| problem.contains("quote")));
+    }
 }

@@ -47,7 +47,8 @@ pub struct Study {
     /// Values that steps are repeated for: each a list of words or numbers, or of mappings with a `name`.
     #[serde(default)]
     pub variables: BTreeMap<String, Vec<Value>>,
-    /// Files written before the first step: text as it is, anything else as YAML. They are found at `{files}/NAME`.
+    /// Files written before the first step: text as it is, anything else as YAML, or as JSON in a file called so. They are found
+    /// at `{files}/NAME`.
     #[serde(default)]
     pub files: Map<String, Value>,
     /// What is run.

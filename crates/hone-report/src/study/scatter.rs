@@ -53,9 +53,8 @@ pub fn draw(plot: &PlotResult) -> Result<Option<String>, ReportError> {
     let x_label = format!("{} →", plot.x_label);
     let drawn = frame::picture((NAME, &plot.title), (&x_label, &y_label), (x, y), HEIGHT, |area, chart| {
         origin(chart, (x, y))?;
-        if let Some(front) = plot.front {
-            boundary(chart, &points, front, (x, y))?;
-        }
+        let stairs = plot.front.map(|front| stairs(&points, front, (x, y))).unwrap_or_default();
+        boundary(chart, &stairs, y)?;
         joined(chart, &points)?;
         for point in &points {
             let (role, size) = if point.best { (Role::Accent, 7) } else { (Role::Unchanged, 5) };
@@ -65,7 +64,10 @@ pub fn draw(plot: &PlotResult) -> Result<Option<String>, ReportError> {
         let places: Vec<(i32, i32)> = points.iter().map(|point| chart.backend_coord(&(point.x, point.y))).collect();
         let (across, up) = chart.plotting_area().get_pixel_range();
         let names: Vec<String> = points.iter().map(|point| name(point.mark)).collect();
-        for ((point, name), label) in points.iter().zip(&names).zip(place_names(&names, &places, (across, up))) {
+        let mut taken: Vec<Rectangle> = places.iter().map(|(x, y)| (x - 7, y - 7, x + 7, y + 7)).collect();
+        let corners: Vec<(i32, i32)> = stairs.iter().map(|corner| chart.backend_coord(corner)).collect();
+        taken.extend(corners.windows(2).map(|ends| line(ends[0], ends[1])));
+        for ((point, name), label) in points.iter().zip(&names).zip(place_names(&names, &places, taken, (across, up))) {
             let role = if point.best { Role::Ink } else { Role::Muted };
             frame::text(area, NAME, name, label, (role, LETTERS, HPos::Left))?;
         }
@@ -101,30 +103,28 @@ fn origin(chart: &mut frame::Chart<'_, '_>, (x, y): (Axis, Axis)) -> Result<(), 
     Ok(())
 }
 
-/// The staircase through the best points, and a tint over what lies behind it.
-fn boundary(
-    chart: &mut frame::Chart<'_, '_>,
-    points: &[Point<'_>],
-    front: Front,
-    (x, y): (Axis, Axis),
-) -> Result<(), ReportError> {
+/// The corners of the staircase through the best points: what has been reached lies behind it.
+fn stairs(points: &[Point<'_>], front: Front, (x, y): (Axis, Axis)) -> Vec<(f64, f64)> {
     let mut best: Vec<(f64, f64)> = points.iter().filter(|p| p.best).map(|p| (p.x, p.y)).collect();
     // From the lowest point to the highest: the way in which each step is up and then across.
     best.sort_by(|a, b| a.1.total_cmp(&b.1));
     let worst = if front == Front::UpperLeft { x.high } else { x.low };
-    let mut stairs: Vec<(f64, f64)> = Vec::new();
-    let near = best.first().map_or(worst, |p| p.0);
-    stairs.push((near, y.low));
+    let mut stairs = vec![(best.first().map_or(worst, |p| p.0), y.low)];
     for (at, point) in best.iter().enumerate() {
         stairs.push(*point);
-        let next = best.get(at + 1).map_or(worst, |p| p.0);
-        stairs.push((next, point.1));
+        stairs.push((best.get(at + 1).map_or(worst, |p| p.0), point.1));
     }
-    let mut tint = stairs.clone();
-    tint.push((worst, y.low));
+    stairs
+}
+
+/// The staircase, and a tint over what lies behind it.
+fn boundary(chart: &mut frame::Chart<'_, '_>, stairs: &[(f64, f64)], y: Axis) -> Result<(), ReportError> {
+    let Some(last) = stairs.last() else { return Ok(()) };
+    let tint: Vec<(f64, f64)> = stairs.iter().copied().chain([(last.0, y.low)]).collect();
     let accent = Role::Accent.color();
     chart.draw_series([Polygon::new(tint, accent.mix(0.07).filled())]).map_err(failed(NAME))?;
-    chart.draw_series([PathElement::new(stairs, accent.mix(0.8).stroke_width(2))]).map_err(failed(NAME))?;
+    let edge = PathElement::new(stairs.to_vec(), accent.mix(0.8).stroke_width(2));
+    chart.draw_series([edge]).map_err(failed(NAME))?;
     Ok(())
 }
 
@@ -146,19 +146,24 @@ fn joined(chart: &mut frame::Chart<'_, '_>, points: &[Point<'_>]) -> Result<(), 
 /// A rectangle of pixels: left, top, right, bottom.
 type Rectangle = (i32, i32, i32, i32);
 
+/// The pixels of a straight line along an axis.
+fn line(a: (i32, i32), b: (i32, i32)) -> Rectangle {
+    (a.0.min(b.0) - 2, a.1.min(b.1) - 2, a.0.max(b.0) + 2, a.1.max(b.1) + 2)
+}
+
 fn overlap(a: Rectangle, b: Rectangle) -> i32 {
     (a.2.min(b.2) - a.0.max(b.0)).max(0) * (a.3.min(b.3) - a.1.max(b.1)).max(0)
 }
 
-/// Where the names go, left end and middle: of the places around a point, the one that covers least of points, of names
-/// already placed, and of what is outside.
+/// Where the names go, left end and middle: of the places around a point, the one that covers least of what is `taken`, of
+/// names already placed, and of what is outside.
 fn place_names(
     names: &[String],
     points: &[(i32, i32)],
+    mut taken: Vec<Rectangle>,
     (across, up): (std::ops::Range<i32>, std::ops::Range<i32>),
 ) -> Vec<(i32, i32)> {
     const ALL: i32 = 1_000;
-    let mut taken: Vec<Rectangle> = points.iter().map(|(x, y)| (x - 7, y - 7, x + 7, y + 7)).collect();
     let mut placed = Vec::new();
     for (name, &(x, y)) in names.iter().zip(points) {
         let width = text_width(name, LETTERS);
@@ -203,13 +208,16 @@ mod tests {
     fn names_of_neighbours_do_not_cover_each_other() {
         let names: Vec<String> = ["lora 1e-4", "dora 1e-4", "vera 1e-4"].map(str::to_owned).into();
         let points = [(200, 200), (204, 203), (199, 206)];
-        let placed = place_names(&names, &points, (0..600, 0..400));
+        // A line through the place a name would like best.
+        let edge = line((150, 200), (500, 200));
+        let placed = place_names(&names, &points, vec![edge], (0..600, 0..400));
         let cover = |i: usize| {
             let (x, y) = placed[i];
             (x, y - 8, x + text_width(&names[i], LETTERS), y + 8)
         };
         for (a, b) in [(0, 1), (0, 2), (1, 2)] {
             assert_eq!(overlap(cover(a), cover(b)), 0, "{placed:?}");
+            assert_eq!(overlap(cover(a), edge) + overlap(cover(b), edge), 0, "{placed:?}");
         }
     }
 }
