@@ -7,10 +7,13 @@
 //! - [`planning`]: what most methods plan alike; [`biases`]: the model's biases beside them.
 //! - [`base`](mod@base): a model as edits see it; [`target`]: which modules a method acts on.
 //! - [`stack`]: several edits at once, as hooks of a forward pass; [`probe`]: seeing without changing.
+//! - [`decompose`]: singular values, QR, eigenvectors, effective rank.
+//! - [`algebra`]: several edits made one.
 //! - [`files`]: adapter directories; [`merge`](mod@merge): edits folded into the weights.
 //!
 //! I have an adapter's directory and a model: [`load_edit`], then [`EditStack::hooks`].
 
+pub mod algebra;
 pub mod atomic;
 pub mod base;
 pub mod biases;
