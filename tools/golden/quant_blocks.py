@@ -50,7 +50,7 @@ def main(out: pathlib.Path) -> None:
     x[1, 32:64] *= 1e4
     x[2, :32] = np.arange(-16, 16) / 8.0
     (out / "quantise.values").write_bytes(x.astype("<f4").tobytes())
-    for kind in [Type.Q8_0, Type.Q4_0, Type.F16, Type.BF16]:
+    for kind in [Type.Q8_0, Type.Q5_0, Type.Q4_0, Type.F16, Type.BF16]:
         (out / f"{kind.name}.quantised").write_bytes(quantize(x, kind).tobytes())
 
 

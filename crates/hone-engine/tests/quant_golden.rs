@@ -1,4 +1,5 @@
-//! GGUF blocks against the `gguf` package, bit by bit. Files by `tools/golden/quant_blocks.py`.
+//! GGUF blocks against the `gguf` package, and against llama.cpp where that package cannot write them, bit by bit. Files by
+//! `tools/golden/quant_blocks.py` and `quant_k.py`.
 
 use std::path::PathBuf;
 
@@ -34,7 +35,8 @@ fn every_block_type_expands_as_in_gguf() {
 #[test]
 fn written_blocks_are_those_of_gguf() {
     let values = floats(&golden("quantise.values"));
-    for kind in [BlockType::Q8_0, BlockType::Q4_0, BlockType::F16, BlockType::BF16] {
+    use BlockType::*;
+    for kind in [Q8_0, Q5_0, Q4_0, Q4K, F16, BF16] {
         let expected = golden(&format!("{kind}.quantised"));
         let mut found = Vec::new();
         values.chunks_exact(COLUMNS).for_each(|row| kind.quantise(row, &mut found).expect("whole blocks"));

@@ -21,3 +21,16 @@ pub(super) fn q4_0(values: &[f32], bytes: &mut Vec<u8>) {
     let (low, high) = values.split_at(16);
     bytes.extend(low.iter().zip(high).map(|(l, h)| quant(*l) | quant(*h) << 4));
 }
+
+pub(super) fn q5_0(values: &[f32], bytes: &mut Vec<u8>) {
+    // As Q4_0, with -16 for -8: the fifth bits of all 32 values stand together, value `i` in bit `i`.
+    let extreme = values.iter().fold(0f32, |m, v| if v.abs() > m.abs() { *v } else { m });
+    let d = extreme / -16.0;
+    let inverse = if d == 0.0 { 0.0 } else { 1.0 / d };
+    bytes.extend(f16::from_f32(d).to_le_bytes());
+    let quants: Vec<u8> = values.iter().map(|v| ((v * inverse + 16.5) as u8).min(31)).collect();
+    let fifth = quants.iter().enumerate().fold(0u32, |bits, (i, q)| bits | u32::from(q >> 4) << i);
+    bytes.extend(fifth.to_le_bytes());
+    let (low, high) = quants.split_at(16);
+    bytes.extend(low.iter().zip(high).map(|(l, h)| (l & 15) | (h & 15) << 4));
+}

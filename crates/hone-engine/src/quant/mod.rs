@@ -11,6 +11,7 @@
 //! It knows nothing of GGUF's header and not where the bytes come from.
 
 mod encode;
+mod encode_k;
 pub(crate) mod int8;
 mod k_blocks;
 pub mod nf4;
@@ -190,7 +191,8 @@ impl BlockType {
 
     /// Whether [`BlockType::quantise`] can write it.
     pub const fn can_quantise(self) -> bool {
-        matches!(self, BlockType::F32 | BlockType::F16 | BlockType::BF16 | BlockType::Q8_0 | BlockType::Q4_0)
+        use BlockType::*;
+        matches!(self, F32 | F16 | BF16 | Q8_0 | Q5_0 | Q4_0 | Q4K)
     }
 
     /// Stores whole blocks, appending to `bytes`, rounding as ggml's reference does. Types that cannot be written
@@ -203,10 +205,12 @@ impl BlockType {
             BlockType::F16 => values.iter().for_each(|v| bytes.extend(half::f16::from_f32(*v).to_le_bytes())),
             BlockType::BF16 => values.iter().for_each(|v| bytes.extend(half::bf16::from_f32(*v).to_le_bytes())),
             BlockType::Q8_0 => values.chunks_exact(32).for_each(|block| encode::q8_0(block, bytes)),
+            BlockType::Q5_0 => values.chunks_exact(32).for_each(|block| encode::q5_0(block, bytes)),
             BlockType::Q4_0 => values.chunks_exact(32).for_each(|block| encode::q4_0(block, bytes)),
+            BlockType::Q4K => values.chunks_exact(256).for_each(|block| encode_k::q4_k(block, bytes)),
             _ => {
                 let kind = self.name();
-                return Err(EngineError::NotWritable { kind, writable: "F32, F16, BF16, Q8_0, Q4_0" });
+                return Err(EngineError::NotWritable { kind, writable: "F32, F16, BF16, Q8_0, Q5_0, Q4_0, Q4_K" });
             }
         }
         Ok(())
@@ -269,7 +273,8 @@ mod tests {
     fn quantising_what_was_expanded_gives_the_blocks_back() {
         // A block whose largest magnitude uses the whole integer range is a fixed point of the reference rounding.
         let scale = 0.25f32;
-        for (kind, lowest, highest) in [(BlockType::Q8_0, -127i32, 127), (BlockType::Q4_0, -8, 7)] {
+        let kinds = [(BlockType::Q8_0, -127i32, 127), (BlockType::Q5_0, -16, 15), (BlockType::Q4_0, -8, 7)];
+        for (kind, lowest, highest) in kinds {
             let values: Vec<f32> = (0..64).map(|i| scale * (lowest + i % (highest - lowest + 1)) as f32).collect();
             let mut bytes = Vec::new();
             kind.quantise(&values, &mut bytes).expect("two blocks");

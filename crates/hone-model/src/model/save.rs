@@ -1,9 +1,9 @@
-//! A model on its way out: a Hugging Face directory, or a GGUF file, from whatever it was loaded and with whatever was merged
-//! into its decoder. Both appear whole or not at all.
+//! A model on its way out: a Hugging Face directory, or a GGUF file, from whatever it was loaded and with whatever was
+//! merged into its decoder. Both appear whole or not at all.
 //!
-//! A directory has `config.json` (the one the model came with, its `dtype` corrected), `model.safetensors` (in shards with
-//! an index beyond 5 GB), `tokenizer.json`, `tokenizer_config.json`, `generation_config.json` and, where there is one,
-//! `chat_template.jinja`. A GGUF file has the same in its metadata; what GGUF has no place for is an error, see
+//! A directory has `config.json` (the one the model came with, its `dtype` corrected), `model.safetensors` (in shards
+//! with an index beyond 5 GB), `tokenizer.json`, `tokenizer_config.json`, `generation_config.json` and, where there is
+//! one, `chat_template.jinja`. A GGUF file has the same in its metadata; what GGUF has no place for is an error, see
 //! [`crate::gguf`].
 
 use std::borrow::Cow;
@@ -24,23 +24,65 @@ use crate::gguf::{self, names};
 /// Bytes of a shard, as in transformers.
 const SHARD: usize = 5_000_000_000;
 
-/// How the matrices of a GGUF file are stored. Norms and biases are always F32.
+/// How the matrices of a GGUF file are stored. Norms and biases are always F32. A matrix whose rows do not divide into
+/// the type's blocks takes the nearest type that fits, as in llama.cpp: Q4_K (blocks of 256) falls back to Q5_0, and
+/// what does not divide by 32 to F16. In the 4-bit types the embedding table and the head are Q8_0: they lose most.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum GgufType {
     /// Half precision.
     F16,
-    /// Eight bits in blocks of 32; rows that do not divide into blocks are stored as F16.
+    /// Eight bits in blocks of 32.
     Q8_0,
+    /// Four bits in blocks of 32.
+    Q4_0,
+    /// Four bits in blocks of 256 with scales of their own for groups of 32.
+    Q4K,
+}
+
+impl GgufType {
+    /// Every type.
+    pub const ALL: [GgufType; 4] = [GgufType::F16, GgufType::Q8_0, GgufType::Q4_0, GgufType::Q4K];
+
+    /// The word for it.
+    pub fn name(self) -> &'static str {
+        match self {
+            GgufType::F16 => "f16",
+            GgufType::Q8_0 => "q8_0",
+            GgufType::Q4_0 => "q4_0",
+            GgufType::Q4K => "q4_k",
+        }
+    }
+
+    /// llama.cpp's number for a file that is mostly of this type (`enum llama_ftype`).
+    fn file_type(self) -> u32 {
+        match self {
+            GgufType::F16 => 1,
+            GgufType::Q4_0 => 2,
+            GgufType::Q8_0 => 7,
+            GgufType::Q4K => 14,
+        }
+    }
+
+    /// The blocks of a matrix with rows of `columns` numbers.
+    fn blocks(self, name: &str, columns: usize) -> BlockType {
+        let vocabulary = name.starts_with("token_embd") || name.starts_with("output.");
+        let wanted: &[BlockType] = match self {
+            GgufType::F16 => &[],
+            GgufType::Q8_0 => &[BlockType::Q8_0],
+            GgufType::Q4_0 | GgufType::Q4K if vocabulary => &[BlockType::Q8_0],
+            GgufType::Q4_0 => &[BlockType::Q4_0],
+            GgufType::Q4K => &[BlockType::Q4K, BlockType::Q5_0],
+        };
+        wanted.iter().copied().find(|kind| columns.is_multiple_of(kind.block_values())).unwrap_or(BlockType::F16)
+    }
 }
 
 impl std::str::FromStr for GgufType {
     type Err = String;
     fn from_str(s: &str) -> Result<Self, String> {
-        match s.to_lowercase().as_str() {
-            "f16" => Ok(GgufType::F16),
-            "q8_0" => Ok(GgufType::Q8_0),
-            other => Err(format!("unknown GGUF type `{other}`, expected `f16` or `q8_0`")),
-        }
+        let known = GgufType::ALL.map(GgufType::name);
+        let found = GgufType::ALL.into_iter().find(|kind| kind.name() == s.to_lowercase());
+        found.ok_or_else(|| format!("unknown GGUF type `{s}`, expected one of {}", known.join(", ")))
     }
 }
 
@@ -84,7 +126,7 @@ impl Model {
         let metadata = gguf::config::to_metadata(path, &decoder.spec.config)?;
         let architecture = metadata.architecture;
         let mut pairs = metadata.pairs;
-        pairs.push(("general.file_type".to_owned(), gguf::Value::U32(if kind == GgufType::F16 { 1 } else { 7 })));
+        pairs.push(("general.file_type".to_owned(), gguf::Value::U32(kind.file_type())));
         pairs.push(("general.quantization_version".to_owned(), gguf::Value::U32(2)));
         pairs.extend(gguf::tokens::to_metadata(&self.tokenizer, architecture, decoder.spec.vocab_size)?);
         if let Some(template) = &self.template {
@@ -220,11 +262,7 @@ fn out_tensor<'a>(
 ) -> gguf::write::OutTensor<'a> {
     let shape = weight.dims();
     let columns = shape.last().copied().unwrap_or(1);
-    let kind = match (shape.len(), kind) {
-        (1, _) => BlockType::F32,
-        (_, GgufType::Q8_0) if columns % BlockType::Q8_0.block_values() == 0 => BlockType::Q8_0,
-        _ => BlockType::F16,
-    };
+    let kind = if shape.len() == 1 { BlockType::F32 } else { kind.blocks(&name, columns) };
     let layout = names::layout(architecture, &name);
     let place = format!("tensor `{name}`");
     let row = if shape.len() == 1 { 1 } else { columns };
