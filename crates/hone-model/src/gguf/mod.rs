@@ -9,6 +9,7 @@
 //! - [`config`]: metadata to a `config.json`, and back.
 //! - [`source`]: the tensors as a [`crate::weights::WeightFiles`].
 //! - [`write`]: a file from pairs and tensors.
+//! - [`adapter`]: a LoRA as a file of its own.
 //! - [`tokens`]: a tokenizer's metadata, to be written.
 //!
 //! It knows nothing of tokenizers beyond handing out their metadata; see [`crate::tokenizer`].
@@ -22,6 +23,7 @@ use hone_engine::quant::BlockType;
 use crate::error::ModelError;
 use crate::weights::mapped::MappedFile;
 
+pub mod adapter;
 pub mod config;
 pub mod names;
 mod read;
