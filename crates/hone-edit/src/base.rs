@@ -160,6 +160,12 @@ impl Base {
         base
     }
 
+    /// Numbers in all weights, a head that is the embedding table counted once.
+    pub fn parameter_count(&self) -> usize {
+        let counted = self.weights.iter().filter(|w| !(self.tied_head && w.kind == WeightKind::Head));
+        counted.map(|w| w.shape.iter().product::<usize>()).sum()
+    }
+
     /// The weight of this tensor name.
     pub fn weight(&self, name: &str) -> Option<&BaseWeight> {
         self.weights.iter().find(|w| w.name == name)

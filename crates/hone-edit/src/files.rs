@@ -78,6 +78,20 @@ pub fn read_edit(dir: &Path, base: &Base) -> Result<Edit, EditError> {
     Ok(edit)
 }
 
+/// The base model that the adapter in `dir` names.
+pub fn base_reference(dir: &Path) -> Result<String, EditError> {
+    let path = adapter_directory(dir).join(CONFIG);
+    match read_config(&path)?.get("base_model_name_or_path").and_then(Value::as_str) {
+        Some(reference) if !reference.is_empty() => Ok(reference.to_string()),
+        _ => Err(EditError::Malformed {
+            path,
+            place: "`base_model_name_or_path`".into(),
+            found: "no name".into(),
+            expected: "the base model; name it yourself".into(),
+        }),
+    }
+}
+
 /// Writes the edit to `dir`, whole or not at all.
 pub fn save_edit(edit: &Edit, dir: &Path) -> Result<(), EditError> {
     let form = edit.method.saved_form(edit);

@@ -9,6 +9,7 @@
 //! - [`stack`]: several edits at once, as hooks of a forward pass; [`probe`]: seeing without changing.
 //! - [`decompose`]: singular values, QR, eigenvectors, effective rank.
 //! - [`algebra`]: several edits made one.
+//! - [`inspect`]: what an edit does to the weights, place by place.
 //! - [`files`]: adapter directories; [`merge`](mod@merge): edits folded into the weights.
 //!
 //! I have an adapter's directory and a model: [`load_edit`], then [`EditStack::hooks`].
@@ -24,6 +25,7 @@ pub mod decompose;
 pub mod error;
 pub mod files;
 pub mod forms;
+pub mod inspect;
 pub mod merge;
 pub mod method;
 pub mod methods;

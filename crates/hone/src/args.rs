@@ -72,6 +72,10 @@ pub enum Verb {
     Generate(verbs::generate::Generate),
     /// Talk to a model, or to a base and its tuned version side by side.
     Chat(verbs::chat::Chat),
+    /// Make one edit of several, or merge them into the model.
+    Merge(verbs::merge::Merge),
+    /// What methods there are, and what is in an adapter.
+    Edit(verbs::edit::EditVerb),
     /// Write a model, edits merged in, as a Hugging Face directory or a GGUF file.
     Export(verbs::export::Export),
     /// Hold published claims against measurement: run a study's steps, print claim, expectation, measurement.

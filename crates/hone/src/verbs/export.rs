@@ -1,24 +1,31 @@
-//! `hone export`: a model, edits merged in, as a Hugging Face directory or a GGUF file.
+//! `hone export`: a model, edits merged in, as a Hugging Face directory or a GGUF file; or an adapter alone as a GGUF
+//! file. What was written is read again and its logits compared.
 
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
-use hone_edit::Base;
 use hone_edit::merge::Merger;
-use hone_engine::DType;
-use hone_model::{GgufType, Model};
+use hone_edit::method::Place;
+use hone_edit::{Base, Edit, EditStack};
+use hone_engine::{DType, Tensor};
+use hone_model::gguf::adapter::{AdapterPair, read_adapter, save_adapter};
+use hone_model::{GgufType, Hooks, Model, NoHooks};
 use serde::Serialize;
 
 use super::load::{ModelArguments, load_model_as};
+use super::verify::{self, Limit, Verified};
 use crate::args::Common;
 use crate::fail::Failure;
 use crate::print::outln;
 
 /// Arguments of `hone export`.
 #[derive(clap::Args, Debug)]
-#[command(
-    after_help = "Examples:\n  hone export smollm2-135m-instruct --edit runs/first/adapter --store bf16 --out merged"
-)]
+#[command(after_help = "Examples:
+  hone export smollm2-135m-instruct --edit runs/first/adapter --store bf16 --out merged
+  hone export smollm2-135m-instruct --edit runs/first/adapter --format gguf-q4_k --out merged.gguf
+  hone export smollm2-135m-instruct --edit runs/first/adapter --format gguf-lora --out adapter.gguf
+
+What was written is read again and compared; beyond a limit that goes with the type it is removed and refused.")]
 pub struct Export {
     #[command(flatten)]
     model: ModelArguments,
@@ -38,18 +45,28 @@ pub struct Export {
 enum Format {
     /// A Hugging Face directory.
     Hf,
-    /// A GGUF file with weights in f16.
+    /// A GGUF file with matrices in f16.
     #[value(name = "gguf-f16")]
     GgufF16,
     /// A GGUF file with matrices in Q8_0 blocks.
     #[value(name = "gguf-q8_0")]
     GgufQ8_0,
+    /// A GGUF file with matrices in Q4_0 blocks.
+    #[value(name = "gguf-q4_0")]
+    GgufQ4_0,
+    /// A GGUF file with matrices in Q4_K blocks.
+    #[value(name = "gguf-q4_k")]
+    GgufQ4K,
+    /// The one edit alone, a LoRA, as llama.cpp reads it beside a base model.
+    #[value(name = "gguf-lora")]
+    GgufLora,
 }
 
 #[derive(Serialize)]
 struct Output {
     path: PathBuf,
     merged_tensors: usize,
+    written: Verified,
 }
 
 impl Export {
@@ -61,28 +78,105 @@ impl Export {
         }
         let with = &self.model.with;
         let model = load_model_as(&self.model.model, with.dtype, with.quantize, common)?;
+        let stack = self.model.stack(&model, common)?;
+        let (merged_tensors, written) = match self.format {
+            Format::Hf => self.whole(model, stack, Limit::rounded(self.store), |m, to| m.save_hf(to, self.store))?,
+            Format::GgufF16 => self.gguf(model, stack, GgufType::F16)?,
+            Format::GgufQ8_0 => self.gguf(model, stack, GgufType::Q8_0)?,
+            Format::GgufQ4_0 => self.gguf(model, stack, GgufType::Q4_0)?,
+            Format::GgufQ4K => self.gguf(model, stack, GgufType::Q4K)?,
+            Format::GgufLora => (0, adapter(&model, stack, &self.out)?),
+        };
+        if common.json {
+            outln!("{}", serde_json::to_string(&Output { path: self.out, merged_tensors, written })?)?;
+        } else {
+            outln!("{} ({merged_tensors} tensors changed by edits)", self.out.display())?;
+            outln!("  read again: {written}")?;
+        }
+        Ok(0)
+    }
+
+    fn gguf(&self, model: Arc<Model>, stack: Option<EditStack>, kind: GgufType) -> Result<(usize, Verified), Failure> {
+        self.whole(model, stack, rounded(kind), |model, to| model.save_gguf(to, kind))
+    }
+
+    /// Merges, saves, reads again, compares.
+    fn whole(
+        &self,
+        model: Arc<Model>,
+        stack: Option<EditStack>,
+        limit: Limit,
+        save: impl FnOnce(&Model, &Path) -> Result<(), hone_model::ModelError>,
+    ) -> Result<(usize, Verified), Failure> {
         let mut merged_tensors = 0;
-        let model = match self.model.stack(&model, common)? {
+        let model = match &stack {
             None => model,
             Some(stack) => {
                 let base = Base::of(&model);
-                let merger = Merger::new(&stack, &base)?;
+                let merger = Merger::new(stack, &base)?;
                 merged_tensors = merger.names().count();
                 let decoder = Arc::new(merger.decoder(&model.decoder, self.model.with.dtype)?);
                 let model = Arc::try_unwrap(model).map_err(|_| Failure::ours("the model is still in use"))?;
                 Arc::new(Model { decoder, ..model })
             }
         };
-        match self.format {
-            Format::Hf => model.save_hf(&self.out, self.store)?,
-            Format::GgufF16 => model.save_gguf(&self.out, GgufType::F16)?,
-            Format::GgufQ8_0 => model.save_gguf(&self.out, GgufType::Q8_0)?,
-        }
-        if common.json {
-            outln!("{}", serde_json::to_string(&Output { path: self.out, merged_tensors })?)?;
-        } else {
-            outln!("{} ({merged_tensors} tensors changed by edits)", self.out.display())?;
-        }
-        Ok(0)
+        save(&model, &self.out)?;
+        let plain: Arc<dyn Hooks> = Arc::new(NoHooks);
+        let written = verify::written_model(&model, &(&model.decoder, plain), &self.out, limit)?;
+        Ok((merged_tensors, written))
     }
+}
+
+/// What rounding explains: measured on the models of `docs/measurements.md`, with a factor of two or more to spare.
+fn rounded(kind: GgufType) -> Limit {
+    let mean = match kind {
+        GgufType::F16 => 2e-3,
+        GgufType::Q8_0 => 1e-2,
+        GgufType::Q4_0 | GgufType::Q4K => 0.15,
+    };
+    Limit { max: f64::INFINITY, mean }
+}
+
+/// The one edit of the stack as an adapter file.
+fn adapter(model: &Arc<Model>, stack: Option<EditStack>, out: &Path) -> Result<Verified, Failure> {
+    let entries = stack.map(|s| s.entries).unwrap_or_default();
+    let [entry] = &entries[..] else {
+        let cause = format!("`--format gguf-lora` writes one edit, and {} are named", entries.len());
+        return Err(Failure::user(cause, "name one `--edit`; `hone merge` makes one edit of several"));
+    };
+    let pairs = pairs(&entry.edit)?;
+    save_adapter(&model.decoder, &pairs, out)?;
+    // The edit again, with the numbers of the file.
+    let read = read_adapter(&model.decoder, out)?;
+    let mut again = entry.edit.clone();
+    for placed in &entry.edit.placed {
+        let Some(pair) = read.iter().find(|p| placed.place == Place::Linear(p.module.clone())) else { continue };
+        let own = pairs.iter().find(|p| p.module == pair.module).map_or(1.0, |p| p.scale);
+        let mut b = pair.b.clone();
+        b.as_mut_slice::<f32>().iter_mut().for_each(|v| *v *= pair.scale / own);
+        (again.params[placed.params[0]].value, again.params[placed.params[1]].value) = (pair.a.clone(), b);
+    }
+    let hooks = |edit: Edit| EditStack::of(edit).hooks(DType::F32);
+    let (first, second) = (hooks(entry.edit.clone()), hooks(again));
+    let difference = verify::compare(model, &(&model.decoder, first), &(&model.decoder, second))?;
+    verify::within(difference, Limit::SAME, out)
+}
+
+/// The pairs of a LoRA; whatever else an edit holds has no place in an adapter file.
+fn pairs(edit: &Edit) -> Result<Vec<AdapterPair>, Failure> {
+    let pair = |placed: &hone_edit::method::Placed| {
+        let values: Vec<Tensor> = placed.params.iter().map(|&p| edit.params[p].value.clone()).collect();
+        match (&placed.place, placed.part.low_rank_pair(&values)) {
+            (Place::Linear(module), Some(pair)) => {
+                Ok(AdapterPair { module: module.clone(), a: pair.a, b: pair.b, scale: pair.scale })
+            }
+            (place, _) => {
+                let method = edit.method.info().name;
+                let cause =
+                    format!("`{method}` at `{place}` is no low-rank pair, and an adapter GGUF holds nothing else");
+                Err(Failure::user(cause, "export the merged model: `--format gguf-f16`"))
+            }
+        }
+    };
+    edit.placed.iter().map(pair).collect()
 }

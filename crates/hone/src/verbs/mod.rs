@@ -6,10 +6,12 @@ pub mod compare;
 pub mod data;
 pub mod demo;
 pub mod doctor;
+pub mod edit;
 pub mod eval;
 pub mod export;
 pub mod generate;
 mod load;
+pub mod merge;
 mod outcome;
 pub mod pull;
 pub mod score;
@@ -18,6 +20,7 @@ mod study_progress;
 pub mod tune;
 mod tune_progress;
 mod tune_report;
+mod verify;
 
 use crate::args::{Arguments, Common, Verb};
 use crate::fail::Failure;
@@ -49,6 +52,8 @@ fn dispatch(verb: Verb, common: &Common) -> Result<u8, Failure> {
         Verb::Score(verb) => verb.run(common),
         Verb::Generate(verb) => verb.run(common),
         Verb::Chat(verb) => verb.run(common),
+        Verb::Merge(verb) => verb.run(common),
+        Verb::Edit(verb) => verb.run(common),
         Verb::Export(verb) => verb.run(common),
         Verb::Study(verb) => verb.run(common),
         Verb::Pull(verb) => verb.run(common),

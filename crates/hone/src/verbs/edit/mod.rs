@@ -1,0 +1,52 @@
+//! `hone edit`: what methods there are, and what is in an adapter.
+
+mod inspect;
+mod list;
+
+use clap::Subcommand;
+
+use crate::args::Common;
+use crate::fail::Failure;
+
+/// Arguments of `hone edit`.
+#[derive(clap::Args, Debug)]
+pub struct EditVerb {
+    #[command(subcommand)]
+    what: What,
+}
+
+#[derive(Subcommand, Debug)]
+enum What {
+    /// The methods: family, parameters for a model, memory, what they can and cannot.
+    List(list::List),
+    /// An adapter: its tensors, how much it changes each weight and in how many directions.
+    Inspect(inspect::Inspect),
+}
+
+impl EditVerb {
+    /// Runs the verb.
+    pub fn run(self, common: &Common) -> Result<u8, Failure> {
+        match self.what {
+            What::List(list) => list.run(common),
+            What::Inspect(inspect) => inspect.run(common),
+        }
+    }
+}
+
+/// A count with thin thousands: `4 884 480`.
+fn grouped(count: usize) -> String {
+    let digits = count.to_string();
+    let first = digits.len() % 3;
+    let groups = digits.as_bytes()[first..].chunks(3).map(|g| String::from_utf8_lossy(g).into_owned());
+    let head = (first > 0).then(|| digits[..first].to_string());
+    head.into_iter().chain(groups).collect::<Vec<_>>().join(" ")
+}
+
+#[cfg(test)]
+mod tests {
+    #[test]
+    fn thousands_stand_apart() {
+        let shown = [0, 999, 1000, 4_884_480].map(super::grouped);
+        assert_eq!(shown, ["0", "999", "1 000", "4 884 480"]);
+    }
+}

@@ -1,0 +1,227 @@
+//! `hone merge`, `hone edit` and `hone export` as a person runs them: PEFT's golden adapters on the tiny model that
+//! ships.
+
+use std::path::{Path, PathBuf};
+
+use assert_cmd::Command;
+use serde_json::Value;
+
+fn hone() -> Command {
+    let mut command = Command::cargo_bin("hone").expect("the binary is built");
+    command.arg("--quiet");
+    command
+}
+
+/// An adapter that PEFT made.
+fn adapter(name: &str) -> PathBuf {
+    Path::new(env!("CARGO_MANIFEST_DIR")).join("../hone-edit/tests/golden/peft").join(name)
+}
+
+fn output(command: &mut Command) -> String {
+    let output = command.assert().success().get_output().stdout.clone();
+    String::from_utf8(output).expect("UTF-8")
+}
+
+fn json(command: &mut Command) -> Value {
+    let text = output(command.arg("--json"));
+    serde_json::from_str(&text).unwrap_or_else(|e| panic!("not one JSON document ({e}): {text}"))
+}
+
+fn refused(command: &mut Command) -> String {
+    let output = command.assert().code(2).get_output().clone();
+    assert!(output.stdout.is_empty(), "{}", String::from_utf8_lossy(&output.stdout));
+    String::from_utf8_lossy(&output.stderr).into_owned()
+}
+
+/// `hone merge stories260k --edit … --out DIR/NAME`.
+fn merge(dir: &Path, out: &str, edits: &[&str]) -> Command {
+    let mut command = hone();
+    command.args(["merge", "stories260k", "--out"]).arg(dir.join(out));
+    for edit in edits {
+        let (name, weight) = edit.split_once('=').map_or((*edit, String::new()), |(n, w)| (n, format!("={w}")));
+        command.arg("--edit").arg(format!("{}{weight}", adapter(name).display()));
+    }
+    command
+}
+
+/// What differs from run to run and from machine to machine, struck out.
+fn with_filters(dir: &Path, check: impl FnOnce()) {
+    let mut settings = insta::Settings::clone_current();
+    settings.add_filter(&regex_escape(&dir.display().to_string()), "[DIR]");
+    settings.add_filter(&regex_escape(&adapter("").display().to_string()), "[ADAPTERS]/");
+    settings.add_filter(r"\d\.\d\de-?\d+", "[NUMBER]");
+    settings.bind(check);
+}
+
+fn regex_escape(text: &str) -> String {
+    text.chars().flat_map(|c| if c.is_alphanumeric() { vec![c] } else { vec!['\\', c] }).collect()
+}
+
+#[test]
+fn two_adapters_become_one_with_the_effect_of_both() {
+    let dir = tempfile::tempdir().expect("a directory");
+    let text = output(&mut merge(dir.path(), "both", &["plain=0.5", "rslora"]));
+    with_filters(dir.path(), || insta::assert_snapshot!("merge_cat", text));
+    let both = dir.path().join("both");
+    // Anything reads it: it is an adapter.
+    json(hone().args(["score", "stories260k", "--text", "Once upon a time", "--edit"]).arg(&both));
+    let merged = json(&mut merge(dir.path(), "again", &["plain=0.5", "rslora"]));
+    assert_eq!((merged["rank"].as_u64(), merged["kind"].as_str()), (Some(8), Some("adapter")));
+    let share = |of: &Value| of["max"].as_f64().expect("a number") / of["largest_logit"].as_f64().expect("a number");
+    assert!(share(&merged["from_weighted_sum"]) < 1e-5, "{merged}");
+    // `--weights` says the same, and a smaller rank says how much is lost.
+    let mut command = merge(dir.path(), "cut", &["plain", "rslora"]);
+    let cut = json(command.args(["--weights", "0.5,1", "--how", "svd", "--rank", "2"]));
+    assert!(share(&cut["from_weighted_sum"]) > 1e-3 && share(&cut["written"]) == 0.0, "{cut}");
+}
+
+#[test]
+fn edits_of_any_kind_become_a_model() {
+    let dir = tempfile::tempdir().expect("a directory");
+    let mut command = merge(dir.path(), "model", &["plain", "saved_head=-0.5"]);
+    let merged = json(command.args(["--how", "task_arithmetic", "--store", "f32"]));
+    assert_eq!(merged["kind"], "model", "{merged}");
+    json(hone().arg("score").arg(dir.path().join("model")).args(["--text", "Once upon a time"]));
+}
+
+#[test]
+fn the_ways_are_listed() {
+    let text = output(hone().args(["merge", "--list-ways"]));
+    insta::assert_snapshot!("merge_ways", text);
+    let ways = json(hone().args(["merge", "--list-ways"]));
+    assert!(ways.as_array().is_some_and(|ways| ways.iter().any(|way| way["name"] == "dare_ties_svd")), "{ways}");
+}
+
+/// The table itself grows with every method; what is said of one must be so.
+#[test]
+fn methods_are_counted_on_a_model_at_the_settings_asked_for() {
+    let rows = |settings: &[&str]| {
+        let mut command = hone();
+        command.args(["edit", "list", "--model", "stories260k"]);
+        settings.iter().for_each(|setting| {
+            command.args(["--set", setting]);
+        });
+        json(&mut command)
+    };
+    let of = |rows: &Value, name: &str| {
+        let row = rows.as_array().and_then(|rows| rows.iter().find(|row| row["name"] == name));
+        row.cloned().unwrap_or_else(|| panic!("no `{name}` in {rows}"))
+    };
+    let found = rows(&["r=4", "target_modules=[q_proj]"]);
+    // 5 layers, [64, 64] maps: 5 · 4 · (64 + 64).
+    let lora = of(&found, "lora");
+    assert_eq!((lora["parameters"].as_u64(), lora["training_bytes"].as_u64()), (Some(2560), Some(16 * 2560)), "{lora}");
+    assert_eq!((&lora["mergeable"], &lora["ignored"]), (&Value::from(true), &serde_json::json!([])));
+    let full = of(&rows(&[]), "full");
+    assert_eq!((full["parameters"].as_u64(), full["share"].as_f64()), (Some(260_032), Some(1.0)), "{full}");
+    let full = of(&found, "full");
+    assert_eq!((full["parameters"].as_u64(), &full["ignored"]), (Some(5 * 64 * 64), &serde_json::json!(["r"])));
+    let unmergeable = of(&found, "poly");
+    assert!(unmergeable["mergeable"] == false && unmergeable["not_mergeable"].is_string(), "{unmergeable}");
+    // A method that cannot be had at these settings says why, and the others are listed all the same.
+    let row = of(&rows(&["target_modules=[no_proj]"]), "lora");
+    assert!(row["error"].as_str().is_some_and(|e| e.contains("`no_proj` matches no linear map")), "{row}");
+    let message = refused(hone().args(["edit", "list", "--set", "no_such_field=1"]));
+    assert!(message.contains("no method has such a field"), "{message}");
+    let message = refused(hone().args(["edit", "list", "--set", "r"]));
+    assert!(message.contains("there is no `=`"), "{message}");
+}
+
+#[test]
+fn an_adapter_is_measured() {
+    let text = output(hone().args(["edit", "inspect"]).arg(adapter("patterns")));
+    with_filters(Path::new("/no-such"), || insta::assert_snapshot!("edit_inspect", text));
+    let found = json(hone().args(["edit", "inspect"]).arg(adapter("patterns")));
+    let changes = found["changes"].as_array().expect("changes");
+    let of = |weight: &str| changes.iter().find(|c| c["weight"] == weight).unwrap_or_else(|| panic!("no {weight}"));
+    assert_eq!(of("model.layers.4.self_attn.q_proj.weight")["rank"], 3, "its `rank_pattern` says 3");
+    assert_eq!(of("model.layers.0.self_attn.k_proj.weight")["rank"], 2);
+    assert!(changes.iter().all(|c| c["effective_rank"].as_f64() <= c["rank"].as_f64()), "{changes:?}");
+    // A weight trained whole: its change is measured too, and a norm has no rank.
+    let found = json(hone().args(["edit", "inspect"]).arg(adapter("saved_head")));
+    let norm = found["changes"].as_array().and_then(|c| c.iter().find(|c| c["weight"] == "model.norm.weight"));
+    assert!(norm.is_some_and(|c| c["rank"].is_null() && c["norm"].as_f64() > Some(0.0)), "{found}");
+}
+
+#[test]
+fn exports_say_how_far_they_are_from_what_they_were_made_of() {
+    let dir = tempfile::tempdir().expect("a directory");
+    let mut before = 0.0;
+    for format in ["gguf-f16", "gguf-q8_0", "gguf-q4_0", "gguf-q4_k", "gguf-lora"] {
+        let mut command = hone();
+        command.args(["export", "stories260k", "--format", format, "--edit"]).arg(adapter("plain"));
+        let found = json(command.arg("--out").arg(dir.path().join(format)));
+        let written = &found["written"];
+        let mean = written["mean"].as_f64().expect("a number") / written["largest_logit"].as_f64().expect("a number");
+        assert!(mean <= written["limit"]["mean"].as_f64().expect("a number"), "{format}: {found}");
+        match format {
+            "gguf-lora" => assert!(mean < 1e-6, "{found}"),
+            "gguf-q4_k" => {}
+            _ => {
+                assert!(mean > before, "{format} rounds more than what stands before it: {mean} {before}");
+                before = mean;
+            }
+        }
+    }
+}
+
+#[test]
+fn help_has_examples() {
+    for (name, words) in [
+        ("merge_help", vec!["merge", "--help"]),
+        ("edit_help", vec!["edit", "--help"]),
+        ("edit_list_help", vec!["edit", "list", "--help"]),
+        ("edit_inspect_help", vec!["edit", "inspect", "--help"]),
+    ] {
+        insta::assert_snapshot!(name, output(hone().args(words)));
+    }
+}
+
+#[test]
+fn what_cannot_be_meant_is_refused_with_a_next_step() {
+    let dir = tempfile::tempdir().expect("a directory");
+    let mut command = merge(dir.path(), "out", &["plain", "rslora"]);
+    let message = refused(command.args(["--how", "dare_tie"]));
+    assert!(message.contains("did you mean `dare_ties`?"), "{message}");
+    let mut command = merge(dir.path(), "out", &["plain", "rslora"]);
+    let message = refused(command.args(["--weights", "1,2,3"]));
+    assert!(message.contains("3 weights for 2 edits") && message.contains("next: give one weight"), "{message}");
+    let mut command = merge(dir.path(), "out", &["plain=2", "rslora"]);
+    let message = refused(command.args(["--weights", "1,2"]));
+    assert!(message.contains("has a weight of its own (2)"), "{message}");
+    let message = refused(merge(dir.path(), "out", &["plain", "rslora"]).args(["--how", "ties_svd"]));
+    assert!(message.contains("it needs a density"), "{message}");
+    let message = refused(merge(dir.path(), "out", &["plain", "saved_head"]).args(["--how", "cat"]));
+    assert!(message.contains("saved_head, at `"), "{message}");
+    assert!(message.contains("`task_arithmetic` combines whatever can be merged"), "{message}");
+    let message = refused(merge(dir.path(), "out", &["saved_head", "saved_head"]).args(["--how", "stack"]));
+    assert!(message.contains("cannot be stacked: both replace"), "{message}");
+    // Another base: its maps have other shapes.
+    let message = refused(&mut merge(dir.path(), "out", &["plain", "bias_all"]));
+    assert!(message.contains("bias_all/adapter_model.safetensors"), "{message}");
+    assert!(!dir.path().join("out").exists(), "nothing is written");
+    std::fs::create_dir(dir.path().join("there")).expect("made");
+    let message = refused(&mut merge(dir.path(), "there", &["plain"]));
+    assert!(message.contains("is there already") && message.contains("choose another `--out`"), "{message}");
+
+    let lora = |edits: &[&str]| {
+        let mut command = hone();
+        command.args(["export", "stories260k", "--format", "gguf-lora", "--out"]).arg(dir.path().join("a.gguf"));
+        for edit in edits {
+            command.arg("--edit").arg(adapter(edit));
+        }
+        command
+    };
+    let message = refused(&mut lora(&["plain", "rslora"]));
+    assert!(message.contains("writes one edit, and 2 are named") && message.contains("`hone merge`"), "{message}");
+    let message = refused(&mut lora(&[]));
+    assert!(message.contains("and 0 are named"), "{message}");
+    let message = refused(&mut lora(&["saved_head"]));
+    assert!(message.contains("is no low-rank pair") && message.contains("gguf-f16"), "{message}");
+    assert!(!dir.path().join("a.gguf").exists(), "nothing is written");
+    let message = refused(hone().args(["edit", "inspect", "no-such-adapter"]));
+    assert!(message.contains("no-such-adapter/adapter_config.json"), "{message}");
+    // The base it names is not to be found here.
+    let message = refused(hone().args(["edit", "inspect"]).arg(adapter("bias_all")));
+    assert!(message.contains("loading its base model `tiny-qwen2`") && message.contains("with `--model`"), "{message}");
+}
