@@ -527,13 +527,6 @@ pub trait Part: Send + Sync {
         None
     }
 
-    /// What the part adds to a linear map's weight as a low-rank product, if it is that and nothing else: what
-    /// [`crate::algebra`] works on.
-    fn low_rank_pair(&self, values: &[Tensor]) -> Option<LowRankPair> {
-        let _ = values;
-        None
-    }
-
     /// The weight (`f32`) with the part's effect added, or taken away again. `Err` says why it cannot be.
     fn merge(&self, merge: &Merge) -> Result<Tensor, String>;
 }
