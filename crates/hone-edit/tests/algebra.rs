@@ -278,6 +278,6 @@ fn what_cannot_be_combined_is_refused_with_the_reason() {
     assert!(message.contains("cannot be stacked: both replace"), "{message}");
     let message = refused("svd", &[operand(full(), f32::NAN)], Options::default());
     assert!(message.contains("its weight is not a finite number"), "{message}");
-    let error = How::named("").err().expect("no name is no way");
+    let error = How::named("").expect_err("no name is no way");
     assert!(matches!(error, EditError::UnknownCombination { .. }));
 }
