@@ -102,7 +102,7 @@ fn what_is_wrong_is_named_with_its_line() {
         (line("  epochs: 2", "  epochs: 2\n  steps: 5"), "both `steps` and `epochs`"),
         (line("linear", "triangular"), "line 9: `train.schedule`: found \"triangular\""),
         (line("r: 8", "rank: 8"), "line 5: `method`: `lora` has no field `rank`"),
-        (line("r: 8", "use_dora: true"), "`use_dora` is set to true, which is not supported"),
+        (line("r: 8", "use_qalora: true"), "`use_qalora` is set to true, which is not supported"),
         (line("type: lora", "type: lorra"), "method `lorra` is not known; did you mean `lora`?"),
         (line("model: SmolLM2-135M-Instruct", "model: 3"), "line 1: `model`: found 3"),
         (line("model: SmolLM2-135M-Instruct\n", ""), "no `model`"),
