@@ -29,7 +29,7 @@ struct AtModule {
 /// `[B₁ B₂ …]` and `[λ₁ s₁ A₁; λ₂ s₂ A₂; …]`.
 pub fn concatenated(how: &How, operands: &[Operand], base: &Base) -> Result<Edit, EditError> {
     let modules = by_module(how, operands)?;
-    result(base, modules.iter().map(|(module, at)| (module.clone(), at.side_by_side())).collect(), None)
+    lora_of(base, modules.iter().map(|(module, at)| (module.clone(), at.side_by_side())).collect(), None)
 }
 
 /// `A = rule(Aᵢ)` with weights `± √|λᵢ sᵢ|` (the sign on this side), `B = rule(Bᵢ)` with weights `√|λᵢ sᵢ|`.
@@ -54,7 +54,7 @@ pub fn factors(how: &How, operands: &[Operand], base: &Base, ruling: &Ruling) ->
         let b = ruling.apply(&b, &plain, &format!("{module}.lora_B"));
         combined.insert(module, (a, b));
     }
-    result(base, combined, None)
+    lora_of(base, combined, None)
 }
 
 /// `rule(sᵢ Bᵢ Aᵢ)`, cut to `rank` (the largest rank among the edits, if it is not given).
@@ -88,7 +88,7 @@ pub fn products(
         }
         combined.insert(module, (svd.vt, b));
     }
-    result(base, combined, Some(rank))
+    lora_of(base, combined, Some(rank))
 }
 
 impl AtModule {
@@ -147,7 +147,7 @@ fn by_module(how: &How, operands: &[Operand]) -> Result<BTreeMap<String, AtModul
 
 /// The LoRA that holds `pairs` (by module: `A` `[r, in]`, `B` `[out, r]`, scale 1), of rank `rank` or the largest there
 /// is.
-fn result(base: &Base, pairs: BTreeMap<String, (Tensor, Tensor)>, rank: Option<usize>) -> Result<Edit, EditError> {
+pub fn lora_of(base: &Base, pairs: BTreeMap<String, (Tensor, Tensor)>, rank: Option<usize>) -> Result<Edit, EditError> {
     let rank = rank.or_else(|| pairs.values().map(|(a, _)| a.dim(0)).max()).unwrap_or(1);
     let config = LoraConfig {
         r: rank,

@@ -4,6 +4,7 @@
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
+use hone_edit::algebra::pairs::lora_of;
 use hone_edit::merge::Merger;
 use hone_edit::method::Place;
 use hone_edit::{Base, Edit, EditStack};
@@ -146,18 +147,16 @@ fn adapter(model: &Arc<Model>, stack: Option<EditStack>, out: &Path) -> Result<V
     };
     let pairs = pairs(&entry.edit)?;
     save_adapter(&model.decoder, &pairs, out)?;
-    // The edit again, with the numbers of the file.
-    let read = read_adapter(&model.decoder, out)?;
-    let mut again = entry.edit.clone();
-    for placed in &entry.edit.placed {
-        let Some(pair) = read.iter().find(|p| placed.place == Place::Linear(p.module.clone())) else { continue };
-        let own = pairs.iter().find(|p| p.module == pair.module).map_or(1.0, |p| p.scale);
-        let mut b = pair.b.clone();
-        b.as_mut_slice::<f32>().iter_mut().for_each(|v| *v *= pair.scale / own);
-        (again.params[placed.params[0]].value, again.params[placed.params[1]].value) = (pair.a.clone(), b);
-    }
+    // The file again, as an edit of its own.
+    let scaled = |pair: AdapterPair| {
+        let mut a = pair.a;
+        a.as_mut_slice::<f32>().iter_mut().for_each(|v| *v *= pair.scale);
+        (pair.module, (a, pair.b))
+    };
+    let read = read_adapter(&model.decoder, out)?.into_iter().map(scaled).collect();
+    let read = lora_of(&Base::of(model), read, None)?;
     let hooks = |edit: Edit| EditStack::of(edit).hooks(DType::F32);
-    let (first, second) = (hooks(entry.edit.clone()), hooks(again));
+    let (first, second) = (hooks(entry.edit.clone()), hooks(read));
     let difference = verify::compare(model, &(&model.decoder, first), &(&model.decoder, second))?;
     verify::within(difference, Limit::SAME, out)
 }
