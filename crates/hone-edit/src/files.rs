@@ -181,9 +181,21 @@ fn encoded(key: &str, param: &Param) -> Vec<Encoded> {
     }
 }
 
+/// A list of numbers to be written.
+#[derive(Clone, Copy, Debug)]
+pub enum Slice<'a> {
+    /// Numbers.
+    F32(&'a [f32]),
+    /// Codes of numbers.
+    U8(&'a [u8]),
+}
+
 /// Writes named lists of numbers as safetensors.
-pub fn write_slices<'a>(path: &Path, slices: impl Iterator<Item = (String, &'a [f32])>) -> Result<(), EditError> {
-    let view = |(name, slice): (String, &'a [f32])| (name, Dtype::F32, vec![slice.len()], bytemuck::cast_slice(slice));
+pub fn write_slices<'a>(path: &Path, slices: impl Iterator<Item = (String, Slice<'a>)>) -> Result<(), EditError> {
+    let view = |(name, slice): (String, Slice<'a>)| match slice {
+        Slice::F32(values) => (name, Dtype::F32, vec![values.len()], bytemuck::cast_slice(values)),
+        Slice::U8(codes) => (name, Dtype::U8, vec![codes.len()], codes),
+    };
     write_views(path, slices.map(view).collect())
 }
 
@@ -347,8 +359,19 @@ impl TensorFile {
         Ok(value)
     }
 
-    /// The tensor `name`, which must have `shape`, in `f32`.
-    pub fn tensor(&mut self, name: &str, shape: &[usize]) -> Result<Tensor, EditError> {
+    /// The codes `name`, of which there must be `len`.
+    pub fn codes(&mut self, name: &str, len: usize) -> Result<Vec<u8>, EditError> {
+        let (dtype, bytes) = self.stored(name, &[len])?;
+        if dtype != Dtype::U8 {
+            return Err(self.malformed(name, &format!("type {dtype:?}"), "U8".into()));
+        }
+        let codes = bytes.to_vec();
+        self.unused.remove(name);
+        Ok(codes)
+    }
+
+    /// Type and bytes of the tensor `name`, which must have `shape`.
+    fn stored(&self, name: &str, shape: &[usize]) -> Result<(Dtype, &[u8]), EditError> {
         let Some(info) = self.index.get(name) else {
             return Err(self.malformed(name, "no such tensor", format!("one of shape {shape:?}")));
         };
@@ -357,8 +380,13 @@ impl TensorFile {
             return Err(self.malformed(name, &format!("shape {:?}", info.shape), expected));
         }
         // The header was checked against the file's length when it was read.
-        let bytes = &self.bytes[self.data + info.data_offsets.0..self.data + info.data_offsets.1];
-        let values: Vec<f32> = match info.dtype {
+        Ok((info.dtype, &self.bytes[self.data + info.data_offsets.0..self.data + info.data_offsets.1]))
+    }
+
+    /// The tensor `name`, which must have `shape`, in `f32`.
+    pub fn tensor(&mut self, name: &str, shape: &[usize]) -> Result<Tensor, EditError> {
+        let (dtype, bytes) = self.stored(name, shape)?;
+        let values: Vec<f32> = match dtype {
             Dtype::F32 => bytes.chunks_exact(4).map(|b| f32::from_le_bytes([b[0], b[1], b[2], b[3]])).collect(),
             Dtype::BF16 => bytes.chunks_exact(2).map(|b| Element::widen(bf16::from_le_bytes([b[0], b[1]]))).collect(),
             Dtype::I32 => bytes.chunks_exact(4).map(|b| i32::from_le_bytes([b[0], b[1], b[2], b[3]]) as f32).collect(),

@@ -6,7 +6,7 @@ use std::time::Instant;
 
 use hone_engine::ops::linear::LinearPart;
 use hone_engine::ops::*;
-use hone_engine::optim::{AdamState, AdamW};
+use hone_engine::optim::{Adam8State, AdamState, AdamW};
 use hone_engine::{DType, Gradients, ParamId, RandomKey, Tape, Tensor, Var, Weight, WeightRef};
 
 const TOKENS: usize = 1024;
@@ -132,4 +132,9 @@ fn run(dtype: DType) {
     let start = Instant::now();
     AdamW::default().update(1e-4, 1.0, &mut param, &gradient, &mut state);
     println!("{:<34} {:>8.3} ms", "AdamW, 4.9 M parameters", start.elapsed().as_secs_f64() * 1e3);
+    let mut state = Adam8State::new(n);
+    AdamW::default().update_8bit(1e-4, 1.0, &mut param, &gradient, &mut state);
+    let start = Instant::now();
+    AdamW::default().update_8bit(1e-4, 1.0, &mut param, &gradient, &mut state);
+    println!("{:<34} {:>8.3} ms", "the same, moments in 8 bits", start.elapsed().as_secs_f64() * 1e3);
 }

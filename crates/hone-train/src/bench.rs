@@ -18,7 +18,7 @@ use crate::error::TrainError;
 use crate::machine::{cpu_seconds, peak_memory};
 use crate::objective::next_token_loss;
 use crate::optimizer::Optimizer;
-use crate::recipe::TrainConfig;
+use crate::recipe::{Optimizer as OptimizerKind, TrainConfig};
 use crate::step::{self, Pass};
 
 /// What to time.
@@ -36,6 +36,8 @@ pub struct StepBench {
     pub dtype: DType,
     /// Recompute layers on the way back.
     pub recompute: bool,
+    /// The optimiser.
+    pub optimizer: OptimizerKind,
     /// Of the tokens and the edit's first values.
     pub seed: u64,
     /// Batches of rows of token ids, to be taken in turn, instead of random ones.
@@ -86,7 +88,8 @@ pub fn run(
             next: format!("take at least one of each, and 2 to {positions} tokens, which this model has places for"),
         });
     }
-    let train = TrainConfig { max_grad_norm: 0.0, ..TrainConfig::default() };
+    model.release_pages();
+    let train = TrainConfig { max_grad_norm: 0.0, optimizer: bench.optimizer, ..TrainConfig::default() };
     let mut optimizer = stack.as_ref().map(|stack| Optimizer::new(&train, stack));
     let batches = match &bench.ids {
         Some(given) => given.iter().map(|rows| given_batch(model, bench, rows)).collect::<Result<Vec<_>, _>>()?,

@@ -1,6 +1,7 @@
 //! Checkpoints: everything a run needs to go on as if it had never stopped, to the bit.
 //!
-//! `checkpoints/step-00000120/` holds `params.safetensors` (masters, `f32`), `optimizer.safetensors` (moments) and `state.json`
+//! `checkpoints/step-00000120/` holds `params.safetensors` (masters, `f32`), `optimizer.safetensors` (moments, as `f32` or in
+//! 8-bit codes) and `state.json`
 //! (step, best, what the run is). A directory is written beside its place, flushed and renamed, so it is there whole or not
 //! at all. The last two are kept, and the best one. Random numbers and the data's order are functions of the step's number,
 //! so nothing of them is stored.
@@ -9,8 +10,8 @@ use std::path::{Path, PathBuf};
 
 use hone_edit::EditStack;
 use hone_edit::atomic;
-use hone_edit::files::{TensorFile, write_slices, write_tensors};
-use hone_engine::optim::{AdamState, SgdState};
+use hone_edit::files::{Slice, TensorFile, write_slices, write_tensors};
+use hone_engine::optim::{Adam8State, AdamState, SgdState};
 use serde::{Deserialize, Serialize};
 use serde_json::{Map, Value};
 
@@ -177,13 +178,26 @@ impl Checkpoints {
         let keys: Vec<(String, usize)> =
             stack.trained_params().map(|(_, p)| (p.key.clone(), p.value.elements())).collect();
         for (((key, elements), memory), step) in keys.iter().zip(&mut optimizer.memory).zip(&state.updates) {
-            let mut read = |part: &str| -> Result<Vec<f32>, TrainError> {
-                Ok(file.tensor(&format!("{part}/{key}"), &[*elements])?.to_vec_f32())
+            let name = |part: &str| format!("{part}/{key}");
+            let mut read = |part: &str, len: usize| -> Result<Vec<f32>, TrainError> {
+                Ok(file.tensor(&name(part), &[len])?.to_vec_f32())
             };
             *memory = match memory {
-                Memory::Adam(_) => Memory::Adam(AdamState { m: read("m")?, v: read("v")?, step: *step }),
+                Memory::Adam(_) => {
+                    Memory::Adam(AdamState { m: read("m", *elements)?, v: read("v", *elements)?, step: *step })
+                }
+                Memory::Adam8(state) => Memory::Adam8(Adam8State {
+                    m_scales: read("m_scales", state.m_scales.len())?,
+                    v_scales: read("v_scales", state.v_scales.len())?,
+                    m: file.codes(&name("m"), *elements)?,
+                    v: file.codes(&name("v"), *elements)?,
+                    step: *step,
+                }),
                 Memory::Sgd(_) if *step == 0 => Memory::Sgd(SgdState::default()),
-                Memory::Sgd(_) => Memory::Sgd(SgdState { velocity: read("velocity").unwrap_or_default(), step: *step }),
+                Memory::Sgd(_) => {
+                    let velocity = read("velocity", *elements).unwrap_or_default();
+                    Memory::Sgd(SgdState { velocity, step: *step })
+                }
             };
         }
         file.all_used()?;
@@ -232,17 +246,25 @@ fn damaged(path: &Path, what: String) -> TrainError {
     TrainError::Checkpoint { path: path.into(), what, next }
 }
 
-fn slices<'a>(key: &str, memory: &'a Memory) -> Vec<(String, &'a [f32])> {
+fn slices<'a>(key: &str, memory: &'a Memory) -> Vec<(String, Slice<'a>)> {
+    let named = |part: &str, slice| (format!("{part}/{key}"), slice);
     match memory {
-        Memory::Adam(state) => vec![(format!("m/{key}"), &state.m[..]), (format!("v/{key}"), &state.v[..])],
+        Memory::Adam(state) => vec![named("m", Slice::F32(&state.m)), named("v", Slice::F32(&state.v))],
+        Memory::Adam8(state) => vec![
+            named("m", Slice::U8(&state.m)),
+            named("v", Slice::U8(&state.v)),
+            named("m_scales", Slice::F32(&state.m_scales)),
+            named("v_scales", Slice::F32(&state.v_scales)),
+        ],
         Memory::Sgd(state) if state.velocity.is_empty() => Vec::new(),
-        Memory::Sgd(state) => vec![(format!("velocity/{key}"), &state.velocity[..])],
+        Memory::Sgd(state) => vec![named("velocity", Slice::F32(&state.velocity))],
     }
 }
 
 fn updates(memory: &Memory) -> u64 {
     match memory {
         Memory::Adam(state) => state.step,
+        Memory::Adam8(state) => state.step,
         Memory::Sgd(state) => state.step,
     }
 }

@@ -1,8 +1,10 @@
 //! The optimiser over the trained parameters of a stack: the engine's updates, and their states by parameter.
 
 use hone_edit::EditStack;
+use hone_edit::method::Param;
 use hone_engine::Gradients;
-use hone_engine::optim::{AdamState, AdamW, Sgd, SgdState, global_norm};
+use hone_engine::optim::{Adam8State, AdamState, AdamW, Sgd, SgdState, global_norm};
+use hone_model::decoder::{EMBED_TOKENS, LM_HEAD};
 
 use crate::recipe::{Optimizer as Kind, TrainConfig};
 
@@ -18,6 +20,8 @@ enum Rule {
 pub enum Memory {
     /// AdamW's two moments.
     Adam(AdamState),
+    /// AdamW's two moments in 8 bits.
+    Adam8(Adam8State),
     /// SGD's velocity.
     Sgd(SgdState),
 }
@@ -35,16 +39,19 @@ impl Optimizer {
     pub fn new(train: &TrainConfig, stack: &EditStack) -> Optimizer {
         let weight_decay = train.weight_decay;
         let rule = match train.optimizer {
-            Kind::Adamw => {
+            Kind::Adamw | Kind::Adamw8bit => {
                 Rule::AdamW(AdamW { beta1: train.betas.0, beta2: train.betas.1, eps: train.eps, weight_decay })
             }
             Kind::Sgd => Rule::Sgd(Sgd { momentum: train.momentum, weight_decay, ..Sgd::default() }),
         };
-        let empty = |elements: usize| match rule {
-            Rule::AdamW(_) => Memory::Adam(AdamState::new(elements)),
+        let empty = |param: &Param| match rule {
+            Rule::AdamW(_) if train.optimizer == Kind::Adamw8bit && fits_8_bits(param) => {
+                Memory::Adam8(Adam8State::new(param.value.elements()))
+            }
+            Rule::AdamW(_) => Memory::Adam(AdamState::new(param.value.elements())),
             Rule::Sgd(_) => Memory::Sgd(SgdState::default()),
         };
-        let memory = stack.trained_params().map(|(_, p)| empty(p.value.elements())).collect();
+        let memory = stack.trained_params().map(|(_, param)| empty(param)).collect();
         Optimizer { rule, memory }
     }
 
@@ -59,6 +66,10 @@ impl Optimizer {
                     let weight_decay = if param.traits.decay { rule.weight_decay } else { 0.0 };
                     AdamW { weight_decay, ..rule }.update(learning_rate, scale, values, gradient, state);
                 }
+                (Rule::AdamW(rule), Memory::Adam8(state)) => {
+                    let weight_decay = if param.traits.decay { rule.weight_decay } else { 0.0 };
+                    AdamW { weight_decay, ..rule }.update_8bit(learning_rate, scale, values, gradient, state);
+                }
                 (Rule::Sgd(rule), Memory::Sgd(state)) => {
                     let weight_decay = if param.traits.decay { rule.weight_decay } else { 0.0 };
                     Sgd { weight_decay, ..rule }.update(learning_rate, scale, values, gradient, state);
@@ -71,12 +82,27 @@ impl Optimizer {
 
     /// Bytes the memory takes once it is in use.
     pub fn bytes(&self, stack: &EditStack) -> usize {
-        let copies = match self.rule {
-            Rule::AdamW(_) => 2,
-            Rule::Sgd(rule) => usize::from(rule.momentum > 0.0),
+        let of = |(param, memory): (&Param, &Memory)| {
+            let elements = param.value.elements();
+            match (memory, self.rule) {
+                (Memory::Adam(_), _) => 2 * elements * size_of::<f32>(),
+                (Memory::Adam8(_), _) => Adam8State::bytes(elements),
+                (Memory::Sgd(_), Rule::Sgd(rule)) if rule.momentum > 0.0 => elements * size_of::<f32>(),
+                (Memory::Sgd(_), _) => 0,
+            }
         };
-        stack.trained_count() * copies * size_of::<f32>()
+        stack.trained_params().map(|(_, param)| param).zip(&self.memory).map(of).sum()
     }
+}
+
+/// Parameters below this size keep their moments in `f32`, as `bitsandbytes` has it: they take no memory to speak of.
+const SMALL: usize = 4096;
+
+/// Whether a parameter's moments may be kept in 8 bits. Embedding tables and heads keep `f32`, as Hugging Face's trainer has
+/// it: most of their rows get no gradient in a step, and what they get differs by orders of magnitude.
+fn fits_8_bits(param: &Param) -> bool {
+    let table = [EMBED_TOKENS, LM_HEAD].iter().any(|name| param.key.ends_with(name));
+    param.value.elements() >= SMALL && !table
 }
 
 /// The norm of all trained parameters' gradients together.

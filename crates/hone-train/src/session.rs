@@ -134,6 +134,7 @@ impl Trainer {
             on(Event::Estimate(estimate));
             message.into_iter().for_each(|message| on(Event::Warning { message }));
         }
+        self.model.release_pages();
         // The base model's own loss is the first point of the curve; a run that was stopped in a validation makes it up.
         let step = self.progress.step;
         let owed = step == 0 || (self.validation_is_due(step) && self.progress.validated != Some(step));

@@ -289,3 +289,48 @@ fn full_tuning_learns_in_both_types_and_its_files_read_back() {
         assert_eq!(stack.params().count(), Base::of(&model).weights.len() - 1);
     }
 }
+
+#[test]
+fn moments_in_8_bits_learn_as_exact_ones_do_and_resume_to_the_same_bits() {
+    let setting = |optimizer: &str| {
+        let train = format!("steps: 20, learning_rate: 1e-3, dtype: bf16, save_every: 4, optimizer: {optimizer}");
+        let (model, data, mut recipe) = setting(&train, "");
+        recipe.method = hone_train::recipe::MethodConfig(serde_json::Map::from_iter([("type".into(), "full".into())]));
+        (model, data, recipe)
+    };
+    let run = |optimizer: &str| {
+        let (model, data, recipe) = setting(optimizer);
+        let directory = tempfile::tempdir().unwrap();
+        let run = train(&model, &data, &recipe, directory.path(), Start::Fresh);
+        let losses = run.losses();
+        ok(run);
+        (directory, losses)
+    };
+    let (_, exact) = run("adamw");
+    let (whole, rounded) = run("adamw8bit");
+    assert!(exact != rounded && exact[19] < 0.7 * exact[0], "{exact:?}");
+    for (a, b) in exact.iter().zip(&rounded) {
+        assert!((a - b).abs() < 0.01 * a, "{a} and {b}");
+    }
+    // Matrices in codes, the embedding table and the norms as they are.
+    let bytes = std::fs::read(whole.path().join("checkpoints/step-00000020/optimizer.safetensors")).unwrap();
+    let file = safetensors::SafeTensors::deserialize(&bytes).unwrap();
+    let dtype = |name: &str| file.tensor(&format!("m/base_model.model.model.{name}.weight")).unwrap().dtype();
+    assert_eq!(dtype("layers.0.mlp.up_proj"), safetensors::Dtype::U8);
+    assert_eq!(dtype("embed_tokens"), safetensors::Dtype::F32);
+    assert_eq!(dtype("norm"), safetensors::Dtype::F32);
+
+    let (model, data, recipe) = setting("adamw8bit");
+    let parts = tempfile::tempdir().unwrap();
+    for (part, until) in [6, 20].into_iter().enumerate() {
+        let start = if part == 0 { Start::Fresh } else { Start::Resume };
+        let stack = EditStack::training(new_edit(&recipe, &model).unwrap());
+        ok(train_with(&model, stack, &data, &recipe, parts.path(), start, &mut |event, stop| {
+            if matches!(event, Event::Step(m) if m.step == until) {
+                stop.store(true, Ordering::Relaxed);
+            }
+        }));
+    }
+    assert_eq!(metrics(whole.path()), metrics(parts.path()));
+    assert!(adapter_bytes(whole.path()) == adapter_bytes(parts.path()), "the adapters differ");
+}

@@ -54,13 +54,7 @@ impl AdamW {
         let n = param.len();
         assert!(gradient.len() == n && state.m.len() == n && state.v.len() == n, "AdamW over slices of other lengths");
         state.step += 1;
-        let t = state.step as f64;
-        let correction1 = 1.0 - self.beta1.powf(t);
-        let correction2 = 1.0 - self.beta2.powf(t);
-        let keep = (1.0 - learning_rate * self.weight_decay) as f32;
-        let (new1, old2, new2) = ((1.0 - self.beta1) as f32, self.beta2 as f32, (1.0 - self.beta2) as f32);
-        let root = (1.0 / correction2.sqrt()) as f32;
-        let (eps, step_size) = (self.eps as f32, -(learning_rate / correction1) as f32);
+        let factors = self.factors(learning_rate, state.step);
         for_blocks(
             n,
             1,
@@ -69,12 +63,46 @@ impl AdamW {
             |range, ((param, m), v): ((Rows<f32>, Rows<f32>), Rows<f32>)| {
                 let state = m.data.iter_mut().zip(v.data);
                 for ((p, (m, v)), g) in param.data.iter_mut().zip(state).zip(&gradient[range]) {
-                    let g = g * gradient_scale;
-                    *m = (g - *m).mul_add(new1, *m);
-                    *v = (g * new2).mul_add(g, *v * old2);
-                    *p = (*m / v.sqrt().mul_add(root, eps)).mul_add(step_size, *p * keep);
+                    factors.step(p, m, v, g * gradient_scale);
                 }
             },
         );
+    }
+
+    /// What update number `step` multiplies with.
+    pub(super) fn factors(&self, learning_rate: f64, step: u64) -> Factors {
+        let correction1 = 1.0 - self.beta1.powf(step as f64);
+        let correction2 = 1.0 - self.beta2.powf(step as f64);
+        Factors {
+            keep: (1.0 - learning_rate * self.weight_decay) as f32,
+            new1: (1.0 - self.beta1) as f32,
+            old2: self.beta2 as f32,
+            new2: (1.0 - self.beta2) as f32,
+            root: (1.0 / correction2.sqrt()) as f32,
+            eps: self.eps as f32,
+            step_size: -(learning_rate / correction1) as f32,
+        }
+    }
+}
+
+/// The numbers of one update, corrected for the moments' start at zero.
+#[derive(Clone, Copy)]
+pub(super) struct Factors {
+    keep: f32,
+    new1: f32,
+    old2: f32,
+    new2: f32,
+    root: f32,
+    eps: f32,
+    step_size: f32,
+}
+
+impl Factors {
+    /// A parameter and its moments after gradient `g`.
+    #[inline(always)]
+    pub(super) fn step(&self, p: &mut f32, m: &mut f32, v: &mut f32, g: f32) {
+        *m = (g - *m).mul_add(self.new1, *m);
+        *v = (g * self.new2).mul_add(g, *v * self.old2);
+        *p = (*m / v.sqrt().mul_add(self.root, self.eps)).mul_add(self.step_size, *p * self.keep);
     }
 }

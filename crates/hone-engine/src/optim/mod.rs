@@ -5,9 +5,11 @@
 //! is read (clipping and averaging cost no pass of their own).
 
 pub mod adamw;
+pub mod adamw8bit;
 pub mod clip;
 pub mod sgd;
 
 pub use adamw::{AdamState, AdamW};
+pub use adamw8bit::Adam8State;
 pub use clip::{clip_factor, global_norm};
 pub use sgd::{Sgd, SgdState};

@@ -67,6 +67,8 @@ pub struct TrainConfig {
 pub enum Optimizer {
     /// Adam with decoupled weight decay.
     Adamw,
+    /// The same with its moments in 8 bits (arXiv 2110.02861): a quarter of the optimiser's memory.
+    Adamw8bit,
     /// Stochastic gradient descent with momentum.
     Sgd,
 }

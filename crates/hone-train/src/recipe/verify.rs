@@ -175,7 +175,7 @@ pub fn values(recipe: &Recipe) -> Result<(), Fault> {
             return fault(key, value.to_string(), "a number from 0 up to, but not including, 1");
         }
     }
-    if train.optimizer == Optimizer::Adamw && !positive(train.eps) {
+    if train.optimizer != Optimizer::Sgd && !positive(train.eps) {
         return fault("eps", train.eps.to_string(), "a number above 0");
     }
     for (key, value) in [("weight_decay", train.weight_decay), ("max_grad_norm", train.max_grad_norm)] {

@@ -6,6 +6,7 @@ use hone_edit::{Base, Edit, EditStack, registry};
 use hone_engine::{DType, ceiling, profile};
 use hone_model::Quantise;
 use hone_train::bench::{self, StepBench, StepFigures};
+use hone_train::recipe::Optimizer;
 use serde::Serialize;
 use serde_json::{Map, Value, json};
 
@@ -53,6 +54,9 @@ pub(super) struct Step {
     /// Compute layers again on the way back instead of keeping what they made.
     #[arg(long)]
     recompute: bool,
+    /// The optimiser, as a recipe names it.
+    #[arg(long, default_value = "adamw", value_name = "adamw|adamw8bit|sgd")]
+    optimizer: String,
     /// Also the share of each operation, forward and backward.
     #[arg(long)]
     profile: bool,
@@ -68,6 +72,7 @@ pub(super) struct Step {
 struct Output {
     model: String,
     method: String,
+    optimizer: String,
     dtype: String,
     #[serde(skip_serializing_if = "Option::is_none")]
     quantize: Option<String>,
@@ -96,6 +101,12 @@ struct Share {
     calls_per_step: f64,
 }
 
+fn optimizer(word: &str) -> Result<Optimizer, Failure> {
+    serde_json::from_value(Value::from(word)).map_err(|_| {
+        Failure::user(format!("`--optimizer {word}`: there is no such optimiser"), "take adamw, adamw8bit or sgd")
+    })
+}
+
 fn read_ids(path: &Path) -> Result<Vec<Vec<Vec<u32>>>, Failure> {
     let hint = "it should be a JSON list of batches, each a list of rows of token ids";
     let text = std::fs::read_to_string(path).map_err(|e| Failure::user(format!("{}: {e}", path.display()), hint))?;
@@ -120,6 +131,7 @@ impl Step {
             warmup: self.warmup,
             dtype: self.dtype,
             recompute: self.recompute,
+            optimizer: optimizer(&self.optimizer)?,
             seed: self.seed,
             ids: self.ids.as_deref().map(read_ids).transpose()?,
         };
@@ -140,6 +152,7 @@ impl Step {
             rank: (self.method == "lora").then_some(self.rank),
             model: self.model,
             method: self.method,
+            optimizer: self.optimizer,
             dtype: self.dtype.to_string(),
             quantize: self.quantize.map(|quantise| quantise.to_string()),
             batch: self.batch,
