@@ -4,7 +4,9 @@
 //! Kept for backward: `x` and the narrow `t = scale · drop(x) Aᵀ` `[tokens, rank]`; a dropped `x` is drawn again. With the
 //! output's gradient `g` and `u = scale · g B` `[tokens, rank]`:
 //! `dB = gᵀ t`, `dA = uᵀ drop(x)`, `dx = g W + drop(u A)`, and for a trained `W`, `dW = gᵀ x`. Nothing is computed for what is
-//! frozen.
+//! frozen. What several maps' terms do with one and the same `x` is done in one pass over it (`thin`).
+
+mod thin;
 
 use super::dropout::Dropout;
 use super::elementwise::scaled;
@@ -50,12 +52,8 @@ pub fn linears(tape: &Tape, x: &Var, parts: &[LinearPart<'_>]) -> Vec<Var> {
     let mut values = Vec::with_capacity(parts.len());
     let mut kept = Vec::with_capacity(parts.len());
     let mut together = plain_together(&x.value, parts).into_iter().flatten();
-    for part in parts {
-        let (value, low) = match together.next() {
-            Some(value) => (value, Vec::new()),
-            None => forward(&x.value, part),
-        };
-        values.push(value);
+    for (part, low) in parts.iter().zip(low_sides(&x.value, parts)) {
+        values.push(together.next().unwrap_or_else(|| forward(&x.value, part, &low)));
         kept.push(Part {
             weight: part.weight.clone(),
             bias: part.bias.cloned(),
@@ -89,25 +87,30 @@ fn plain_together(x: &Tensor, parts: &[LinearPart]) -> Option<Vec<Tensor>> {
     Some(values)
 }
 
-/// The output of one map and `t` of each of its terms.
-fn forward(x: &Tensor, part: &LinearPart) -> (Tensor, Vec<Tensor>) {
-    let low = |term: &LowRank| {
-        let t = match active(term.dropout) {
-            Some(dropout) => matmul_nt(&dropout.apply(x), &term.a.value, x.dtype()),
-            None => matmul_nt(x, &term.a.value, x.dtype()),
-        };
-        if term.scale == 1.0 { t } else { scaled(t, term.scale) }
+/// `t = scale · drop(x) Aᵀ` of every term, map by map.
+fn low_sides(x: &Tensor, parts: &[LinearPart]) -> Vec<Vec<Tensor>> {
+    let _span = profile::span("linear, low rank", Pass::Forward);
+    let plain = parts.iter().flat_map(|part| part.terms).filter(|term| active(term.dropout).is_none());
+    let mut plain = thin::side_by_side(x, &plain.collect::<Vec<_>>()).into_iter();
+    let mut low = |term: &LowRank| {
+        if let Some(dropout) = active(term.dropout) {
+            let t = matmul_nt(&dropout.apply(x), &term.a.value, x.dtype());
+            return if term.scale == 1.0 { t } else { scaled(t, term.scale) };
+        }
+        plain.next().expect("one for each term without dropout")
     };
-    let span = profile::span("linear, low rank", Pass::Forward);
-    let low: Vec<Tensor> = part.terms.iter().map(low).collect();
-    drop(span);
+    parts.iter().map(|part| part.terms.iter().map(&mut low).collect()).collect()
+}
+
+/// The output of one map, given the `t` of each of its terms.
+fn forward(x: &Tensor, part: &LinearPart, low: &[Tensor]) -> Tensor {
     let _span = profile::span("linear", Pass::Forward);
     let terms: Vec<_> = low.iter().zip(part.terms).map(|(t, term)| (t, &term.b.value)).collect();
     let mut y = part.weight.forward_plus(x, &terms);
     if let Some(bias) = part.bias {
         add_bias(&mut y, &bias.value);
     }
-    (y, low)
+    y
 }
 
 /// The gradients of what is trained in `parts`, to `into`, and that of `x` if it needs one: one sum over all of them.
@@ -134,12 +137,14 @@ fn backward(x: &Var, parts: &[(&Part, &Tensor)], into: &mut Gradients) {
     });
     drop(span);
     let _span = profile::span("linear, own gradients", Pass::Backward);
-    for (term, u) in &low {
-        // The term's own input, and its part of `dx` if that is masked.
-        let own = match (active(term.dropout), dx.as_mut()) {
-            (Some(dropout), Some(dx)) => dropout.apply_and_add(&x.value, dx, &matmul_nn(u, &term.a.value, u.dtype())),
-            (Some(dropout), None) => dropout.apply(&x.value),
-            (None, _) => x.value.clone(),
+    let (dropped, plain): (Vec<_>, Vec<_>) = low.iter().partition(|(term, _)| active(term.dropout).is_some());
+    thin::gradients_of_a(&x.value, &plain, into);
+    for (term, u) in dropped {
+        let Some(dropout) = active(term.dropout) else { continue };
+        // The term's own input, and its part of `dx`, which is masked.
+        let own = match dx.as_mut() {
+            Some(dx) => dropout.apply_and_add(&x.value, dx, &matmul_nn(u, &term.a.value, u.dtype())),
+            None => dropout.apply(&x.value),
         };
         into.add_product_tn(&term.a, u, &own);
     }
@@ -265,6 +270,24 @@ mod tests {
             let op = |tape: &Tape, v: &[Var]| vec![linear(tape, &v[0], &WeightRef::Trained(v[1].clone()), None, &[])];
             check(&inputs, tolerance(dtype), op, |v| vec![reference::linear(&v[0], IN, &v[1], None, &[])]);
         }
+    }
+
+    #[test]
+    fn a_master_in_f32_counts_as_its_bf16_copy() {
+        let master = random([OUT, IN], DType::F32, 2);
+        let run = |weight: Tensor| {
+            let tape = Tape::recording();
+            let x = tape.input(random([TOKENS, IN], DType::BF16, 1));
+            let weight = WeightRef::Trained(Var::param(ParamId(0), weight));
+            let hidden = linear(&tape, &x, &weight, None, &[]);
+            let mut grads = Gradients::new();
+            tape.backward(&hidden, random([TOKENS, OUT], DType::BF16, 3), &mut grads);
+            let dx = grads.take_input(&x).map(|g| g.to_vec_f32());
+            (hidden.value.to_vec_f32(), dx, grads.param(ParamId(0)).map(Tensor::to_vec_f32))
+        };
+        let rounded = run(master.to_dtype(DType::BF16));
+        assert!(rounded.1.is_some() && rounded.2.is_some());
+        assert!(run(master) == rounded);
     }
 
     #[test]
