@@ -59,11 +59,14 @@ impl Part for Pin {
 }
 
 fn replaced(at: &At, weight: &WeightRef) -> WeightRef {
+    let trained = at.cx.tape.is_recording() && at.values.iter().any(Var::needs_grad);
     at.once(|| {
-        blend(at, || match weight {
+        let value = blend(at, || match weight {
             WeightRef::Frozen(weight) => weight.to_dense(at.cx.dtype),
             WeightRef::Trained(var) => var.value.to_dtype(at.cx.dtype),
-        })
+        });
+        // A trained master is rounded while it is multiplied, so that no second copy of the model is held.
+        if trained { value } else { Var::constant(value.value.to_dtype(at.cx.dtype)) }
     })
 }
 
@@ -125,5 +128,6 @@ fn place(plan: &mut Plan, weight: &BaseWeight, part: Arc<dyn Part>, params: Vec<
 }
 
 fn param(weight: &BaseWeight) -> ParamPlan {
-    ParamPlan::new(format!("base_model.model.{}", weight.name), &weight.shape, Init::Base(weight.name.clone()))
+    let (key, init) = (format!("base_model.model.{}", weight.name), Init::Base(weight.name.clone()));
+    ParamPlan::new(key, &weight.shape, init).full_precision()
 }

@@ -10,7 +10,8 @@ use hone_edit::method::{
 };
 use hone_edit::{Base, Edit, EditError, EditStack, Probe, StackEntry, registry};
 use hone_engine::ops::{self, Segment};
-use hone_engine::{DType, Gradients, RandomKey, Tape, Tensor, Var};
+use hone_engine::{DType, Gradients, RandomKey, Tape, Tensor, Var, WeightRef};
+use hone_model::decoder::EMBED_TOKENS;
 use hone_model::{Context, LayerPart, Linear, LoadOptions, Model, NoHooks, Site, TokenBatch};
 use serde_json::{Map, Value, json};
 
@@ -236,4 +237,29 @@ fn probes_see_what_the_edits_left_and_change_nothing() {
     let weight = Merger::new(&stack, &base).unwrap().merged(&format!("{name}.weight")).unwrap().unwrap();
     let by_hand = hone_engine::matmul::matmul_nt(x, &weight, DType::F32);
     assert!(distance(&by_hand, y) < 1e-5);
+}
+
+#[test]
+fn a_weight_trained_whole_is_not_copied_to_be_computed_with() {
+    let model = stories();
+    let method = recipe(json!({ "type": "full" }));
+    let mut stack = EditStack::training(Edit::new(method, &Base::of(&model), 1).unwrap());
+    let hooks = stack.hooks(DType::BF16);
+    let cx = Context { tape: Tape::recording(), ..Context::inference(hooks.clone(), DType::BF16) };
+    let WeightRef::Trained(table) = hooks.weight(&cx, EMBED_TOKENS, &model.decoder.embed_tokens) else {
+        panic!("the table is trained");
+    };
+    let master = |stack: &EditStack| {
+        stack.params().find(|(_, p)| p.key.ends_with(EMBED_TOKENS)).map(|(_, p)| p.value.as_bytes().as_ptr())
+    };
+    assert_eq!(Some(table.value.as_bytes().as_ptr()), master(&stack));
+
+    // Frozen, it is packed once in the compute type.
+    stack.entries[0].trained = false;
+    let hooks = stack.hooks(DType::BF16);
+    let cx = Context::inference(hooks.clone(), DType::BF16);
+    let WeightRef::Frozen(table) = hooks.weight(&cx, EMBED_TOKENS, &model.decoder.embed_tokens) else {
+        panic!("the table is frozen");
+    };
+    assert_eq!(table.dtype(), Some(DType::BF16));
 }

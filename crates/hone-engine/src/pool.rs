@@ -3,11 +3,14 @@
 //!
 //! Buffers are kept by size class (next multiple of 1/8 of the power of two below), newest first, so the warmest memory
 //! is reused first. Steps differ in length, so a buffer up to half as large again serves as well. Where that is not enough
-//! and a quarter more than was ever needed at once is held already, any larger buffer serves; where there is none, smaller
-//! ones go back to the system: what is held follows the longest step, not the sum over all lengths. Memory is *not* cleared
-//! between uses: a new tensor holds whatever the last one left.
+//! and a sixteenth more than was ever needed at once is held already, one up to four times as large serves; where there is
+//! none, the largest ones go back to the system: what is held follows the longest step, not the sum over all lengths.
+//! Memory is *not* cleared between uses: a new tensor holds whatever the last one left.
+//!
+//! What stays for a whole run (packed weights) is never put into a larger buffer. Large buffers are mapped one by one, since
+//! an allocator that takes them from its heap does not give them back.
 
-use std::alloc::{Layout, alloc, dealloc, handle_alloc_error};
+use std::alloc::{Layout, alloc_zeroed, dealloc, handle_alloc_error};
 use std::collections::BTreeMap;
 use std::ptr::NonNull;
 use std::sync::Mutex;
@@ -64,8 +67,8 @@ pub fn trim() {
 
 fn give_back(Block(pointer): Block, class: usize) {
     HELD.fetch_sub(class, Ordering::Relaxed);
-    // SAFETY: the block was allocated by `fresh` with exactly this layout and nobody holds it.
-    unsafe { dealloc(pointer.as_ptr(), layout(class)) }
+    // SAFETY: the block was allocated by `fresh` with this size and nobody holds it.
+    unsafe { system::give_back(pointer, class) }
 }
 
 /// Takes a buffer of class `from` or more and at most `to` out of the free ones, the smallest there is.
@@ -90,10 +93,10 @@ fn reuse(wanted: usize, live: usize) -> Option<(usize, Block)> {
         return Some(near);
     }
     let need = PEAK.load(Ordering::Relaxed).max(live);
-    let budget = need + need / 4;
+    let budget = need + need / 16;
     let excess = |free: &Free| !free.is_empty() && HELD.load(Ordering::Relaxed) + wanted > budget;
     if excess(&free)
-        && let Some(larger) = take(&mut free, wanted, usize::MAX)
+        && let Some(larger) = take(&mut free, wanted, 4 * wanted)
     {
         return Some(larger);
     }
@@ -121,15 +124,7 @@ fn size_class(bytes: usize) -> usize {
 fn fresh(class: usize) -> NonNull<u8> {
     FRESH.fetch_add(1, Ordering::Relaxed);
     HELD.fetch_add(class, Ordering::Relaxed);
-    let layout = layout(class);
-    // SAFETY: the layout has a non-zero size.
-    let raw = unsafe { alloc(layout) };
-    let Some(pointer) = NonNull::new(raw) else { handle_alloc_error(layout) };
-    advise_huge(pointer, class);
-    // Reading memory that was never written is undefined, so it is written once, when it is new.
-    // SAFETY: `class` bytes were just allocated.
-    unsafe { pointer.as_ptr().write_bytes(0, class) };
-    pointer
+    system::take(class).unwrap_or_else(|| handle_alloc_error(layout(class)))
 }
 
 /// One allocation of the pool; goes back on drop.
@@ -147,9 +142,20 @@ unsafe impl Sync for PoolBuffer {}
 impl PoolBuffer {
     /// A buffer of `bytes` bytes with unspecified (but initialised) contents.
     pub(crate) fn new(bytes: usize) -> Self {
+        PoolBuffer::from_free(bytes, reuse)
+    }
+
+    /// The same for something that stays: a free buffer of this very size, or a new one.
+    pub(crate) fn lasting(bytes: usize) -> Self {
+        PoolBuffer::from_free(bytes, |wanted, _| {
+            take(&mut FREE.lock().unwrap_or_else(|e| e.into_inner()), wanted, wanted)
+        })
+    }
+
+    fn from_free(bytes: usize, free: impl FnOnce(usize, usize) -> Option<(usize, Block)>) -> Self {
         let wanted = size_class(bytes);
         let live = LIVE.fetch_add(wanted, Ordering::Relaxed) + wanted;
-        let (class, pointer) = match reuse(wanted, live) {
+        let (class, pointer) = match free(wanted, live) {
             Some((class, Block(pointer))) => (class, pointer),
             None => (wanted, fresh(wanted)),
         };
@@ -176,20 +182,83 @@ impl Drop for PoolBuffer {
     }
 }
 
-#[cfg(target_os = "linux")]
-fn advise_huge(pointer: NonNull<u8>, class: usize) {
-    unsafe extern "C" {
-        fn madvise(address: *mut core::ffi::c_void, length: usize, advice: core::ffi::c_int) -> core::ffi::c_int;
+/// Memory as the system gives it, all zeros.
+mod system {
+    use super::*;
+
+    /// `class` bytes.
+    pub(super) fn take(class: usize) -> Option<NonNull<u8>> {
+        #[cfg(target_os = "linux")]
+        if class >= HUGE {
+            return linux::take(class);
+        }
+        // SAFETY: the layout has a non-zero size. Zeroed, because reading memory that was never written is undefined.
+        NonNull::new(unsafe { alloc_zeroed(layout(class)) })
     }
-    const MADV_HUGEPAGE: core::ffi::c_int = 14;
-    if class >= HUGE {
-        // SAFETY: advice on memory we own; a refusal changes nothing.
-        unsafe { madvise(pointer.as_ptr().cast(), class, MADV_HUGEPAGE) };
+
+    /// # Safety
+    /// `pointer` came from [`take`] with this `class`, and nobody uses it any more.
+    pub(super) unsafe fn give_back(pointer: NonNull<u8>, class: usize) {
+        #[cfg(target_os = "linux")]
+        if class >= HUGE {
+            // SAFETY: what is asked of the caller.
+            return unsafe { linux::give_back(pointer, class) };
+        }
+        // SAFETY: as above; the layout is that of `take`.
+        unsafe { dealloc(pointer.as_ptr(), layout(class)) }
+    }
+
+    #[cfg(target_os = "linux")]
+    mod linux {
+        use core::ffi::{c_int, c_long, c_void};
+
+        use super::*;
+
+        unsafe extern "C" {
+            fn mmap(
+                at: *mut c_void,
+                length: usize,
+                protection: c_int,
+                flags: c_int,
+                file: c_int,
+                offset: c_long,
+            ) -> *mut c_void;
+            fn munmap(address: *mut c_void, length: usize) -> c_int;
+            fn madvise(address: *mut c_void, length: usize, advice: c_int) -> c_int;
+        }
+        const READ_WRITE: c_int = 1 | 2;
+        const PRIVATE_ANONYMOUS: c_int = 0x02 | 0x20;
+        const FAILED: usize = usize::MAX;
+        const ADVISE_HUGE_PAGES: c_int = 14;
+
+        /// A map that starts at a multiple of [`HUGE`], for huge pages.
+        pub(super) fn take(class: usize) -> Option<NonNull<u8>> {
+            // SAFETY: a new private map touches nothing that exists; its ends beyond the aligned part are given back
+            // before anything points there; the advice is on memory we own, and a refusal changes nothing.
+            unsafe {
+                let start = mmap(std::ptr::null_mut(), class + HUGE, READ_WRITE, PRIVATE_ANONYMOUS, -1, 0);
+                if start as usize == FAILED {
+                    return None;
+                }
+                let before = start.align_offset(HUGE);
+                let aligned = start.wrapping_byte_add(before);
+                if before > 0 {
+                    munmap(start, before);
+                }
+                munmap(aligned.wrapping_byte_add(class), HUGE - before);
+                madvise(aligned, class, ADVISE_HUGE_PAGES);
+                NonNull::new(aligned.cast())
+            }
+        }
+
+        /// # Safety
+        /// As [`super::give_back`].
+        pub(super) unsafe fn give_back(pointer: NonNull<u8>, class: usize) {
+            // SAFETY: what is asked of the caller: exactly what `take` kept.
+            unsafe { munmap(pointer.as_ptr().cast(), class) };
+        }
     }
 }
-
-#[cfg(not(target_os = "linux"))]
-fn advise_huge(_pointer: NonNull<u8>, _class: usize) {}
 
 #[cfg(test)]
 mod tests {
@@ -210,5 +279,33 @@ mod tests {
             assert!(class >= bytes && class.is_multiple_of(ALIGN));
             assert!(bytes < 1024 || class - bytes <= bytes / 8, "{bytes} -> {class}");
         }
+    }
+
+    #[test]
+    fn large_buffers_are_aligned_zeroed_and_can_be_written_to_their_end() {
+        for bytes in [HUGE, 3 * HUGE + 4096, 7_777_777] {
+            let mut buffer = PoolBuffer::lasting(bytes);
+            assert!((buffer.pointer.as_ptr() as usize).is_multiple_of(HUGE));
+            buffer.bytes_mut().fill(7);
+            assert!(buffer.bytes().len() == bytes && buffer.bytes().iter().all(|b| *b == 7));
+            let (pointer, class) = (system::take(size_class(bytes)).expect("memory"), size_class(bytes));
+            // SAFETY: `class` bytes were just taken and are given back once.
+            unsafe {
+                assert!(std::slice::from_raw_parts(pointer.as_ptr(), class).iter().all(|b| *b == 0));
+                system::give_back(pointer, class);
+            }
+        }
+    }
+
+    #[test]
+    fn what_stays_takes_no_larger_buffer() {
+        // A size no other test uses.
+        let bytes = 11_345_678;
+        let larger = PoolBuffer::new(bytes + bytes / 4);
+        let place = larger.pointer;
+        drop(larger);
+        let lasting = PoolBuffer::lasting(bytes);
+        assert!(lasting.pointer != place && lasting.class == size_class(bytes));
+        assert_eq!(PoolBuffer::new(bytes).pointer, place, "what comes and goes does");
     }
 }

@@ -368,6 +368,13 @@ fn low_rank<'a>(u: &'a Tensor, b: &'a Tensor, n: usize, turned: bool) -> (Left<'
     (left, Right { source: Source::dense(b), first_row: 0, turned })
 }
 
+/// The two sides of a product with a trained weight, whose master in `f32` is rounded on the way where the activations are
+/// bf16; else as [`low_rank`].
+fn trained<'a>(x: &'a Tensor, weight: &'a Tensor, n: usize, turned: bool) -> (Left<'a>, Right<'a>) {
+    let (left, right) = low_rank(x, weight, n, turned);
+    (left, Right { source: Source::rounded_to(weight, x.dtype()), ..right })
+}
+
 fn read(plain: &RwLock<Option<Tensor>>) -> std::sync::RwLockReadGuard<'_, Option<Tensor>> {
     plain.read().unwrap_or_else(|e| e.into_inner())
 }
@@ -377,7 +384,8 @@ fn read(plain: &RwLock<Option<Tensor>>) -> std::sync::RwLockReadGuard<'_, Option
 pub enum WeightRef {
     /// Frozen: no gradient work.
     Frozen(Arc<Weight>),
-    /// `[out, in]`, with a gradient.
+    /// `[out, in]`, with a gradient. In the type of the activations, or, where those are bf16, its `f32` master, which is
+    /// rounded while it is multiplied.
     Trained(Var),
 }
 
@@ -397,10 +405,21 @@ impl WeightRef {
             WeightRef::Trained(var) => &var.value,
         };
         let mut y = Tensor::uninit([x.rows_cols().0, weight.dim(0)], x.dtype());
-        let base = low_rank(x, weight, weight.dim(0), false);
+        let base = trained(x, weight, weight.dim(0), false);
         let sides: Vec<_> =
             std::iter::once(base).chain(terms.iter().map(|(u, b)| low_rank(u, b, weight.dim(0), false))).collect();
         matmul::product(cpu::level(), &mut y, weight.dim(0), false, 1.0, &sides);
+        y
+    }
+
+    /// `x Wᵀ` in `f32`, whatever the type of `x`: the logits of an LM head.
+    pub(crate) fn forward_f32(&self, x: &Tensor) -> Tensor {
+        let weight = match self {
+            WeightRef::Frozen(weight) => return weight.forward_rows_f32(0..weight.rows, x),
+            WeightRef::Trained(var) => &var.value,
+        };
+        let mut y = Tensor::uninit([x.rows_cols().0, weight.dim(0)], DType::F32);
+        matmul::product(cpu::level(), &mut y, weight.dim(0), false, 1.0, &[trained(x, weight, weight.dim(0), false)]);
         y
     }
 }
@@ -439,7 +458,7 @@ pub fn backward_sum(maps: &[(&Tensor, &WeightRef)], terms: &[(&Tensor, &Tensor)]
     for &(dy, weight) in maps {
         sides.push(match weight {
             WeightRef::Frozen(weight) => weight.turned_side(dy, 0..weight.rows),
-            WeightRef::Trained(var) => low_rank(dy, &var.value, width, true),
+            WeightRef::Trained(var) => trained(dy, &var.value, width, true),
         });
     }
     sides.extend(terms.iter().map(|(v, a)| low_rank(v, a, width, true)));

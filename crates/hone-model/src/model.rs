@@ -19,6 +19,7 @@ use crate::spec::DecoderSpec;
 use crate::template::{ChatTemplate, Message};
 use crate::tokenizer::{Tokenizer, end_ids};
 use crate::weights::WeightFiles;
+use crate::weights::mapped::ResidentPages;
 
 pub use save::GgufType;
 
@@ -95,6 +96,8 @@ pub struct Model {
     pub generation_config: Option<serde_json::Value>,
     /// Where it came from.
     pub source: ModelSource,
+    /// What of its files is in memory.
+    pub pages: ResidentPages,
 }
 
 impl Model {
@@ -136,7 +139,14 @@ impl Model {
         let source = ModelSource { reference: reference.to_owned(), path, sha256 };
         let spec = decoder.spec.clone();
         let tokenizer = Arc::new(tokenizer);
-        Ok(Model { spec, decoder, tokenizer, template, end_ids, generation_config, source })
+        let pages = weights.resident_pages();
+        Ok(Model { spec, decoder, tokenizer, template, end_ids, generation_config, source, pages })
+    }
+
+    /// Gives back the memory of weights that were read but lie as the file has them: full tuning computes with its own
+    /// copies and leaves the base weights alone until somebody asks for them, when they are read again.
+    pub fn release_pages(&self) {
+        self.pages.release();
     }
 
     /// A conversation as the model's chat template writes it; `add_generation_prompt` opens the assistant's turn. A model

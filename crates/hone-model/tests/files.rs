@@ -148,3 +148,67 @@ fn the_weights_hash_is_the_files() {
     let nowhere = try_load(Path::new("no/such/model"), DType::F32).err().expect("refused").to_string();
     assert!(nowhere.contains("no/such/model"), "{nowhere}");
 }
+
+/// Kilobytes of a file that this process holds in memory.
+#[cfg(target_os = "linux")]
+fn resident(path: &Path) -> u64 {
+    let maps = std::fs::read_to_string("/proc/self/smaps").expect("Linux tells it");
+    let mut ours = false;
+    let mut total = 0;
+    for line in maps.lines() {
+        if line.split_whitespace().next().is_some_and(|word| word.contains('-') && !word.ends_with(':')) {
+            ours = line.ends_with(path.to_str().expect("a printable path"));
+        } else if let Some(size) = line.strip_prefix("Rss:").filter(|_| ours) {
+            total += size.split_whitespace().next().and_then(|n| n.parse::<u64>().ok()).expect("a size");
+        }
+    }
+    total
+}
+
+#[cfg(target_os = "linux")]
+#[test]
+fn pages_of_weights_go_when_they_are_let_go_of_and_come_back() {
+    let directory = with_config(|_| {});
+    let file = directory.path().join("model.safetensors").canonicalize().expect("it is there");
+    let want = logits(&load(Path::new(STORIES), DType::F32), DType::F32);
+
+    // Read, given back, and read again.
+    let model = load(directory.path(), DType::F32);
+    let sum = |model: &Model| -> f64 {
+        let matrix = |linear: &hone_model::Linear| match &linear.weight {
+            hone_engine::WeightRef::Frozen(weight) => weight.to_dense(DType::BF16).to_vec_f32(),
+            hone_engine::WeightRef::Trained(_) => panic!("a loaded weight is frozen"),
+        };
+        model.decoder.linears().flat_map(matrix).map(f64::from).sum()
+    };
+    let before = sum(&model);
+    let read = resident(&file);
+    assert!(read > 500, "{read} kB of a file of a megabyte");
+    model.release_pages();
+    assert!(resident(&file) < read / 10, "{} of {read} kB are still there", resident(&file));
+    assert_eq!(sum(&model), before);
+
+    assert_eq!(logits(&model, DType::F32).as_bytes(), want.as_bytes());
+}
+
+#[cfg(target_os = "linux")]
+#[test]
+fn pages_of_a_tensor_go_with_it() {
+    use safetensors::tensor::{Dtype, TensorView};
+    let directory = tempfile::tempdir().expect("a temporary directory");
+    let path = directory.path().canonicalize().expect("it is there").join("two.safetensors");
+    let bytes: Vec<u8> = (0..1 << 19).flat_map(|i| (i as f32).to_le_bytes()).collect();
+    let view = || TensorView::new(Dtype::F32, vec![512, 1024], &bytes).expect("a sound tensor");
+    safetensors::serialize_to_file([("a", view()), ("b", view())], None, &path).expect("writes");
+
+    let files = hone_model::WeightFiles::open(&path).expect("a sound file");
+    let load = |name: &str| files.load(name, &[512, 1024], DType::F32).expect("a tensor");
+    let (a, b) = (load("a"), load("b"));
+    let read = |tensor: &Tensor| tensor.as_slice::<f32>().iter().map(|v| f64::from(*v)).sum::<f64>();
+    let sums = (read(&a), read(&b));
+    assert!(resident(&path) > 4000, "{} kB of two tensors of two megabytes", resident(&path));
+    drop(a);
+    let left = resident(&path);
+    assert!((1900..2300).contains(&left), "{left} kB are left");
+    assert_eq!((read(&load("a")), read(&b)), sums);
+}

@@ -9,8 +9,10 @@ use super::panels::{
     PanelSink, RowMajor, pack_columns, pack_rows, pad_rows, panel_bytes, transpose_columns, turn_packed,
 };
 use super::planes;
+use crate::bf16;
 use crate::dtype::{DType, Element};
 use crate::quant::QuantTensor;
+use crate::simd;
 use crate::tensor::Tensor;
 
 /// A matrix in one of the forms weights and activations come in.
@@ -24,6 +26,9 @@ pub(crate) enum Source<'a> {
     Quantised(&'a QuantTensor),
     /// A bf16 part of a row-major `f32` matrix ([`super::planes`]).
     Plane(RowMajor, u8),
+    /// A row-major `f32` matrix, every value rounded to bf16 while it is laid out: the master of a trained weight, of which
+    /// no bf16 copy is held.
+    Rounded(RowMajor),
 }
 
 // SAFETY: the pointer of a dense matrix is only read, while the tensor it was made from is borrowed.
@@ -39,10 +44,18 @@ impl<'a> Source<'a> {
         Source::Dense(RowMajor { from, stride: columns * dtype.size(), rows, columns, dtype })
     }
 
+    /// A tensor as it is multiplied by numbers of type `with`: rounded, where those are bf16 and it is not.
+    pub(crate) fn rounded_to(tensor: &'a Tensor, with: DType) -> Source<'a> {
+        match Source::dense(tensor) {
+            Source::Dense(m) if m.dtype == DType::F32 && with == DType::BF16 => Source::Rounded(m),
+            plain => plain,
+        }
+    }
+
     /// Rows and columns.
     pub(crate) fn shape(&self) -> (usize, usize) {
         match self {
-            Source::Dense(m) | Source::Plane(m, _) => (m.rows, m.columns),
+            Source::Dense(m) | Source::Plane(m, _) | Source::Rounded(m) => (m.rows, m.columns),
             Source::Packed(p) => (p.rows(), p.columns()),
             Source::Quantised(q) => (q.rows(), q.columns()),
         }
@@ -54,7 +67,7 @@ impl<'a> Source<'a> {
             Source::Dense(m) => Some(m.dtype),
             Source::Packed(p) => Some(p.dtype()),
             Source::Quantised(_) => None,
-            Source::Plane(..) => Some(DType::BF16),
+            Source::Plane(..) | Source::Rounded(_) => Some(DType::BF16),
         }
     }
 
@@ -69,7 +82,7 @@ impl<'a> Source<'a> {
     /// Widens values `columns` of row `row`.
     fn read_row(&self, row: usize, columns: Range<usize>, values: &mut [f32]) {
         match self {
-            Source::Dense(m) => {
+            Source::Dense(m) | Source::Rounded(m) => {
                 assert!(row < m.rows && columns.end <= m.columns && columns.len() == values.len());
                 let from = m.from.wrapping_add(row * m.stride + columns.start * m.dtype.size());
                 crate::dispatch_dtype!(m.dtype, T => {
@@ -89,6 +102,9 @@ impl<'a> Source<'a> {
 
     /// Copies a part as `dtype`, row-major, into `staging`.
     fn stage(&self, rows: Range<usize>, columns: Range<usize>, dtype: DType, staging: &mut Staging) -> RowMajor {
+        if let (Source::Rounded(m), DType::BF16) = (self, dtype) {
+            return m.part(rows, columns).rounded(&mut staging.values);
+        }
         // Blocks are expanded whole: the part may begin and end inside one.
         let grain = self.column_grain();
         let first = columns.start / grain * grain;
@@ -120,6 +136,32 @@ impl RowMajor {
             columns: columns.len(),
             ..*self
         }
+    }
+
+    /// A copy of an `f32` matrix in bf16, in `place`.
+    fn rounded(&self, place: &mut Scratch) -> RowMajor {
+        debug_assert!(self.dtype == DType::F32);
+        let (dtype, stride) = (DType::BF16, self.columns * DType::BF16.size());
+        place.reserve_bytes(self.rows * stride);
+        let to = place.as_mut_ptr();
+        simd::dispatch(
+            #[inline(always)]
+            || {
+                for row in 0..self.rows {
+                    let from = self.from.wrapping_add(row * self.stride).cast::<f32>();
+                    // SAFETY: a row of the matrix, aligned for its type; room for as many rows was reserved just above.
+                    let (from, to) = unsafe {
+                        let to = to.add(row * stride).cast::<bf16>();
+                        (
+                            std::slice::from_raw_parts(from, self.columns),
+                            std::slice::from_raw_parts_mut(to, self.columns),
+                        )
+                    };
+                    simd::convert(to, from);
+                }
+            },
+        );
+        RowMajor { from: to, stride, rows: self.rows, columns: self.columns, dtype }
     }
 }
 

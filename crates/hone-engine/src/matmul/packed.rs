@@ -25,7 +25,7 @@ impl Packed {
         assert_eq!(matrix.dims().len(), 2, "only matrices are packed, got {:?}", matrix.shape());
         let (rows, columns, dtype) = (matrix.dim(0), matrix.dim(1), matrix.dtype());
         let panel = panel_bytes(dtype, columns);
-        let mut buffer = PoolBuffer::new(rows.div_ceil(PANEL) * panel);
+        let mut buffer = PoolBuffer::lasting(rows.div_ceil(PANEL) * panel);
         let avx512 = super::kernel::avx512_packing();
         let row_bytes = columns * dtype.size();
         let pack = |(first, to): (usize, &mut [u8])| {
@@ -47,7 +47,7 @@ impl Packed {
         assert_eq!(matrix.dims().len(), 2, "only matrices are packed, got {:?}", matrix.shape());
         let (columns, rows, dtype) = (matrix.dim(0), matrix.dim(1), matrix.dtype());
         let panel = panel_bytes(dtype, columns);
-        let mut buffer = PoolBuffer::new(rows.div_ceil(PANEL) * panel);
+        let mut buffer = PoolBuffer::lasting(rows.div_ceil(PANEL) * panel);
         let avx512 = super::kernel::avx512_packing();
         let pack = |(first, to): (usize, &mut [u8])| {
             let at = first * PANEL;

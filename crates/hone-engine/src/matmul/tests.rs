@@ -94,6 +94,29 @@ fn every_level_agrees_with_f64_loops_on_odd_shapes() {
 }
 
 #[test]
+fn a_master_is_rounded_as_it_is_laid_out() {
+    for &level in cpu::available() {
+        for (m, n, k) in [(1, 16, 16), (7, 17, 31), (33, 65, 127), (5, 1, 700), (3, 70, 1600), (40, 33, 5000)] {
+            for turned in [false, true] {
+                let x = tensor(m, k, DType::BF16, 1);
+                let master = if turned { tensor(k, n, DType::F32, 2) } else { tensor(n, k, DType::F32, 2) };
+                let copy = master.to_dtype(DType::BF16);
+                let run = |source: Source| {
+                    let mut y = Tensor::uninit([m, n], DType::F32);
+                    let left = Left { source: Source::dense(&x), turned: false };
+                    product(level, &mut y, n, false, 1.0, &[(left, Right { source, first_row: 0, turned })]);
+                    y
+                };
+                let (rounded, plain) = (run(Source::rounded_to(&master, x.dtype())), run(Source::dense(&copy)));
+                assert_eq!(rounded.as_bytes(), plain.as_bytes(), "{level} {m} x {n} x {k}, turned {turned}");
+                // Two in f32 stay what they are.
+                assert!(matches!(Source::rounded_to(&master, DType::F32), Source::Dense(_)));
+            }
+        }
+    }
+}
+
+#[test]
 fn rows_do_not_depend_on_the_rows_beside_them() {
     for &level in cpu::available() {
         for dtype in [DType::F32, DType::BF16] {

@@ -1,7 +1,5 @@
 //! Logits of an LM head, a chunk of rows at a time: what training and scoring share.
 
-use crate::dtype::DType;
-use crate::matmul::matmul_nt;
 use crate::tensor::Tensor;
 use crate::weight::WeightRef;
 
@@ -56,10 +54,7 @@ impl<'a> HeadRows<'a> {
 
     /// Logits `[rows, vocabulary]` of hidden states, in `f32`.
     pub(super) fn logits(&self, hidden: &Tensor) -> Tensor {
-        match self.head {
-            WeightRef::Frozen(weight) => weight.forward_rows_f32(0..self.vocabulary, hidden),
-            WeightRef::Trained(var) => matmul_nt(hidden, &var.value, DType::F32),
-        }
+        self.head.forward_f32(hidden)
     }
 }
 

@@ -9,13 +9,13 @@ use super::elementwise::scaled;
 use super::embedding::add_rows;
 use super::head::{HeadRows, cap_row, is_argmax};
 use crate::dtype::{DType, Element};
-use crate::matmul::{matmul_nn, matmul_tn, matmul_tn_add};
+use crate::matmul::{matmul_tn, matmul_tn_add};
 use crate::parallel::{Rows, for_blocks};
 use crate::profile::{self, Pass};
 use crate::simd;
 use crate::tape::{Tape, Var};
 use crate::tensor::Tensor;
-use crate::weight::WeightRef;
+use crate::weight::{WeightRef, backward_sum};
 
 /// The loss over a batch.
 pub struct HeadLoss {
@@ -77,10 +77,7 @@ pub fn lm_head_loss(
         }
         let dlogits = dlogits.unwrap_or(logits);
         if let Some(dhidden) = &mut dhidden {
-            let dx = match head {
-                WeightRef::Frozen(weight) => weight.backward(&dlogits),
-                WeightRef::Trained(var) => matmul_nn(&dlogits, &var.value, dtype),
-            };
+            let dx = backward_sum(&[(&dlogits, head)], &[]);
             add_rows(dhidden, &rows[chunk], &dx, 1.0);
         }
         if trained.is_some() {
@@ -265,6 +262,23 @@ mod tests {
             };
             check(&inputs, tolerance(dtype), op, |v| oracle(&v[0], &v[1], cap));
         }
+    }
+
+    #[test]
+    fn a_master_in_f32_counts_as_its_bf16_copy() {
+        let run = |head: Tensor| {
+            let tape = Tape::recording();
+            let hidden = Var::param(ParamId(0), random([6, WIDTH], DType::BF16, 1));
+            let head = WeightRef::Trained(Var::param(ParamId(1), head));
+            let loss = lm_head_loss(&tape, &hidden, &head, &ROWS, &TARGETS, &WEIGHTS, 3.0, None);
+            let mut grads = Gradients::new();
+            tape.backward(&loss.loss, Tensor::full([1], DType::F32, 1.0), &mut grads);
+            (loss.nll_sum, [0, 1].map(|i| grads.param(ParamId(i)).map(wide)))
+        };
+        let master = random([VOCABULARY, WIDTH], DType::F32, 2);
+        let rounded = run(master.to_dtype(DType::BF16));
+        assert!(rounded.1.iter().all(Option::is_some));
+        assert!(run(master) == rounded);
     }
 
     #[test]

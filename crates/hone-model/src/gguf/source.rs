@@ -11,7 +11,7 @@ use rayon::prelude::*;
 use super::names::{self, Layout};
 use super::{Gguf, TensorEntry};
 use crate::error::ModelError;
-use crate::weights::mapped::DenseType;
+use crate::weights::mapped::{DenseType, ResidentPages};
 use crate::weights::{TensorInfo, WeightSource};
 
 /// Tensors that only hold settings, which [`super::config`] reads.
@@ -155,6 +155,10 @@ impl WeightSource for GgufWeights {
 
     fn files(&self) -> Vec<PathBuf> {
         vec![self.gguf.path().to_owned()]
+    }
+
+    fn resident_pages(&self) -> ResidentPages {
+        ResidentPages::of([&self.gguf.file])
     }
 }
 

@@ -3,10 +3,14 @@
 //! A map shows the file as it is on the disk *now*: a file that another program cuts short while it is mapped ends this
 //! process (SIGBUS), as in every program that maps weights. Hone itself replaces files by renaming, which leaves the old
 //! map whole.
+//!
+//! Pages of the file that were read count as this process' memory until they are let go of. The pages of a tensor go when
+//! the tensor does (a weight is packed at its first product, and its dense form is dropped then); those of weights that
+//! are there but not used, when somebody says so ([`ResidentPages::release`]). They come back by themselves when read.
 
 use std::ops::Range;
 use std::path::{Path, PathBuf};
-use std::sync::Arc;
+use std::sync::{Arc, Weak};
 
 use half::{bf16, f16};
 use hone_engine::{DType, Element, Tensor, dispatch_dtype};
@@ -41,33 +45,66 @@ impl MappedFile {
     /// Lets the memory of `range` go; what is read there again comes from the file. For files that are read once, so that
     /// they do not stand in memory beside what was made of them. Nothing happens where the system has no such call.
     pub fn let_go(&self, range: Range<usize>) {
-        #[cfg(unix)]
-        {
-            // SAFETY: the map is read-only, so no page holds anything that is not in the file.
-            let advised = unsafe {
-                self.map.unchecked_advise_range(memmap2::UncheckedAdvice::DontNeed, range.start, range.len())
-            };
-            // A hint: memory that is not let go is only held longer.
-            drop(advised);
-        }
-        #[cfg(not(unix))]
-        let _ = range;
+        release(&self.map, range);
     }
 
     /// The numbers at `range` as a tensor of type `dtype`: borrowed where type and alignment fit, converted otherwise.
     /// `range` must lie in the file and hold exactly `shape`.
     pub fn tensor(&self, range: Range<usize>, shape: &[usize], stored: DenseType, dtype: DType) -> Tensor {
-        let bytes = &self.bytes()[range];
+        let bytes = &self.bytes()[range.clone()];
         assert_eq!(bytes.len(), shape.iter().product::<usize>() * stored.size(), "checked when the header was read");
         let same = matches!((stored, dtype), (DenseType::F32, DType::F32) | (DenseType::BF16, DType::BF16));
         if same && cfg!(target_endian = "little") && bytes.as_ptr().align_offset(stored.size()) == 0 {
             // SAFETY: aligned (just checked), inside the map (sliced above), read-only, and `map` keeps it alive.
-            return unsafe { Tensor::borrowed(shape, dtype, bytes.as_ptr(), self.map.clone()) };
+            let owner = Arc::new(BorrowedRange { map: self.map.clone(), range });
+            return unsafe { Tensor::borrowed(shape, dtype, bytes.as_ptr(), owner) };
         }
         let mut out = Tensor::uninit(shape, dtype);
         dispatch_dtype!(dtype, T => stored.convert(bytes, out.as_mut_slice::<T>()));
         out
     }
+}
+
+/// A part of a map that a tensor borrows; its pages go with it.
+struct BorrowedRange {
+    map: Arc<memmap2::Mmap>,
+    range: Range<usize>,
+}
+
+impl Drop for BorrowedRange {
+    fn drop(&mut self) {
+        release(&self.map, self.range.clone());
+    }
+}
+
+/// The maps behind a model's weights, for as long as a weight uses them.
+#[derive(Default)]
+pub struct ResidentPages(Vec<Weak<memmap2::Mmap>>);
+
+impl ResidentPages {
+    /// Those of some files.
+    pub(crate) fn of<'a>(files: impl IntoIterator<Item = &'a MappedFile>) -> ResidentPages {
+        ResidentPages(files.into_iter().map(|file| Arc::downgrade(&file.map)).collect())
+    }
+
+    /// Gives back every page that is in memory. What is read afterwards is read from the file again.
+    pub fn release(&self) {
+        for map in self.0.iter().filter_map(Weak::upgrade) {
+            release(&map, 0..map.len());
+        }
+    }
+}
+
+/// Gives back the pages of `range`; those it shares with its neighbours are read again when they are needed.
+fn release(map: &memmap2::Mmap, range: Range<usize>) {
+    #[cfg(unix)]
+    if !range.is_empty() {
+        // SAFETY: the map is a read-only view of a file, so a page that is given back comes back with the same bytes.
+        // A refusal changes nothing.
+        let _ = unsafe { map.unchecked_advise_range(memmap2::UncheckedAdvice::DontNeed, range.start, range.len()) };
+    }
+    #[cfg(not(unix))]
+    let _ = (map, range);
 }
 
 /// Unquantised types a weight may be stored in.

@@ -17,6 +17,7 @@ use hone_engine::{DType, Tensor, Weight};
 use crate::error::ModelError;
 use crate::gguf::Gguf;
 use crate::gguf::source::GgufWeights;
+use mapped::ResidentPages;
 
 pub(crate) mod mapped;
 mod quantising;
@@ -51,6 +52,8 @@ pub(crate) trait WeightSource: Send + Sync {
     }
     /// The files, in order.
     fn files(&self) -> Vec<PathBuf>;
+    /// What of the files is in memory.
+    fn resident_pages(&self) -> ResidentPages;
 }
 
 /// The weights of a model: named tensors in mapped files.
@@ -147,6 +150,11 @@ impl WeightFiles {
     /// The files, in order.
     pub fn files(&self) -> Vec<PathBuf> {
         self.source.files()
+    }
+
+    /// What of the files is in memory.
+    pub(crate) fn resident_pages(&self) -> ResidentPages {
+        self.source.resident_pages()
     }
 
     fn check(&self, name: &str, shape: &[usize]) -> Result<(), ModelError> {

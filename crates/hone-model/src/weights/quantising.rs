@@ -9,6 +9,7 @@ use std::path::PathBuf;
 use hone_engine::quant::{QuantTensor, QuantType};
 use hone_engine::{DType, Tensor};
 
+use super::mapped::ResidentPages;
 use super::{TensorInfo, WeightSource};
 use crate::error::ModelError;
 
@@ -60,5 +61,9 @@ impl WeightSource for Quantising {
 
     fn files(&self) -> Vec<PathBuf> {
         self.inner.files()
+    }
+
+    fn resident_pages(&self) -> ResidentPages {
+        self.inner.resident_pages()
     }
 }

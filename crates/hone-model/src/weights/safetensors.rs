@@ -11,7 +11,7 @@ use std::path::{Path, PathBuf};
 use hone_engine::{DType, Tensor};
 use serde::de::{Deserialize, Deserializer, MapAccess, Visitor};
 
-use super::mapped::{DenseType, MappedFile};
+use super::mapped::{DenseType, MappedFile, ResidentPages};
 use super::{TensorInfo, WeightSource};
 use crate::error::ModelError;
 
@@ -135,6 +135,10 @@ impl WeightSource for SafetensorsFiles {
 
     fn files(&self) -> Vec<PathBuf> {
         self.files.iter().map(|f| f.path.clone()).collect()
+    }
+
+    fn resident_pages(&self) -> ResidentPages {
+        ResidentPages::of(&self.files)
     }
 }
 
