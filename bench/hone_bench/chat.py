@@ -3,7 +3,7 @@
 import json
 import shutil
 
-from .pairs import one
+from .pairs import fastest, one
 from .setup import HONE, MODEL, WORK, Failed, data_file, hone_json, peer, say, timed
 
 # Alpaca-GPT4 of LLaMA-Factory (999 rows), then the small set of LLMs-from-scratch.
@@ -93,17 +93,11 @@ def rows_of(name, path, first):
     def rows(a):
         same_start(a)
         counted = theirs(a, "padded", 8, "--count")
-        tried = {}
-        for mode, size in MODES:
-            try:
-                found = theirs(a, mode, size, "--examples", min(PROBED, a.examples), "--warmup", 0)
-                tried[mode, size] = found["examples_per_second"]
-                say(f"  TRL {mode}, batch size {size}: {tried[mode, size]:.2f} examples/s")
-            except Failed as problem:
-                say(f"  TRL {mode}, batch size {size}: {problem}")
-        if not tried:
-            raise Failed("TRL ran at no setting")
-        best = max(tried, key=tried.get)
+
+        def probe(setting):
+            return theirs(a, *setting, "--examples", min(PROBED, a.examples), "--warmup", 0)
+
+        best, tried = fastest("TRL", MODES, probe, "examples_per_second", "more")
         part = min(a.peer_examples or a.examples, a.examples)
 
         def agree(x, y):

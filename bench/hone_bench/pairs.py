@@ -70,6 +70,21 @@ def alternate(a, name, against, target, ours, theirs, figures, agree=lambda a, b
     return rows
 
 
+def fastest(what, settings, run, figure, better):
+    """Runs a peer once at each setting: the best of them, and all that ran. One that fails is named and left out."""
+    tried = {}
+    for setting in settings:
+        try:
+            tried[setting] = run(setting)[figure]
+            say(f"  {what} {setting}: {figure.replace('_', ' ')} {tried[setting]:.2f}")
+        except Failed as problem:
+            say(f"  {what} {setting}: {problem}")
+    if not tried:
+        raise Failed(f"{what} ran at no setting")
+    best = max if better == "more" else min
+    return best(tried, key=tried.get), list(tried)
+
+
 def one(name, against, target, figure, better, ours, theirs, agree=lambda a, b: None):
     """A row of one figure, as the list of it."""
 

@@ -3,8 +3,8 @@
 import json
 import shutil
 
-from .pairs import one
-from .setup import HONE, MODEL, ROOT, WORK, Failed, data_file, peer, say, timed
+from .pairs import fastest, one
+from .setup import HONE, MODEL, ROOT, WORK, data_file, peer, timed
 
 TASKS = ["arc_easy", "boolq", "piqa"]
 # `auto` is not among them: it begins with 64 rows of the model's whole context, which is more memory than most machines have.
@@ -50,16 +50,13 @@ def rows_of(folder, name, shots, dtype):
         return None
 
     def rows(a):
-        tried = {}
-        for size in SIZES.get(shots, SIZES[5]):
-            try:
-                tried[size] = theirs(a, size, min(PROBED, a.limit))["seconds"]
-                say(f"  {shots}-shot, the harness at batch size {size}: {tried[size]:.1f} s for {min(PROBED, a.limit)} questions a task")
-            except Failed as problem:
-                say(f"  the harness at batch size {size}: {problem}")
-        if not tried:
-            raise Failed("the harness ran at no batch size")
-        best = min(tried, key=tried.get)
+
+        def probe(size):
+            return theirs(a, size, min(PROBED, a.limit))
+
+        best, tried = fastest(
+            f"{shots}-shot, the harness at batch size", SIZES.get(shots, SIZES[5]), probe, "seconds", "less"
+        )
         run = one(
             name, "lm-evaluation-harness", "≥ 3×", "seconds", "less", lambda: ours(a), lambda: theirs(a, best, a.limit), agree
         )

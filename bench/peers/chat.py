@@ -9,10 +9,10 @@ tokenises all and counts. `--steps 1` with `--sequential` is the first step, of 
 
 import argparse
 import json
-import os
-import resource
 import tempfile
 import time
+
+from common import cpu_seconds, peak_rss_mib, settle
 
 arguments = argparse.ArgumentParser()
 arguments.add_argument("--model", required=True)
@@ -28,9 +28,7 @@ arguments.add_argument("--learning-rate", type=float, default=2e-4)
 arguments.add_argument("--warmup", type=int, default=1)
 arguments.add_argument("--threads", type=int, default=2)
 a = arguments.parse_args()
-os.environ.setdefault("OMP_NUM_THREADS", str(a.threads))
-os.environ.setdefault("HF_HUB_OFFLINE", "1")
-os.environ.setdefault("TOKENIZERS_PARALLELISM", "false")
+settle(a.threads)
 
 import datasets
 import torch
@@ -133,17 +131,15 @@ if not a.count:
         return step(model, inputs, *more, **named)
 
     trainer.training_step = counted
-    usage = resource.getrusage(resource.RUSAGE_SELF)
-    before = usage.ru_utime + usage.ru_stime
+    before = cpu_seconds()
     trainer.train()
-    usage = resource.getrusage(resource.RUSAGE_SELF)
     skipped = a.warmup if len(clock.seconds) > a.warmup else 0
     result |= {
         "steps": len(clock.seconds),
         "tokens_per_second": sum(seen[skipped:]) / sum(clock.seconds[skipped:]),
-        "work_cpu_seconds": usage.ru_utime + usage.ru_stime - before,
+        "work_cpu_seconds": cpu_seconds() - before,
         "loss_first": clock.losses[0],
-        "peak_rss_mib": usage.ru_maxrss / 1024,
+        "peak_rss_mib": peak_rss_mib(),
     }
     # Examples differ in length, so a part of them is timed by its tokens.
     result["examples_per_second"] = result["tokens_per_second"] * len(dataset) / counts["tokens"]

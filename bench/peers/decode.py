@@ -12,13 +12,13 @@ Prints one JSON line.
 import argparse
 import ctypes
 import json
-import resource
 import statistics
 import sys
 import time
 
 import llama_cpp
 import numpy
+from common import cpu_seconds, peak_rss_mib
 from llama_cpp import llama_cpp as c
 
 LOGICAL = 2048
@@ -100,11 +100,6 @@ def decode(entries):
     }
 
 
-def cpu_seconds():
-    usage = resource.getrusage(resource.RUSAGE_SELF)
-    return usage.ru_utime + usage.ru_stime
-
-
 reading_order = [
     (token, at, sequence, at == a.prompt - 1) for sequence, ids in enumerate(prompts) for at, token in enumerate(ids)
 ]
@@ -132,7 +127,7 @@ print(
             "first_token_seconds": first,
             "load_seconds": load_seconds,
             "work_cpu_seconds": (cpu_seconds() - before) / a.repeats,
-            "peak_rss_mib": resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024,
+            "peak_rss_mib": peak_rss_mib(),
             "ids": ids if a.text is not None else None,
             "version": version,
         }

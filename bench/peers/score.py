@@ -7,9 +7,9 @@ Prints one JSON line: wall seconds of loading and scoring, and every task's metr
 
 import argparse
 import json
-import os
-import resource
 import time
+
+from common import cpu_seconds, peak_rss_mib, settle
 
 arguments = argparse.ArgumentParser()
 arguments.add_argument("--model", required=True)
@@ -21,9 +21,7 @@ arguments.add_argument("--batch-size", default="16")
 arguments.add_argument("--limit", type=int)
 arguments.add_argument("--threads", type=int, default=2)
 a = arguments.parse_args()
-os.environ.setdefault("OMP_NUM_THREADS", str(a.threads))
-os.environ.setdefault("HF_HUB_OFFLINE", "1")
-os.environ.setdefault("TOKENIZERS_PARALLELISM", "false")
+settle(a.threads)
 
 import torch
 
@@ -32,12 +30,6 @@ import lm_eval
 from lm_eval.models.huggingface import HFLM
 from lm_eval.tasks import TaskManager
 from transformers import AutoTokenizer, LlamaForCausalLM  # noqa: F401  imported late otherwise, and timed
-
-
-
-def cpu_seconds():
-    usage = resource.getrusage(resource.RUSAGE_SELF)
-    return usage.ru_utime + usage.ru_stime
 
 
 start, before = time.perf_counter(), cpu_seconds()
@@ -63,7 +55,7 @@ print(
             "seconds": end - ready,
             "scores": scores,
             "cpu_seconds": cpu_seconds() - before,
-            "peak_rss_mib": resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024,
+            "peak_rss_mib": peak_rss_mib(),
             "version": f"lm-eval {lm_eval.__version__}, torch {torch.__version__}",
         }
     )

@@ -7,10 +7,10 @@ FILE is a JSON list of batches, each a list of rows of ids. Prints one JSON line
 
 import argparse
 import json
-import os
-import resource
 import statistics
 import time
+
+from common import cpu_seconds, peak_rss_mib, settle
 
 arguments = argparse.ArgumentParser()
 arguments.add_argument("--model", required=True)
@@ -25,8 +25,7 @@ arguments.add_argument("--compile", action="store_true")
 arguments.add_argument("--precision", choices=["highest", "high", "medium"], default="highest")
 arguments.add_argument("--learning-rate", type=float, default=2e-4)
 a = arguments.parse_args()
-os.environ.setdefault("OMP_NUM_THREADS", str(a.threads))
-os.environ.setdefault("HF_HUB_OFFLINE", "1")
+settle(a.threads)
 
 import torch
 import transformers
@@ -61,12 +60,6 @@ else:
 run = torch.compile(model) if a.compile else model
 batches = [torch.tensor(batch) for batch in json.load(open(a.ids))]
 
-
-def cpu_seconds():
-    usage = resource.getrusage(resource.RUSAGE_SELF)
-    return usage.ru_utime + usage.ru_stime
-
-
 seconds, losses, before = [], [], 0.0
 for step in range(a.warmup + a.steps):
     if step == a.warmup:
@@ -92,7 +85,7 @@ print(
             "tokens_per_second": batches[0].numel() / median,
             "step_seconds_median": median,
             "cpu_seconds_per_step": (cpu_seconds() - before) / a.steps,
-            "peak_rss_mib": resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024,
+            "peak_rss_mib": peak_rss_mib(),
             "loss_first": losses[0],
             "loss_last": losses[-1],
             "version": f"torch {torch.__version__}, transformers {transformers.__version__}",
