@@ -10,7 +10,7 @@ use std::sync::{Arc, Mutex, OnceLock};
 use hone_engine::ops::linear::LinearPart;
 use hone_engine::ops::{self, LowRank};
 use hone_engine::{DType, ParamId, Tensor, Var, WeightRef};
-use hone_model::{Context, Hooks, Linear, Site};
+use hone_model::{Context, Hooks, Linear, Sharing, Site};
 
 use crate::method::{At, LinearEffect, Param, Part, Place, Role};
 use crate::probe::Probe;
@@ -24,6 +24,7 @@ pub(crate) struct Bound {
     virtual_parts: Vec<BoundPart>,
     virtual_tokens: usize,
     wants_first_pass: bool,
+    sharing: Sharing,
     probes: Vec<Arc<dyn Probe>>,
 }
 
@@ -95,6 +96,7 @@ impl Bound {
             virtual_parts: Vec::new(),
             virtual_tokens: stack.virtual_tokens(),
             wants_first_pass: stack.entries.iter().any(|e| e.is_applied() && e.edit.method.wants_first_pass()),
+            sharing: stack.virtual_token_sharing(),
             probes: stack.probes.clone(),
         };
         let mut params = stack.params();
@@ -245,25 +247,37 @@ impl Hooks for Bound {
         self.virtual_tokens
     }
 
+    fn virtual_token_sharing(&self) -> Sharing {
+        self.sharing
+    }
+
     fn virtual_embeddings(&self, cx: &Context) -> Option<Var> {
-        let made: Vec<(&BoundPart, Var)> = self
+        let made: Vec<(Range<usize>, Var)> = self
             .virtual_parts
             .iter()
-            .filter_map(|part| Some((part, part.part.virtual_embeddings(&part.at(cx))?)))
+            .filter_map(|part| Some((part.virtual_tokens.clone(), part.part.virtual_embeddings(&part.at(cx))?)))
+            .map(|(range, rows)| (range, ops::convert(&cx.tape, &rows, cx.dtype)))
             .collect();
         let width = made.first()?.1.value.rows_cols().1;
         let zeros = |rows: usize| Var::constant(Tensor::zeros([rows, width], cx.dtype));
         let mut parts = Vec::new();
-        let mut rows = 0;
-        for (part, embeddings) in made {
-            if part.virtual_tokens.start > rows {
-                parts.push(zeros(part.virtual_tokens.start - rows));
+        for block in 0..cx.batch.virtual_rows / self.virtual_tokens {
+            let mut rows = 0;
+            for (range, embeddings) in &made {
+                if range.start > rows {
+                    parts.push(zeros(range.start - rows));
+                }
+                rows = range.end;
+                let own = embeddings.value.rows_cols().0 > range.len();
+                let first = block * range.len();
+                parts.push(match own {
+                    true => ops::rows(&cx.tape, embeddings, first..first + range.len()),
+                    false => embeddings.clone(),
+                });
             }
-            rows = part.virtual_tokens.end;
-            parts.push(ops::convert(&cx.tape, &embeddings, cx.dtype));
-        }
-        if self.virtual_tokens > rows {
-            parts.push(zeros(self.virtual_tokens - rows));
+            if self.virtual_tokens > rows {
+                parts.push(zeros(self.virtual_tokens - rows));
+            }
         }
         Some(ops::concat_rows(&cx.tape, &parts))
     }

@@ -18,7 +18,7 @@ use std::sync::{Arc, Mutex, OnceLock};
 
 use hone_engine::ops::LowRank;
 use hone_engine::{RandomKey, Tensor, Var, Weight, WeightRef};
-use hone_model::{Context, Linear, Site};
+use hone_model::{Context, Linear, Sharing, Site};
 use serde_json::{Map, Value};
 
 use crate::base::Base;
@@ -110,9 +110,19 @@ pub trait Method: Send + Sync {
         None
     }
 
+    /// The learning rate of a recipe that gives none: what tunes this method well with AdamW.
+    fn default_learning_rate(&self) -> f64 {
+        2e-4
+    }
+
     /// Virtual tokens it puts before every sequence.
     fn virtual_tokens(&self) -> usize {
         0
+    }
+
+    /// Whose virtual tokens are the same.
+    fn virtual_token_sharing(&self) -> Sharing {
+        Sharing::All
     }
 
     /// Whether it can be folded into the weights at this setting.
@@ -411,6 +421,12 @@ impl At<'_> {
         (0..blocks).map(|block| first + block * all + own.start..first + block * all + own.end).collect()
     }
 
+    /// What the sequences behind each of [`At::virtual_rows`] are to answer, where every sequence has virtual tokens of
+    /// its own.
+    pub fn inputs(&self) -> &[Vec<u32>] {
+        &self.cx.batch.inputs
+    }
+
     /// The group (task) of every row of the batch that passes.
     pub fn row_groups(&self) -> Vec<u32> {
         match self.cx.batch.groups.is_empty() {
@@ -502,7 +518,8 @@ pub trait Part: Send + Sync {
         h
     }
 
-    /// The embeddings of the method's virtual tokens, `[virtual_tokens, hidden]`, of a part at [`Place::VirtualTokens`].
+    /// The embeddings of the method's virtual tokens, of a part at [`Place::VirtualTokens`]: `[virtual_tokens, hidden]` for
+    /// all sequences, or so many rows for each of [`At::virtual_rows`].
     fn virtual_embeddings(&self, at: &At) -> Option<Var> {
         let _ = at;
         None

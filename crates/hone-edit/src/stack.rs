@@ -6,7 +6,7 @@
 use std::sync::Arc;
 
 use hone_engine::{DType, ParamId};
-use hone_model::Hooks;
+use hone_model::{Hooks, Sharing};
 
 use crate::bound::Bound;
 use crate::error::EditError;
@@ -137,6 +137,12 @@ impl EditStack {
     /// Virtual tokens that stand before every sequence.
     pub fn virtual_tokens(&self) -> usize {
         self.entries.iter().filter(|e| e.is_applied()).map(|e| e.edit.method.virtual_tokens()).sum()
+    }
+
+    /// Whose virtual tokens are the same: as few share them as any edit says.
+    pub fn virtual_token_sharing(&self) -> Sharing {
+        let applied = self.entries.iter().filter(|e| e.is_applied());
+        applied.map(|e| e.edit.method.virtual_token_sharing()).max().unwrap_or_default()
     }
 
     /// The trained parameters, to be updated.

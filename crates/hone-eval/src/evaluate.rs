@@ -161,8 +161,8 @@ pub fn evaluate_rows(
         system_instruction: options.system_instruction.clone(),
     };
     let mut prompts = Prompts::new(task, template, &prompt_options)?;
+    let encoder = Encoder::new(model, options.max_length)?.behind_virtual_tokens(model, hooks.virtual_tokens())?;
     let scorer = Scorer { model, hooks, dtype, batch_tokens: options.batch_tokens };
-    let encoder = Encoder::new(model, options.max_length)?;
     let total = options.limit.unwrap_or(usize::MAX).min(task.docs.len());
     let mut run = Run { task, scorer, encoder, options, progress, stop, total, done: 0, truncated: 0 };
     run.report(0)?;

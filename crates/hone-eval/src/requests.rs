@@ -50,6 +50,20 @@ impl<'a> Encoder<'a> {
         Ok(Encoder { tokenizer, prefix, prefix_text: tokenizer.decode(&[prefix], false)?, max_length })
     }
 
+    /// The same with room left for `count` virtual tokens before every input.
+    pub fn behind_virtual_tokens(mut self, model: &Model, count: usize) -> Result<Encoder<'a>, EvalError> {
+        self.max_length = self.max_length.min(model.room_behind(count));
+        if self.max_length == 0 {
+            let limit = model.spec.max_position_embeddings;
+            return Err(EvalError::Request {
+                task: "adapter".into(),
+                id: "–".into(),
+                problem: format!("{count} virtual tokens leave no room in the model's length of {limit}"),
+            });
+        }
+        Ok(self)
+    }
+
     /// Most tokens the model reads at once.
     pub fn max_length(&self) -> usize {
         self.max_length

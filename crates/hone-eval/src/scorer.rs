@@ -79,7 +79,7 @@ impl Scorer<'_> {
         let scores = if batch.tokens.is_empty() {
             Vec::new()
         } else {
-            self.model.check_batch(&batch.tokens)?;
+            self.model.check_batch(&batch.tokens, self.hooks.virtual_tokens())?;
             let cx = Context::inference(self.hooks.clone(), self.dtype);
             let hidden = self.model.decoder.hidden(&cx, &batch.tokens).value;
             let head = self.model.decoder.head(&cx);
@@ -116,6 +116,12 @@ impl Batch {
         let inputs = distinct(group);
         let shared = shared_length(&inputs);
         let parent = (shared > 0).then(|| self.tokens.push(&inputs[0][..shared], None));
+        if shared > 0 {
+            self.tokens.inputs.push(inputs[0][..shared.min(context_length(group, None))].to_vec());
+        } else {
+            let own = inputs.iter().map(|input| input[..context_length(group, Some(input))].to_vec());
+            self.tokens.inputs.extend(own);
+        }
         let shared_start = parent.map_or(0, |parent| self.tokens.segments[parent].start);
         let starts: Vec<usize> = inputs
             .iter()
@@ -152,6 +158,12 @@ fn distinct(group: &[Request]) -> Vec<&[u32]> {
     inputs
 }
 
+/// Tokens before anything that the group (or its requests with this input) scores: what virtual tokens may depend on.
+fn context_length(group: &[Request], input: Option<&[u32]>) -> usize {
+    let own = group.iter().filter(|request| input.is_none_or(|input| input == request.input.as_slice()));
+    own.map(|request| request.input.len() + 1 - request.targets.len()).min().unwrap_or(0)
+}
+
 /// Tokens that all inputs begin with; 0 for a single input, which needs no segment of its own for them.
 fn shared_length(inputs: &[&[u32]]) -> usize {
     let [first, others @ ..] = inputs else { return 0 };
@@ -182,7 +194,8 @@ pub struct TextScore {
 
 /// Scores a text. One longer than the model's length is read in windows, each of which starts with as much context as fits.
 pub fn score_text(scorer: &Scorer<'_>, text: &str) -> Result<TextScore, EvalError> {
-    let encoder = Encoder::new(scorer.model, None)?;
+    let virtual_tokens = scorer.hooks.virtual_tokens();
+    let encoder = Encoder::new(scorer.model, None)?.behind_virtual_tokens(scorer.model, virtual_tokens)?;
     let ids = encoder.encode(text)?;
     let (&first, rest) = ids.split_first().ok_or_else(|| EvalError::Request {
         task: "score".into(),
@@ -221,6 +234,7 @@ mod tests {
         assert_eq!(parents, [(0, 1, None), (1, 3, None), (4, 1, Some(1)), (5, 2, Some(1))]);
         assert_eq!(batch.rows, [0, 3, 4, 3, 5, 6, 3]);
         assert_eq!(batch.targets, [1, 4, 5, 4, 6, 7, 8]);
+        assert_eq!(batch.tokens.inputs, [vec![9], vec![1, 2, 3]], "nothing of an answer");
         assert_eq!(cost(&group), 6);
     }
 

@@ -80,24 +80,26 @@ impl KvCache {
 
 impl CacheStep {
     /// `batch` with `count` virtual tokens before every sequence of the cache: as rows of their own where a lane begins, as
-    /// an offset where it goes on. How many sequences begin comes with it.
-    pub(crate) fn behind_virtual_tokens(&mut self, batch: &TokenBatch, count: usize) -> (TokenBatch, usize) {
+    /// an offset where it goes on. (A slot holds a sequence whole, so there is nothing to share.)
+    pub(crate) fn behind_virtual_tokens(&mut self, batch: &TokenBatch, count: usize) -> TokenBatch {
+        let mut inputs = batch.inputs_of_roots().into_iter();
         let mut batch = batch.clone();
         batch.positions.iter_mut().for_each(|position| *position += count as u32);
         let mut lanes = Vec::with_capacity(2 * self.lanes.len());
-        let mut begun = 0;
+        batch.inputs.clear();
         for lane in &self.lanes {
+            let input = inputs.next();
             if lane.past == 0 {
+                batch.inputs.extend(input);
                 lanes.push(CacheLane { start: batch.len(), len: count, slot: lane.slot, past: 0 });
                 batch.ids.extend(std::iter::repeat_n(0, count));
                 batch.positions.extend(0..count as u32);
-                begun += 1;
+                batch.virtual_rows += count;
             }
             lanes.push(CacheLane { past: lane.past + count, ..*lane });
         }
         self.lanes = lanes;
-        batch.virtual_rows = begun * count;
-        (batch, begun)
+        batch
     }
 
     /// Writes a layer's new keys and values to their lanes and attends over all of each sequence; `q`, `k`, `v` and the

@@ -67,12 +67,29 @@ pub trait Hooks: Send + Sync {
         0
     }
 
-    /// The embeddings of the virtual tokens, `[virtual_tokens, hidden]`, the same for all sequences; asked for where
-    /// [`Hooks::virtual_tokens`] is not 0. `None` stands for zeros (a prefix, whose keys and values are put in later).
+    /// Whose virtual tokens are the same.
+    fn virtual_token_sharing(&self) -> Sharing {
+        Sharing::All
+    }
+
+    /// The embeddings of the virtual tokens that the context's batch has as rows, `[virtual_rows, hidden]`, block by block;
+    /// asked for where there are any. `None` stands for zeros (a prefix, whose keys and values are put in later).
     fn virtual_embeddings(&self, cx: &Context) -> Option<Var> {
         let _ = cx;
         None
     }
+}
+
+/// Whose virtual tokens are the same, from the cheapest to the dearest: what all share is computed once for a batch.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord)]
+pub enum Sharing {
+    /// All sequences'.
+    #[default]
+    All,
+    /// Those of sequences of one group; where a batch says no groups, all.
+    Group,
+    /// None's: they depend on a sequence's own input ([`TokenBatch::inputs`]).
+    Sequence,
 }
 
 /// The unedited model.
@@ -96,6 +113,12 @@ pub struct TokenBatch {
     pub groups: Vec<u32>,
     /// Rows at the end that are virtual tokens.
     pub virtual_rows: usize,
+    /// The ids of what each sequence is the answer to: one list for each segment without a parent, in order. What is
+    /// read here may tell nothing of the answer that is trained or scored, so it ends where that begins; a prompt that is
+    /// read in pieces stands here whole. Empty: a sequence's own first segment, all of it.
+    ///
+    /// Behind virtual tokens: one for each block of them, where each sequence has its own.
+    pub inputs: Vec<Vec<u32>>,
 }
 
 impl TokenBatch {
@@ -141,19 +164,46 @@ impl TokenBatch {
         0..self.len() - self.virtual_rows
     }
 
-    /// The same batch behind `count` virtual tokens, which all sequences share.
-    pub(crate) fn behind_virtual_tokens(&self, count: usize) -> TokenBatch {
-        let mut batch = self.clone();
-        batch.ids.extend(std::iter::repeat_n(0, count));
-        batch.positions.iter_mut().for_each(|position| *position += count as u32);
-        batch.positions.extend(0..count as u32);
-        let shifted = self.segments.iter().map(|s| Segment { parent: Some(s.parent.map_or(0, |p| p + 1)), ..*s });
-        batch.segments =
-            std::iter::once(Segment { start: self.len(), len: count, parent: None }).chain(shifted).collect();
-        if let Some(&first) = self.groups.first() {
-            batch.groups.insert(0, first);
+    /// The segments that continue no other: one for each sequence (or for what several sequences begin with).
+    fn roots(&self) -> impl Iterator<Item = (usize, &Segment)> {
+        self.segments.iter().enumerate().filter(|(_, segment)| segment.parent.is_none())
+    }
+
+    /// [`TokenBatch::inputs`], written out.
+    pub(crate) fn inputs_of_roots(&self) -> Vec<Vec<u32>> {
+        let own = |(_, segment): (usize, &Segment)| self.ids[segment.start..segment.start + segment.len].to_vec();
+        match self.inputs.is_empty() {
+            true => self.roots().map(own).collect(),
+            false => self.inputs.clone(),
         }
-        batch.virtual_rows = count;
+    }
+
+    /// The same batch behind `count` virtual tokens: one block of them that all sequences share, or a block for each.
+    pub(crate) fn behind_virtual_tokens(&self, count: usize, shared: bool) -> TokenBatch {
+        let mut batch = self.clone();
+        let blocks = if shared { 1 } else { self.roots().count() };
+        batch.ids.extend(std::iter::repeat_n(0, blocks * count));
+        batch.positions.iter_mut().for_each(|position| *position += count as u32);
+        (0..blocks).for_each(|_| batch.positions.extend(0..count as u32));
+        let block = |block: usize| Segment { start: self.len() + block * count, len: count, parent: None };
+        batch.segments = (0..blocks).map(block).collect();
+        let mut begun = 0;
+        for segment in &self.segments {
+            let parent = segment.parent.map_or_else(
+                || {
+                    begun += 1;
+                    if shared { 0 } else { begun - 1 }
+                },
+                |parent| parent + blocks,
+            );
+            batch.segments.push(Segment { parent: Some(parent), ..*segment });
+        }
+        if !self.groups.is_empty() {
+            let of_blocks = self.roots().take(blocks).map(|(root, _)| self.groups[root]);
+            batch.groups = of_blocks.chain(self.groups.iter().copied()).collect();
+        }
+        batch.inputs = if shared { Vec::new() } else { self.inputs_of_roots() };
+        batch.virtual_rows = blocks * count;
         batch
     }
 

@@ -22,7 +22,7 @@ use std::sync::Arc;
 use hone_engine::ops::{self, RopeAngles, RopeTable};
 use hone_engine::{DType, Element, Tape, Tensor, Var, WeightRef, bf16};
 
-use crate::context::{Context, Hooks, Linear, NoHooks, TokenBatch};
+use crate::context::{Context, Hooks, Linear, NoHooks, Sharing, TokenBatch};
 use crate::site::{LayerPart, Site};
 use crate::spec::DecoderSpec;
 
@@ -114,7 +114,7 @@ impl Decoder {
         match cx.hooks.virtual_tokens() {
             0 => self.after_embedding(cx, h),
             count => {
-                let (cx, h) = self.behind_virtual_tokens(cx, h, count);
+                let (cx, h) = behind_virtual_tokens(cx, h, count);
                 let last = self.after_embedding(&cx, h);
                 ops::rows(&cx.tape, &last, 0..batch.len())
             }
@@ -137,23 +137,6 @@ impl Decoder {
             self.layers(&Pass { cx, angles: &angles }, h)
         };
         cx.at(Site::FinalNorm, last)
-    }
-
-    /// The context and the embeddings with `count` virtual tokens before every sequence; with a cache, before those that
-    /// begin.
-    fn behind_virtual_tokens(&self, cx: &Context, h: Var, count: usize) -> (Context, Var) {
-        let (batch, copies) = match &cx.cache {
-            None => (cx.batch.behind_virtual_tokens(count), 1),
-            Some(step) => {
-                let mut step = step.lock().unwrap_or_else(|poisoned| poisoned.into_inner());
-                step.behind_virtual_tokens(&cx.batch, count)
-            }
-        };
-        let embeddings = cx.hooks.virtual_embeddings(cx);
-        let embeddings =
-            embeddings.unwrap_or_else(|| Var::constant(Tensor::zeros([count, self.spec.hidden_size], cx.dtype)));
-        let parts: Vec<Var> = std::iter::once(h).chain(std::iter::repeat_n(embeddings, copies)).collect();
-        (cx.over(Arc::new(batch)), ops::concat_rows(&cx.tape, &parts))
     }
 
     /// The LM head `[vocab, hidden]` as the context's edits have it. Where it is tied, an edit of the embedding table
@@ -302,6 +285,31 @@ impl Decoder {
         let normed = ops::rms_norm(&cx.tape, &announced, &weight, eps, offset);
         (announced, normed)
     }
+}
+
+/// The context and the embeddings with `count` virtual tokens before every sequence; with a cache, before those that begin.
+fn behind_virtual_tokens(cx: &Context, h: Var, count: usize) -> (Context, Var) {
+    let shared = match cx.hooks.virtual_token_sharing() {
+        Sharing::All => true,
+        Sharing::Group => cx.batch.groups.is_empty(),
+        Sharing::Sequence => false,
+    };
+    let batch = match &cx.cache {
+        None => cx.batch.behind_virtual_tokens(count, shared),
+        Some(step) => {
+            let mut step = step.lock().unwrap_or_else(|poisoned| poisoned.into_inner());
+            step.behind_virtual_tokens(&cx.batch, count)
+        }
+    };
+    let rows = batch.virtual_rows;
+    let cx = cx.over(Arc::new(batch));
+    if rows == 0 {
+        return (cx, h);
+    }
+    let zeros = || Var::constant(Tensor::zeros([rows, h.value.rows_cols().1], cx.dtype));
+    let embeddings = cx.hooks.virtual_embeddings(&cx).unwrap_or_else(zeros);
+    let h = ops::concat_rows(&cx.tape, &[h, embeddings]);
+    (cx, h)
 }
 
 /// Whether a hook handed back the very value it was given. (Writing to a shared tensor copies it, so a change shows.)

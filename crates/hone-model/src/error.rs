@@ -78,15 +78,17 @@ pub enum ModelError {
     },
     /// A sequence that the model cannot read.
     #[error(
-        "sequence {sequence}: {tokens} tokens, but the model reads from 1 to {limit} (max_position_embeddings): cut the text or lower `max_length`"
+        "sequence {sequence}: {tokens} tokens, but the model reads from 1 to {limit} ({why}): cut the text or lower `max_length`"
     )]
     SequenceLength {
         /// Which of the batch.
         sequence: usize,
         /// Its length, with what it continues.
         tokens: usize,
-        /// The model's limit.
+        /// The longest there may be.
         limit: usize,
+        /// What the limit is made of.
+        why: String,
     },
     /// A token that the model does not have.
     #[error(

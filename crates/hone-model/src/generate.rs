@@ -18,7 +18,7 @@ use hone_engine::{DType, awake};
 use rayon::prelude::*;
 
 use crate::cache::{CacheStep, KvCache};
-use crate::context::{Context, Hooks, TokenBatch};
+use crate::context::{Context, Hooks, Sharing, TokenBatch};
 use crate::error::ModelError;
 use crate::model::Model;
 use lane::{Lane, limit};
@@ -123,7 +123,8 @@ impl GenerationConfig {
 /// Continues every prompt (token ids, any lengths) as one batch. `stream` is called with the prompt's index and each new
 /// piece of text as it is decoded; returning `false` stops that prompt.
 ///
-/// An empty prompt, one longer than the model's limit, or a setting out of range is an error before anything runs.
+/// An empty prompt, one longer than the model's limit (less virtual tokens), or a setting out of range is an error before
+/// anything runs. Virtual tokens that depend on a sequence's input are made of its whole prompt.
 pub fn generate(
     model: &Model,
     hooks: Arc<dyn Hooks>,
@@ -133,14 +134,16 @@ pub fn generate(
     stream: &mut dyn FnMut(usize, &str) -> bool,
 ) -> Result<Vec<Generation>, ModelError> {
     config.check()?;
-    model.check_batch(&TokenBatch::from_sequences(prompts))?;
-    let longest = prompts.iter().map(|prompt| limit(model, prompt, config)).max().unwrap_or(0);
     let virtual_tokens = hooks.virtual_tokens();
-    let longest = longest + virtual_tokens;
+    let own_virtual_tokens = hooks.virtual_token_sharing() == Sharing::Sequence;
+    model.check_batch(&TokenBatch::from_sequences(prompts), virtual_tokens)?;
+    let room = model.room_behind(virtual_tokens);
+    let longest = prompts.iter().map(|prompt| limit(room, prompt, config)).max().unwrap_or(0) + virtual_tokens;
     let passes = 1 + usize::from(hooks.wants_first_pass());
     let affordable = CACHE_BYTES / (passes * KvCache::bytes(&model.spec, longest.max(1), dtype)).max(1);
     let slots = prompts.len().min(MAX_LANES).min(affordable.max(1));
-    let shared = shared_prefix(prompts);
+    // What stands before the common beginning has to be common as well.
+    let shared = if own_virtual_tokens { 0 } else { shared_prefix(prompts) };
     // The common beginning has a slot of its own, after the others.
     let cache = KvCache::of_passes(passes, &model.spec, slots + usize::from(shared > 0), longest, dtype);
     let step = Arc::new(Mutex::new(CacheStep { cache, lanes: Vec::new() }));
@@ -155,7 +158,7 @@ pub fn generate(
     loop {
         while let (false, Some(&slot)) = (waiting.is_empty(), free.last()) {
             let Some(index) = waiting.pop_front() else { break };
-            let mut lane = Lane::new(model, config, index, slot, &prompts[index]);
+            let mut lane = Lane::new(model, config, index, slot, &prompts[index], room);
             if lane.tokens.len() >= lane.limit {
                 done[index] = Some(lane.into_generation(FinishReason::Length, stream)?);
                 continue;
@@ -231,6 +234,9 @@ fn step_lanes(
             continue;
         }
         let past = lane.cached;
+        if cx.hooks.virtual_token_sharing() == Sharing::Sequence {
+            batch.inputs.push(lane.tokens[..lane.prompt].to_vec());
+        }
         cache_lanes.push(push_lane(&mut batch, &lane.tokens[past..past + len], lane.slot, past));
         lane.cached += len;
         if len == missing {

@@ -18,7 +18,7 @@ pub mod template;
 pub mod tokenizer;
 pub mod weights;
 
-pub use context::{Context, Hooks, Linear, NoHooks, TokenBatch};
+pub use context::{Context, Hooks, Linear, NoHooks, Sharing, TokenBatch};
 pub use decoder::Decoder;
 pub use error::ModelError;
 pub use model::{GgufType, LoadOptions, Model, Quantise};

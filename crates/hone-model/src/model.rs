@@ -159,17 +159,26 @@ impl Model {
         template.render(messages, add_generation_prompt, &Map::new())
     }
 
+    /// Tokens the longest sequence can have behind so many virtual tokens.
+    pub fn room_behind(&self, virtual_tokens: usize) -> usize {
+        self.spec.max_position_embeddings.saturating_sub(virtual_tokens)
+    }
+
     /// Whether every sequence of a batch is one the model can read: known tokens, at least one, and no more (with the
-    /// parents it continues) than the model has positions for.
-    pub fn check_batch(&self, batch: &TokenBatch) -> Result<(), ModelError> {
-        let limit = self.spec.max_position_embeddings;
+    /// parents it continues) than the model has positions for behind so many virtual tokens.
+    pub fn check_batch(&self, batch: &TokenBatch, virtual_tokens: usize) -> Result<(), ModelError> {
+        let limit = self.room_behind(virtual_tokens);
         let mut lengths: Vec<usize> = Vec::with_capacity(batch.segments.len());
         for (sequence, segment) in batch.segments.iter().enumerate() {
             let before = segment.parent.map_or(0, |parent| lengths[parent]);
             let tokens = before + segment.len;
             lengths.push(tokens);
             if segment.len == 0 || tokens > limit {
-                return Err(ModelError::SequenceLength { sequence, tokens, limit });
+                let why = match virtual_tokens {
+                    0 => "max_position_embeddings".into(),
+                    count => format!("max_position_embeddings less {count} virtual tokens"),
+                };
+                return Err(ModelError::SequenceLength { sequence, tokens, limit, why });
             }
         }
         let vocabulary = self.spec.vocab_size;

@@ -1,5 +1,6 @@
 //! What edits, probes and training may rely on in the forward pass, on small checkpoints of every kind of block.
 
+use std::collections::HashMap;
 use std::path::Path;
 use std::sync::{Arc, Mutex};
 
@@ -8,7 +9,7 @@ use hone_engine::{DType, Gradients, ParamId, RandomKey, Tape, Tensor, Var, Weigh
 use hone_model::cache::{CacheStep, KvCache};
 use hone_model::files::ModelFiles;
 use hone_model::spec::DecoderSpec;
-use hone_model::{Context, Decoder, Hooks, LayerPart, LoadOptions, NoHooks, Site, TokenBatch};
+use hone_model::{Context, Decoder, Hooks, LayerPart, LoadOptions, NoHooks, Sharing, Site, TokenBatch};
 
 const KINDS: [&str; 4] = ["llama", "qwen3", "gemma2", "gemma3_text"];
 
@@ -266,5 +267,93 @@ fn a_tied_head_takes_edits_of_the_embedding_and_its_own() {
         let cx = Context::inference(hooks, DType::F32);
         let logits = head_logits(&plain, &decoder.head(&cx), &[0, 3], None);
         assert!(logits.as_slice::<f32>().iter().all(|&l| l == 0.0), "{name} reaches the head");
+    }
+}
+
+/// Virtual tokens that are embeddings (from outside), or keys and values that are put in the place of theirs.
+struct Virtual {
+    tokens: usize,
+    sharing: Sharing,
+    embeddings: Option<Tensor>,
+    keys_values: Arc<Mutex<HashMap<Site, Tensor>>>,
+}
+
+impl Hooks for Virtual {
+    fn at(&self, cx: &Context, site: Site, h: Var) -> Var {
+        let known = self.keys_values.lock().expect("not poisoned");
+        let Some(rows) = known.get(&site) else { return h };
+        let real = cx.batch.real_rows().end;
+        let places = (real..real + cx.batch.virtual_rows).step_by(self.tokens);
+        places.fold(h, |h, start| ops::replace_rows(&cx.tape, &h, start, &Var::constant(rows.clone())))
+    }
+
+    fn virtual_tokens(&self) -> usize {
+        self.tokens
+    }
+
+    fn virtual_token_sharing(&self) -> Sharing {
+        self.sharing
+    }
+
+    fn virtual_embeddings(&self, cx: &Context) -> Option<Var> {
+        let rows = Var::constant(self.embeddings.clone()?);
+        Some(ops::concat_rows(&cx.tape, &vec![rows; cx.batch.virtual_rows / self.tokens]))
+    }
+}
+
+/// A prompt made of the embeddings of tokens, or a prefix made of their keys and values, is these tokens: every row after it
+/// is the row of the spelled-out sequence, in a batch and with a cache, windows of attention included (the longest sequence
+/// is longer than the narrowest window). The model without edits gives the logits of `transformers`, so prompts do too.
+#[test]
+fn virtual_tokens_are_tokens() {
+    const TOKENS: usize = 4;
+    let whole = batch();
+    let (first, second) = (&whole.ids[..12], [&whole.ids[..TOKENS], &whole.ids[12..]].concat());
+    let spelled = TokenBatch::from_sequences(&[first, &second]);
+    let rest = TokenBatch::from_sequences(&[&first[TOKENS..], &second[TOKENS..]]);
+    let rows = (TOKENS..12).chain(12 + TOKENS..12 + second.len());
+    for name in KINDS {
+        let decoder = decoder(name);
+        let seen = Arc::new(Mutex::new(HashMap::<Site, Tensor>::new()));
+        let kept = seen.clone();
+        let expected = hidden(
+            &decoder,
+            on_site(move |_, site, h| {
+                let wanted = [LayerPart::Key, LayerPart::Value];
+                if site == Site::EmbedOut || matches!(site, Site::Layer { part, .. } if wanted.contains(&part)) {
+                    kept.lock().expect("not poisoned").insert(site, h.value.narrow(0..TOKENS));
+                }
+                h
+            }),
+            &spelled,
+        );
+        let width = expected.dim(1);
+        let expected: Vec<f32> =
+            rows.clone().flat_map(|row| expected.as_slice::<f32>()[row * width..(row + 1) * width].to_vec()).collect();
+        let mut keys_values = seen.lock().expect("not poisoned").clone();
+        let embeddings = keys_values.remove(&Site::EmbedOut);
+        for sharing in [Sharing::All, Sharing::Group, Sharing::Sequence] {
+            for (what, embeddings, keys_values) in
+                [("prompt", embeddings.clone(), HashMap::new()), ("prefix", None, keys_values.clone())]
+            {
+                let keys_values = Arc::new(Mutex::new(keys_values));
+                let hooks: Arc<dyn Hooks> = Arc::new(Virtual { tokens: TOKENS, sharing, embeddings, keys_values });
+                let mut grouped = rest.clone();
+                grouped.groups = vec![0, 0];
+                let ours = hidden(&decoder, hooks.clone(), &grouped);
+                let expected = Tensor::from_slice(ours.dims(), &expected);
+                let apart = distance(&ours, &expected);
+                assert!(apart < 2e-5, "{name}, {what}, {sharing:?}: {apart}");
+
+                let mut cx = Context::inference(hooks, DType::F32);
+                let cache = KvCache::new(&decoder.spec, 2, 16, DType::F32);
+                let lane = |slot: usize| rest.segments[slot];
+                let lanes =
+                    (0..2).map(|slot| CacheLane { start: lane(slot).start, len: lane(slot).len, slot, past: 0 });
+                cx.cache = Some(Arc::new(Mutex::new(CacheStep { cache, lanes: lanes.collect() })));
+                let cached = decoder.hidden(&cx, &rest).value;
+                assert!(distance(&cached, &expected) < 2e-5, "{name}, {what}, with a cache");
+            }
+        }
     }
 }

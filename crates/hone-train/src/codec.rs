@@ -5,16 +5,26 @@ use hone_model::{Model, template};
 use serde_json::{Map, Value};
 
 /// A model's tokenizer and chat template.
-pub struct ModelCodec<'a>(pub &'a Model);
+pub struct ModelCodec<'a> {
+    model: &'a Model,
+    virtual_tokens: usize,
+}
+
+impl<'a> ModelCodec<'a> {
+    /// Of a model, which reads so many virtual tokens before every sequence.
+    pub fn new(model: &'a Model, virtual_tokens: usize) -> ModelCodec<'a> {
+        ModelCodec { model, virtual_tokens }
+    }
+}
 
 impl Codec for ModelCodec<'_> {
     fn encode(&self, text: &str, add_special: bool) -> Result<Encoded, CodecError> {
-        let encoding = self.0.tokenizer.encode(text, add_special)?;
+        let encoding = self.model.tokenizer.encode(text, add_special)?;
         Ok(Encoded { ids: encoding.ids, offsets: encoding.offsets })
     }
 
     fn token_text(&self, id: u32) -> String {
-        self.0.tokenizer.id_to_token(id).unwrap_or_else(|| format!("<{id}>"))
+        self.model.tokenizer.id_to_token(id).unwrap_or_else(|| format!("<{id}>"))
     }
 
     fn render_chat(
@@ -23,11 +33,11 @@ impl Codec for ModelCodec<'_> {
         variables: &Map<String, Value>,
         add_generation_prompt: bool,
     ) -> Result<String, CodecError> {
-        let Some(template) = &self.0.template else {
+        let Some(template) = &self.model.template else {
             let reason = format!(
                 "`{}` has no chat template; use an instruction-tuned model, or write a `prompt_template` and a \
                  `completion_template`",
-                self.0.source.reference
+                self.model.source.reference
             );
             return Err(reason.into());
         };
@@ -41,23 +51,23 @@ impl Codec for ModelCodec<'_> {
     }
 
     fn abilities(&self) -> Abilities {
-        let source = self.0.template.as_ref().map(|t| t.source.as_str());
+        let source = self.model.template.as_ref().map(|t| t.source.as_str());
         Abilities { chat_template: source.is_some(), tool_calls: source.is_some_and(|s| s.contains("tool")) }
     }
 
     fn end_of_turn_ids(&self) -> &[u32] {
-        &self.0.end_ids
+        &self.model.end_ids
     }
 
     fn bos(&self) -> Option<u32> {
-        self.0.tokenizer.bos_id
+        self.model.tokenizer.bos_id
     }
 
     fn eos(&self) -> Option<u32> {
-        self.0.tokenizer.eos_id
+        self.model.tokenizer.eos_id
     }
 
     fn max_length(&self) -> usize {
-        self.0.spec.max_position_embeddings
+        self.model.room_behind(self.virtual_tokens)
     }
 }

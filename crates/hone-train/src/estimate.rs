@@ -6,6 +6,7 @@ use std::time::Instant;
 
 use hone_data::{BatchPlan, StepBatch, TokenisedExample};
 use hone_engine::pool;
+use hone_model::Sharing;
 use serde::Serialize;
 
 use crate::machine::{available_memory, peak_memory};
@@ -62,6 +63,25 @@ impl Estimate {
     }
 }
 
+/// Rows that virtual tokens add to a batch.
+#[derive(Clone, Copy, Debug, Default)]
+pub struct VirtualRows {
+    /// Virtual tokens before a sequence.
+    pub tokens: usize,
+    /// Which sequences share them.
+    pub sharing: Sharing,
+}
+
+impl VirtualRows {
+    /// Before a batch of so many documents.
+    pub fn before(self, documents: usize) -> usize {
+        match self.sharing {
+            Sharing::All => self.tokens,
+            Sharing::Group | Sharing::Sequence => self.tokens * documents,
+        }
+    }
+}
+
 /// Tokens of the steps `from..to`.
 #[derive(Clone, Copy, Debug, Default, PartialEq)]
 pub struct Workload {
@@ -69,7 +89,9 @@ pub struct Workload {
     pub tokens: u64,
     /// Trained tokens among them.
     pub trained_tokens: u64,
-    /// Tokens of the largest micro-batch.
+    /// Virtual tokens computed beside them.
+    pub virtual_tokens: u64,
+    /// Tokens of the largest micro-batch, virtual ones included.
     pub largest_batch: usize,
 }
 
@@ -80,6 +102,7 @@ pub fn workload(
     from: usize,
     to: usize,
     batch_size: usize,
+    virtual_rows: VirtualRows,
 ) -> Workload {
     let mut load = Workload::default();
     for step in from..to {
@@ -88,13 +111,15 @@ pub fn workload(
             let tokens: usize = documents().map(|d| d.ids.len()).sum();
             load.tokens += tokens as u64;
             load.trained_tokens += documents().map(|d| d.trained_tokens() as u64).sum::<u64>();
-            load.largest_batch = load.largest_batch.max(tokens);
+            let virtual_tokens = virtual_rows.before(documents().count());
+            load.virtual_tokens += virtual_tokens as u64;
+            load.largest_batch = load.largest_batch.max(tokens + virtual_tokens);
         }
     }
     load
 }
 
-/// What the timed pass measured.
+/// What the timed pass measured; virtual tokens count as tokens.
 #[derive(Clone, Copy, Debug)]
 pub struct Timing {
     tokens: usize,
@@ -104,7 +129,7 @@ pub struct Timing {
 }
 
 /// Times `pass` (forward and backward) over the first documents, as many as fit [`PROBE_TOKENS`].
-pub fn time_a_pass(examples: &[TokenisedExample], pass: impl FnOnce(&StepBatch)) -> Timing {
+pub fn time_a_pass(examples: &[TokenisedExample], virtual_rows: VirtualRows, pass: impl FnOnce(&StepBatch)) -> Timing {
     let mut documents: Vec<usize> = Vec::new();
     let mut tokens = 0;
     for (index, example) in examples.iter().enumerate() {
@@ -114,6 +139,7 @@ pub fn time_a_pass(examples: &[TokenisedExample], pass: impl FnOnce(&StepBatch))
         documents.push(index);
         tokens += example.ids.len();
     }
+    tokens += virtual_rows.before(documents.len());
     let before = pool::stats();
     let start = Instant::now();
     pass(&StepBatch::new(examples, &documents));

@@ -38,7 +38,7 @@ pub mod trainer;
 pub use codec::ModelCodec;
 pub use error::TrainError;
 pub use events::Event;
-pub use prepare::{PreparedData, new_edit};
+pub use prepare::{PreparedData, new_edit, recipe_codec};
 pub use recipe::Recipe;
 pub use session::Start;
 pub use trainer::{EndReason, Outcome, Trainer, adapter_directory};

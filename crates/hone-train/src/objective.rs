@@ -6,7 +6,7 @@
 
 use std::sync::Arc;
 
-use hone_data::FlatBatch;
+use hone_data::{DocumentRange, FlatBatch};
 use hone_engine::Var;
 use hone_engine::ops::{self, HeadLoss, Segment};
 use hone_model::{Context, Model, NoHooks, TokenBatch};
@@ -19,7 +19,20 @@ pub fn token_batch(batch: &FlatBatch) -> TokenBatch {
         segments: batch.segments.iter().map(|d| Segment { start: d.start, len: d.len, parent: None }).collect(),
         groups: batch.groups.clone(),
         virtual_rows: 0,
+        inputs: inputs(batch),
     }
+}
+
+/// What of each document stands before its first trained token: all that virtual tokens may depend on.
+fn inputs(batch: &FlatBatch) -> Vec<Vec<u32>> {
+    let input = |document: &DocumentRange| {
+        let end = document.start + document.len;
+        // Rows are in order; the first of this document predicts its first trained token.
+        let first = batch.rows.partition_point(|row| (*row as usize) < document.start);
+        let last = batch.rows.get(first).map(|row| *row as usize + 1).filter(|row| *row <= end).unwrap_or(end);
+        batch.ids[document.start..last].to_vec()
+    };
+    batch.segments.iter().map(input).collect()
 }
 
 /// The loss of a micro-batch, divided by `normaliser` (the step's trained tokens).

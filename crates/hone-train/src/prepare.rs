@@ -27,10 +27,23 @@ pub struct PreparedData {
 /// Reads, tokenises and plans a recipe's data for `model`.
 pub fn prepare(recipe: &Recipe, model: &Model) -> Result<PreparedData, TrainError> {
     use hone_data::Codec;
-    let codec = ModelCodec(model);
+    let codec = recipe_codec(recipe, model)?;
     let loaded = hone_data::load(&recipe.data, &recipe.directory, codec.abilities())?;
     let tokenised = hone_data::tokenise(&loaded, &recipe.data, &codec)?;
     PreparedData::new(loaded, tokenised, recipe)
+}
+
+/// The codec of a recipe: its virtual tokens take their part of the model's length.
+pub fn recipe_codec<'a>(recipe: &Recipe, model: &'a Model) -> Result<ModelCodec<'a>, TrainError> {
+    let virtual_tokens = recipe.method.method()?.0.virtual_tokens();
+    if model.room_behind(virtual_tokens) < 2 {
+        let limit = model.spec.max_position_embeddings;
+        return Err(TrainError::Setup {
+            what: format!("{virtual_tokens} virtual tokens leave no room for text in the model's length of {limit}"),
+            next: "lower `method.num_virtual_tokens`".into(),
+        });
+    }
+    Ok(ModelCodec::new(model, virtual_tokens))
 }
 
 impl PreparedData {

@@ -14,15 +14,14 @@ use hone_model::{Model, ModelError, NoHooks, TokenBatch};
 use serde_json::{Map, Value, json};
 
 use crate::checkpoint::{Checkpoints, Identity, Progress};
-use crate::codec::ModelCodec;
 use crate::error::{TrainError, io_error};
-use crate::estimate::{Estimate, time_a_pass, workload};
+use crate::estimate::{Estimate, VirtualRows, time_a_pass, workload};
 use crate::events::Event;
 use crate::invariants::{Check, Record, data, edit, numeric};
 use crate::machine::peak_memory;
 use crate::metrics::MetricsFile;
 use crate::optimizer::Optimizer;
-use crate::prepare::PreparedData;
+use crate::prepare::{PreparedData, recipe_codec};
 use crate::provenance::Provenance;
 use crate::recipe::{Precision, Recipe};
 use crate::rules::Rules;
@@ -214,7 +213,7 @@ impl Trainer {
 
     fn check_data(&mut self, on: Listener) -> Result<(), TrainError> {
         let (data, model) = (self.data.clone(), self.model.clone());
-        let codec = ModelCodec(&model);
+        let codec = recipe_codec(&self.recipe, &model)?;
         let options = EncodeOptions::new(&self.recipe.data, &codec)?;
         self.record.examples = preview(&data.loaded.train, SHOWN, &codec, &options)?;
         on(Event::Examples { examples: self.record.examples.clone() });
@@ -307,9 +306,10 @@ impl Trainer {
     fn estimate(&self) -> Estimate {
         let examples = &self.data.tokenised.train;
         let (from, to) = (self.progress.step, self.total_steps);
-        let load = workload(&self.data.plan, examples, from, to, self.data.batch_size);
         let hooks = self.stack.hooks(self.dtype);
-        let timing = time_a_pass(examples, |batch: &StepBatch| {
+        let rows = VirtualRows { tokens: hooks.virtual_tokens(), sharing: hooks.virtual_token_sharing() };
+        let load = workload(&self.data.plan, examples, from, to, self.data.batch_size, rows);
+        let timing = time_a_pass(examples, rows, |batch: &StepBatch| {
             let batch = batch.layout();
             let trained = batch.rows.len() as f32;
             self.gradients(&hooks, &[batch], trained, None);
@@ -318,7 +318,10 @@ impl Trainer {
             0 => 0,
             _ => usize::from(from == 0) + (from + 1..=to).filter(|s| *s == to || self.validation_is_due(*s)).count(),
         };
-        let validation_tokens = self.data.tokenised.report.validation.tokens as u64 * validations as u64;
+        let validation = &self.data.tokenised.validation;
+        let virtual_tokens: usize = validation.chunks(self.data.batch_size).map(|batch| rows.before(batch.len())).sum();
+        let read = self.data.tokenised.report.validation.tokens + virtual_tokens;
+        let validation_tokens = read as u64 * validations as u64;
         let counted = |w: &&hone_edit::base::BaseWeight| {
             w.kind != hone_edit::base::WeightKind::Head || !self.model.spec.tie_word_embeddings
         };
@@ -334,7 +337,7 @@ impl Trainer {
             model_parameters: base.weights.iter().filter(counted).map(size).sum(),
             model_bytes: base.weights.iter().filter(counted).map(|w| w.bytes() as u64).sum(),
             validations,
-            seconds: timing.seconds_for(load.tokens, validation_tokens),
+            seconds: timing.seconds_for(load.tokens + load.virtual_tokens, validation_tokens),
             tokens_per_second: timing.tokens_per_second(),
             peak_memory: timing.peak_memory(load.largest_batch, self.optimizer.bytes(&self.stack)),
             available_memory: timing.available_memory(),

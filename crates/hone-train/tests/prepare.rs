@@ -79,7 +79,7 @@ fn conversations_are_trained_from_a_file_and_every_check_holds() {
 fn the_codec_speaks_for_the_model() {
     let directory = tempfile::tempdir().unwrap();
     let model = chatty(directory.path());
-    let codec = ModelCodec(&model);
+    let codec = ModelCodec::new(&model, 0);
     assert!(codec.abilities().chat_template && !codec.abilities().tool_calls);
     assert_eq!((codec.bos(), codec.eos(), codec.max_length()), (Some(1), Some(2), 512));
     assert!(codec.end_of_turn_ids().contains(&2));
@@ -89,7 +89,7 @@ fn the_codec_speaks_for_the_model() {
     assert_eq!(codec.token_text(2), "</s>");
 
     let plain = common::stories(DType::F32);
-    let refused = ModelCodec(&plain).render_chat(&[message], &Map::new(), true).unwrap_err().to_string();
+    let refused = ModelCodec::new(&plain, 0).render_chat(&[message], &Map::new(), true).unwrap_err().to_string();
     assert!(refused.contains("has no chat template") && refused.contains("prompt_template"), "{refused}");
 }
 

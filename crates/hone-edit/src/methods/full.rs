@@ -84,4 +84,8 @@ impl Method for FullConfig {
     fn fields(&self) -> Map<String, Value> {
         config::to_map(self)
     }
+
+    fn default_learning_rate(&self) -> f64 {
+        2e-5
+    }
 }

@@ -6,9 +6,9 @@ use super::{FinishReason, Generation, GenerationConfig};
 use crate::error::ModelError;
 use crate::model::Model;
 
-/// Tokens that prompt and continuation may have together.
-pub(super) fn limit(model: &Model, prompt: &[u32], config: &GenerationConfig) -> usize {
-    prompt.len().saturating_add(config.max_new_tokens).min(model.spec.max_position_embeddings)
+/// Tokens that prompt and continuation may have together, in a model with room for `room`.
+pub(super) fn limit(room: usize, prompt: &[u32], config: &GenerationConfig) -> usize {
+    prompt.len().saturating_add(config.max_new_tokens).min(room)
 }
 
 /// A continuation under way.
@@ -31,15 +31,22 @@ pub(super) struct Lane<'a> {
 }
 
 impl<'a> Lane<'a> {
-    /// The lane of a prompt, nothing of it read yet.
-    pub fn new(model: &'a Model, config: &'a GenerationConfig, index: usize, slot: usize, prompt: &[u32]) -> Self {
+    /// The lane of a prompt, nothing of it read yet; the model has room for `room` tokens.
+    pub fn new(
+        model: &'a Model,
+        config: &'a GenerationConfig,
+        index: usize,
+        slot: usize,
+        prompt: &[u32],
+        room: usize,
+    ) -> Self {
         Lane {
             index,
             slot,
             tokens: prompt.to_vec(),
             prompt: prompt.len(),
             cached: 0,
-            limit: limit(model, prompt, config),
+            limit: limit(room, prompt, config),
             sampler: Sampler::new(config, index, prompt),
             text: TextStream::new(&model.tokenizer, &config.stop),
         }

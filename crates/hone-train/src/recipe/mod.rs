@@ -158,7 +158,7 @@ impl Recipe {
         fields.extend(method.fields().into_iter().filter(|(_, value)| !value.is_null()));
         let mut resolved = self.clone();
         resolved.method = MethodConfig(fields);
-        resolved.train = self.train.resolved(method.info().name);
+        resolved.train = self.train.resolved(method.as_ref());
         let absolute = |path: &String| absolute(&self.directory, path);
         let data = &mut resolved.data;
         data.path = data.path.as_ref().map(absolute);

@@ -1,5 +1,6 @@
 //! The `train` part of a recipe.
 
+use hone_edit::Method;
 use hone_engine::DType;
 use hone_engine::quant::{BlockType, QuantType};
 use hone_model::Quantise;
@@ -10,7 +11,7 @@ use serde::{Deserialize, Serialize};
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize, JsonSchema)]
 #[serde(default, deny_unknown_fields)]
 pub struct TrainConfig {
-    /// Highest learning rate; `lr` for short. By default 2e-4 for adapters, 2e-5 for full tuning.
+    /// Highest learning rate; `lr` for short. By default what the method recommends: 2e-4 for most, 2e-5 for full tuning.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub learning_rate: Option<f64>,
     /// Passes over the data; parts are allowed. By default 1. Either this or `steps`.
@@ -162,9 +163,9 @@ impl Default for TrainConfig {
 
 impl TrainConfig {
     /// With the defaults that depend on the method written out.
-    pub fn resolved(&self, method: &str) -> TrainConfig {
+    pub fn resolved(&self, method: &dyn Method) -> TrainConfig {
         let mut resolved = self.clone();
-        resolved.learning_rate.get_or_insert(if method == "full" { 2e-5 } else { 2e-4 });
+        resolved.learning_rate.get_or_insert(method.default_learning_rate());
         if resolved.steps.is_none() {
             resolved.epochs.get_or_insert(1.0);
         }

@@ -4,7 +4,6 @@ use std::io::IsTerminal;
 use std::path::PathBuf;
 
 use hone_data::{DataReport, EncodeOptions, PreviewExample, preview};
-use hone_train::codec::ModelCodec;
 use hone_train::prepare::prepare;
 use hone_train::recipe;
 use serde::Serialize;
@@ -54,7 +53,7 @@ impl Data {
         let recipe = recipe::read(&show.recipe, &show.set)?;
         let model = load_model(&recipe.model, recipe.train.dtype.into(), common)?;
         let data = prepare(&recipe, &model)?;
-        let codec = ModelCodec(&model);
+        let codec = recipe_codec(&recipe, &model)?;
         let options = EncodeOptions::new(&recipe.data, &codec)?;
         let examples = preview(&data.loaded.train, show.examples, &codec, &options)?;
         let report = &data.tokenised.report;
