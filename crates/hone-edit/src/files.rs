@@ -359,6 +359,11 @@ impl TensorFile {
         Ok(value)
     }
 
+    /// The axes of the tensor `name`, if there is one.
+    pub fn shape(&self, name: &str) -> Option<&[usize]> {
+        self.index.get(name).map(|info| info.shape.as_slice())
+    }
+
     /// The codes `name`, of which there must be `len`.
     pub fn codes(&mut self, name: &str, len: usize) -> Result<Vec<u8>, EditError> {
         let (dtype, bytes) = self.stored(name, &[len])?;

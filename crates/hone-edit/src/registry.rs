@@ -54,6 +54,14 @@ pub const METHODS: &[MethodInfo] = &[
     methods::routed::moe_lora::METHOD,
     methods::routed::adamix::METHOD,
     methods::routed::xlora::METHOD,
+    methods::prompts::prompt_tuning::METHOD,
+    methods::prompts::p_tuning::METHOD,
+    methods::prompts::prefix_tuning::METHOD,
+    methods::prompts::multitask_prompt_tuning::METHOD,
+    methods::prompts::adaption_prompt::METHOD,
+    methods::prompts::dept::METHOD,
+    methods::prompts::ept::METHOD,
+    methods::prompts::attempt::METHOD,
 ];
 
 /// A method from a recipe's `method`: its `type` is the word, the rest its fields.

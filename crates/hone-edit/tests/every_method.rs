@@ -5,7 +5,7 @@
 //! A new method adds a line to [`cases`].
 
 use std::path::Path;
-use std::sync::{Arc, OnceLock};
+use std::sync::{Arc, LazyLock, OnceLock};
 
 use hone_edit::files::read_edit;
 use hone_edit::merge::{Merger, logits};
@@ -25,14 +25,21 @@ struct Case {
     identity: bool,
     /// Whether its gradients are derivatives; a step that is passed straight through has none, and a test of its own.
     smooth: bool,
+    /// How far its values are moved to see what that does to the loss.
+    step: f32,
 }
 
 fn starts_unchanged(recipe: Value) -> Case {
-    Case { recipe, identity: true, smooth: true }
+    Case { recipe, identity: true, smooth: true, step: 0.01 }
 }
 
 fn starts_changed(recipe: Value) -> Case {
     Case { identity: false, ..starts_unchanged(recipe) }
+}
+
+/// Values so small that the usual step would be a fifth of them.
+fn starts_near_zero(recipe: Value) -> Case {
+    Case { step: 0.001, ..starts_changed(recipe) }
 }
 
 fn passes_straight_through(recipe: Value) -> Case {
@@ -138,6 +145,26 @@ fn cases() -> Vec<Case> {
         starts_changed(json!({ "type": "xlora", "adapters": experts(), "layerwise_scalings": true })),
         // A ReLU has kinks within the step of the differences; `routed.rs` takes smaller ones.
         Case { smooth: false, ..starts_changed(json!({ "type": "xlora", "adapters": experts(), "xlora_depth": 2, "xlora_size": 5 })) },
+        starts_changed(json!({ "type": "prompt_tuning", "num_virtual_tokens": 3 })),
+        starts_changed(json!({ "type": "prompt_tuning", "num_virtual_tokens": 5, "prompt_tuning_init_text": "Once upon a time" })),
+        starts_changed(json!({ "type": "p_tuning", "num_virtual_tokens": 3, "encoder_hidden_size": 6 })),
+        starts_changed(json!({
+            "type": "p_tuning", "num_virtual_tokens": 3, "encoder_hidden_size": 8, "encoder_reparameterization_type": "LSTM",
+        })),
+        starts_changed(json!({ "type": "prefix_tuning", "num_virtual_tokens": 3 })),
+        starts_changed(json!({ "type": "prefix_tuning", "num_virtual_tokens": 2, "init_weights": "random" })),
+        starts_changed(json!({ "type": "prefix_tuning", "num_virtual_tokens": 3, "prefix_projection": true, "encoder_hidden_size": 8 })),
+        starts_near_zero(json!({ "type": "multitask_prompt_tuning", "num_virtual_tokens": 3, "num_tasks": 2, "num_ranks": 2 })),
+        starts_unchanged(json!({ "type": "adaption_prompt", "adapter_len": 3 })),
+        starts_unchanged(json!({ "type": "adaption_prompt", "adapter_len": 2, "adapter_layers": 5 })),
+        starts_changed(json!({ "type": "dept", "num_virtual_tokens": 3, "r": 2 })),
+        starts_changed(json!({ "type": "dept", "num_virtual_tokens": 3, "r": 2, "max_length": 4 })),
+        starts_changed(json!({ "type": "ept", "num_virtual_tokens": 3, "r": 2, "max_length": 16 })),
+        starts_changed(json!({ "type": "ept", "num_virtual_tokens": 3, "r": 2, "spaces": 1 })),
+        starts_changed(json!({ "type": "ept", "num_virtual_tokens": 3, "r": 2, "fusion_rank": 0, "spaces": 2, "space_rank": 3 })),
+        starts_changed(json!({
+            "type": "attempt", "num_virtual_tokens": 2, "sources": sources(), "bottleneck": 4, "temperature": 2,
+        })),
     ]
 }
 
@@ -153,6 +180,21 @@ fn experts() -> Value {
     };
     let all = [("first", json!(["q_proj", "down_proj"])), ("second", json!(["q_proj", "o_proj"]))];
     EXPERTS.get_or_init(|| Value::Object(all.into_iter().map(make).collect())).clone()
+}
+
+/// Two trained prompts of two tokens, for mixtures.
+fn sources() -> Vec<String> {
+    static DIRECTORY: LazyLock<tempfile::TempDir> = LazyLock::new(|| {
+        let (model, directory) = (stories(), tempfile::tempdir().unwrap());
+        for seed in [1, 2] {
+            let method = json!({ "type": "prompt_tuning", "num_virtual_tokens": 2 });
+            let method = registry::from_recipe(method.as_object().unwrap(), &mut Vec::new()).unwrap();
+            let edit = Edit::new(method, &Base::of(&model), seed).unwrap();
+            save_edit(&edit, &directory.path().join(seed.to_string())).unwrap();
+        }
+        directory
+    });
+    [1, 2].iter().map(|seed| DIRECTORY.path().join(seed.to_string()).display().to_string()).collect()
 }
 
 fn stories() -> Model {
@@ -249,9 +291,9 @@ fn loss(model: &Model, stack: &EditStack) -> (f64, Gradients) {
 /// known to about 1e-5 and, over a step of 0.01, a derivative to 1e-3 of a typical one.
 #[test]
 fn gradients_are_derivatives() {
-    const STEP: f32 = 0.01;
     let model = stories();
     for case in cases().into_iter().filter(|case| case.smooth) {
+        let step = case.step;
         let mut stack = EditStack::of(moved(fresh(&model, &case.recipe)));
         stack.entries[0].trained = true;
         let (_, gradients) = loss(&model, &stack);
@@ -272,9 +314,9 @@ fn gradients_are_derivatives() {
                 param.value = Tensor::from_slice(value.dims(), &moved);
                 loss(&model, &stack).0
             };
-            let by_difference = (at_offset(STEP) - at_offset(-STEP)) / f64::from(2.0 * STEP);
+            let by_difference = (at_offset(step) - at_offset(-step)) / f64::from(2.0 * step);
             // Two step sizes: what the curvature adds to the first shows as their difference.
-            let finer = (at_offset(STEP / 2.0) - at_offset(-STEP / 2.0)) / f64::from(STEP);
+            let finer = (at_offset(step / 2.0) - at_offset(-step / 2.0)) / f64::from(step);
             at_offset(0.0);
             let by_backward = gradients.param(*id).map_or(0.0, |g| {
                 g.as_slice::<f32>().iter().zip(&direction).map(|(g, d)| f64::from(g * d)).sum::<f64>()
@@ -351,7 +393,8 @@ fn a_text_continues_with_a_cache_as_without_one() {
         for (prompt, written) in prompts.iter().zip(written) {
             let mut ids = prompt.clone();
             for token in written.ids {
-                let batch = TokenBatch::from_sequences(&[ids.clone()]);
+                let mut batch = TokenBatch::from_sequences(&[ids.clone()]);
+                batch.inputs = vec![prompt.clone()];
                 let all = logits(&(&model.decoder, hooks.clone()), DType::F32, &batch);
                 let (rows, width) = all.rows_cols();
                 let last = &all.as_slice::<f32>()[(rows - 1) * width..];

@@ -15,6 +15,7 @@ pub mod lora;
 pub mod lycoris;
 pub mod miss;
 pub mod oft;
+pub mod prompts;
 pub mod randlora;
 pub mod road;
 pub mod routed;
