@@ -5,7 +5,7 @@ macro_rules! studies {
 }
 
 /// Study files by name; a test compares the list with the directory.
-const STUDIES: &[(&str, &str)] = studies!["peft-frontier"];
+const STUDIES: &[(&str, &str)] = studies!["ept-prompt-tuning", "peft-frontier"];
 
 /// Names of the studies there are.
 pub fn names() -> impl Iterator<Item = &'static str> {
