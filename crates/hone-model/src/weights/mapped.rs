@@ -55,8 +55,8 @@ impl MappedFile {
         assert_eq!(bytes.len(), shape.iter().product::<usize>() * stored.size(), "checked when the header was read");
         let same = matches!((stored, dtype), (DenseType::F32, DType::F32) | (DenseType::BF16, DType::BF16));
         if same && cfg!(target_endian = "little") && bytes.as_ptr().align_offset(stored.size()) == 0 {
-            // SAFETY: aligned (just checked), inside the map (sliced above), read-only, and `map` keeps it alive.
             let owner = Arc::new(BorrowedRange { map: self.map.clone(), range });
+            // SAFETY: aligned (just checked), inside the map (sliced above), read-only, and `owner` keeps it alive.
             return unsafe { Tensor::borrowed(shape, dtype, bytes.as_ptr(), owner) };
         }
         let mut out = Tensor::uninit(shape, dtype);

@@ -4,7 +4,7 @@ use std::io::IsTerminal;
 use std::path::PathBuf;
 
 use hone_data::{DataReport, EncodeOptions, PreviewExample, preview};
-use hone_train::prepare::prepare;
+use hone_train::prepare::{prepare, recipe_codec};
 use hone_train::recipe;
 use serde::Serialize;
 

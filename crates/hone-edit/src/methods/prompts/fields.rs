@@ -309,7 +309,7 @@ pub fn at_virtual_tokens(part: impl Part + 'static, params: Vec<usize>) -> Place
 
 /// A parameter of a finished edit: plain, trained on if anybody does.
 pub fn finished_param(key: &str, value: Tensor) -> Param {
-    Param { key: key.into(), value, traits: ParamTraits::default(), resting: false }
+    Param { key: key.into(), value, copies: Vec::new(), traits: ParamTraits::default(), resting: false }
 }
 
 /// `edit` with what its encoders gave in their place.

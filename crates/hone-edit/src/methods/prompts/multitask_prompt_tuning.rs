@@ -123,14 +123,14 @@ fn parse(
     if config.num_tasks == 0 {
         return Err(wrong(METHOD.name, "num_tasks", "0", "1 or more"));
     }
-    if config.from_source() && config.num_tasks != 1 && config.prompt_tuning_init != MultitaskInit::OnlySourceShared {
+    if config.has_source() && config.num_tasks != 1 && config.prompt_tuning_init != MultitaskInit::OnlySourceShared {
         return Err(wrong(METHOD.name, "num_tasks", config.num_tasks.to_string(), "1: a second stage has one task"));
     }
     Ok(Arc::new(config))
 }
 
 impl MultitaskConfig {
-    fn from_source(&self) -> bool {
+    fn has_source(&self) -> bool {
         use MultitaskInit::*;
         matches!(self.prompt_tuning_init, AverageSourceTasks | ExactSourceTask | OnlySourceShared) && !self.stored
     }
@@ -153,7 +153,7 @@ impl MultitaskConfig {
     fn init(&self, base: &Base) -> Result<[Init; 3], EditError> {
         let (tokens, hidden) = (self.prompt.num_virtual_tokens, base.geometry.hidden);
         let small = || Init::Normal { std: 0.02 };
-        if !self.from_source() {
+        if !self.has_source() {
             return Ok([self.first().init(METHOD.name, base, tokens)?, small(), small()]);
         }
         let Some(path) = &self.prompt_tuning_init_state_dict_path else {
