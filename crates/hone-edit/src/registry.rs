@@ -49,6 +49,7 @@ pub const METHODS: &[MethodInfo] = &[
     methods::selective::mask_tuning::METHOD,
     methods::selective::grafting::METHOD,
     methods::selective::lisa::METHOD,
+    methods::selective::galore::METHOD,
     methods::routed::poly::METHOD,
     methods::routed::poly_ia3::METHOD,
     methods::routed::moe_lora::METHOD,
@@ -62,6 +63,8 @@ pub const METHODS: &[MethodInfo] = &[
     methods::prompts::dept::METHOD,
     methods::prompts::ept::METHOD,
     methods::prompts::attempt::METHOD,
+    methods::hybrid::mam::METHOD,
+    methods::hybrid::unipelt::METHOD,
 ];
 
 /// A method from a recipe's `method`: its `type` is the word, the rest its fields.

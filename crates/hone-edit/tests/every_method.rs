@@ -133,6 +133,7 @@ fn cases() -> Vec<Case> {
         passes_straight_through(json!({ "type": "mask_tuning" })),
         starts_changed(json!({ "type": "grafting", "tuned": tuned(), "share": 0.05 })),
         starts_unchanged(json!({ "type": "lisa", "layers": 1 })),
+        starts_unchanged(json!({ "type": "galore", "rank": 4 })),
         starts_unchanged(json!({ "type": "poly", "r": 2, "n_skills": 3, "n_tasks": 2 })),
         starts_unchanged(json!({ "type": "poly", "r": 2, "n_splits": 2, "target_modules": ["q_proj", "down_proj"] })),
         starts_changed(json!({ "type": "poly", "r": 2, "finetune": "z", "init_weights": false, "layers_to_transform": [1, 2] })),
@@ -165,6 +166,11 @@ fn cases() -> Vec<Case> {
         starts_changed(json!({
             "type": "attempt", "num_virtual_tokens": 2, "sources": sources(), "bottleneck": 4, "temperature": 2,
         })),
+        // Small steps: a ReLU has kinks.
+        starts_near_zero(json!({ "type": "mam", "num_virtual_tokens": 3, "bottleneck": 8 })),
+        starts_changed(json!({ "type": "mam", "num_virtual_tokens": 2, "non_linearity": "gelu_new", "prefix_projection": true, "encoder_hidden_size": 6, "bottleneck": 5 })),
+        starts_changed(json!({ "type": "unipelt", "num_virtual_tokens": 3, "r": 2 })),
+        starts_changed(json!({ "type": "unipelt", "num_virtual_tokens": 2, "non_linearity": "gelu", "target_modules": ["down_proj"], "lora_dropout": 0.2 })),
     ]
 }
 

@@ -106,6 +106,11 @@ fn lisa_learns_in_turns() {
 }
 
 #[test]
+fn galore_learns_with_moments_in_a_space_that_changes() {
+    learns_and_resumes("{type: galore, rank: 4, update_gap: 5, scale: 1.0}", "learning_rate: 1e-3");
+}
+
+#[test]
 fn a_graft_carries_a_part_of_the_tuning_and_a_subnetwork_trains_where_it_lies() {
     let directory = tempfile::tempdir().unwrap();
     let tuned = directory.path().join("tuned");

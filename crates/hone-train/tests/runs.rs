@@ -322,7 +322,7 @@ fn moments_in_8_bits_learn_as_exact_ones_do_and_resume_to_the_same_bits() {
 
     let (model, data, recipe) = setting("adamw8bit");
     let parts = tempfile::tempdir().unwrap();
-    for (part, until) in [6, 20].into_iter().enumerate() {
+    for (part, until) in [6, usize::MAX].into_iter().enumerate() {
         let start = if part == 0 { Start::Fresh } else { Start::Resume };
         let stack = EditStack::training(new_edit(&recipe, &model).unwrap());
         ok(train_with(&model, stack, &data, &recipe, parts.path(), start, &mut |event, stop| {

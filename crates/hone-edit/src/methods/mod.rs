@@ -10,6 +10,7 @@ pub mod full;
 pub mod gralora;
 pub mod hira;
 pub mod hra;
+pub mod hybrid;
 pub mod ia3;
 pub mod lora;
 pub mod lycoris;

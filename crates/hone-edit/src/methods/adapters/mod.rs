@@ -81,7 +81,7 @@ pub enum NonLinearity {
 }
 
 impl NonLinearity {
-    fn activation(self) -> Activation {
+    pub(crate) fn activation(self) -> Activation {
         match self {
             NonLinearity::Relu => Activation::Relu,
             NonLinearity::Gelu => Activation::Gelu,

@@ -2,11 +2,13 @@
 //!
 //! By name: [`bitfit`], [`norms`], [`layers`]. By a rule, all of them one [`change`] (`W + D`, `D` dense while trained and written
 //! where it is not 0): [`masked`] (Fisher masks, child tuning, a subnetwork given), [`shira`], [`diff_pruning`], [`grafting`].
-//! Without any change of values: [`mask_tuning`]. By schedule: [`lisa`].
+//! Without any change of values: [`mask_tuning`]. By schedule: [`lisa`]; by the optimiser:
+//! [`galore`].
 
 pub mod bitfit;
 pub mod change;
 pub mod diff_pruning;
+pub mod galore;
 pub mod grafting;
 pub mod layers;
 pub mod lisa;
