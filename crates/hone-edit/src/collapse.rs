@@ -27,20 +27,20 @@ pub fn collapsed(edit: &Edit, task: u32, base: &Base) -> Result<Edit, EditError>
             return Err(cannot(edit, placed, "it acts there on no linear map"));
         };
         let params: Vec<Tensor> = placed.params.iter().map(|&p| edit.params[p].value.clone()).collect();
-        let Some(term) = placed.part.low_rank(&params, task) else {
+        let Some(term) = placed.part.low_rank(&params, Some(task)) else {
             return Err(cannot(
                 edit,
                 placed,
                 "what it does there is no low-rank product that is the same for all tokens",
             ));
         };
-        let own = (term.a.value.dim(0), term.scale);
+        let own = (term.a.dim(0), term.scale);
         if *first.get_or_insert(own) != own {
             return Err(cannot(edit, placed, "its ranks or scales differ from those of the maps before it"));
         }
         modules.push(json!(module));
-        values.insert(key(module, "lora_A.weight"), term.a.value);
-        values.insert(key(module, "lora_B.weight"), term.b.value);
+        values.insert(key(module, "lora_A.weight"), term.a);
+        values.insert(key(module, "lora_B.weight"), term.b);
     }
     let (rank, scale) = first.unwrap_or((1, 1.0));
     let fields = Map::from_iter([

@@ -163,6 +163,14 @@ pub enum EditError {
         /// Why, and what to do instead.
         reason: String,
     },
+    /// An edit whose changed elements cannot be compared with another's.
+    #[error("{edit}: its changed elements cannot be compared with another edit's: {reason}")]
+    NoOverlap {
+        /// What it is called: its directory.
+        edit: String,
+        /// Why, and what was expected.
+        reason: String,
+    },
     /// A matrix that could not be decomposed.
     #[error(transparent)]
     Decompose(#[from] crate::decompose::DecomposeError),

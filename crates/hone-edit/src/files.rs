@@ -227,6 +227,25 @@ pub(crate) fn adapter_directory(dir: &Path) -> PathBuf {
     if !dir.join(CONFIG).exists() && inner.join(CONFIG).exists() { inner } else { dir.to_path_buf() }
 }
 
+/// SHA-256 over the files of the adapter in `dir` (or of the run `dir`): another one if anything in them is.
+pub fn contents_sha256(dir: &Path) -> Result<String, EditError> {
+    use sha2::{Digest, Sha256};
+    let dir = adapter_directory(dir);
+    let mut hash = Sha256::new();
+    for name in [CONFIG, WEIGHTS, OURS, OUR_WEIGHTS] {
+        let path = dir.join(name);
+        match std::fs::read(&path) {
+            Ok(bytes) => {
+                hash.update(format!("{name} {}\n", bytes.len()));
+                hash.update(bytes);
+            }
+            Err(error) if error.kind() == std::io::ErrorKind::NotFound => {}
+            Err(source) => return Err(EditError::Io { path, source }),
+        }
+    }
+    Ok(hash.finalize().iter().map(|byte| format!("{byte:02x}")).collect())
+}
+
 /// Directories of other adapters (X-LoRA's `adapters`) that lie beside this one are looked for there.
 fn find_experts(config: &mut Map<String, Value>, dir: &Path) {
     let experts = config.get_mut("adapters").and_then(Value::as_object_mut);

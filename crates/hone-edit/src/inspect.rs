@@ -36,6 +36,8 @@ pub struct Change {
     pub layer: Option<usize>,
     /// Its axes.
     pub shape: Vec<usize>,
+    /// Elements that are not as they were. Absent for a low-rank pair, which leaves none as it was.
+    pub changed: Option<usize>,
     /// `‖ΔW‖`.
     pub norm: f64,
     /// `‖ΔW‖ / ‖W‖`.
@@ -67,19 +69,20 @@ pub fn changes(edit: &Edit, base: &Base) -> Result<Vec<Change>, EditError> {
     for weight in base.weights.iter().filter(|w| names.contains(&w.name.as_str())) {
         let own = weight.to_f32();
         let scale = norm(&own);
-        let (norm, spectrum, floor) =
+        let (norm, spectrum, changed, floor) =
             match (weight.kind == WeightKind::Linear).then(|| pair(edit, weight.module())).flatten() {
                 Some(pair) => {
                     let values = decompose::svd_of_product(&pair.b, &pair.a)?.s;
                     let values: Vec<f32> = values.iter().map(|s| s * pair.scale.abs()).collect();
-                    (values.iter().map(|s| f64::from(*s).powi(2)).sum::<f64>().sqrt(), Some(values), 0.0)
+                    (values.iter().map(|s| f64::from(*s).powi(2)).sum::<f64>().sqrt(), Some(values), None, 0.0)
                 }
                 None => {
                     let mut change = merger.merged(&weight.name)?.unwrap_or_else(|| own.clone());
                     let difference = change.as_mut_slice::<f32>().iter_mut().zip(own.as_slice::<f32>());
                     difference.for_each(|(c, w)| *c -= w);
                     let spectrum = (own.dims().len() == 2).then(|| decompose::singular_values(&change)).transpose()?;
-                    (norm(&change), spectrum, f64::from(f32::EPSILON) * scale)
+                    let changed = change.as_slice::<f32>().iter().filter(|c| **c != 0.0).count();
+                    (norm(&change), spectrum, Some(changed), f64::from(f32::EPSILON) * scale)
                 }
             };
         let above = |values: &[f32]| {
@@ -89,6 +92,7 @@ pub fn changes(edit: &Edit, base: &Base) -> Result<Vec<Change>, EditError> {
         changes.push(Change {
             layer: layer(&weight.name),
             shape: weight.shape.clone(),
+            changed,
             relative: if scale > 0.0 { norm / scale } else { 0.0 },
             effective_rank: spectrum.as_deref().map(decompose::effective_rank),
             rank: spectrum.as_deref().map(above),
@@ -97,6 +101,13 @@ pub fn changes(edit: &Edit, base: &Base) -> Result<Vec<Change>, EditError> {
         });
     }
     Ok(changes)
+}
+
+/// How many elements of the changed weights are not as they were, and of how many; a low-rank pair changes all of its weight's.
+pub fn changed_elements(changes: &[Change]) -> (usize, usize) {
+    let size = |change: &Change| change.shape.iter().product::<usize>();
+    let changed = changes.iter().map(|change| change.changed.unwrap_or(size(change))).sum();
+    (changed, changes.iter().map(size).sum())
 }
 
 /// `‖ΔW‖` of each layer, all its weights together; by layer number.
@@ -115,7 +126,7 @@ fn pair(edit: &Edit, module: &str) -> Option<crate::method::LowRankPair> {
     let mut at = edit.placed.iter().filter(|p| p.place == Place::Linear(module.to_string()));
     let (placed, None) = (at.next()?, at.next()) else { return None };
     let values: Vec<Tensor> = placed.params.iter().map(|&p| edit.params[p].value.clone()).collect();
-    placed.part.low_rank_pair(&values)
+    placed.part.low_rank(&values, None)
 }
 
 fn norm(tensor: &Tensor) -> f64 {

@@ -2,14 +2,14 @@
 //!
 //! Floor 2. It knows nothing of training loops.
 //!
-//! - [`method`]: what a method is; [`registry`]: every one; [`methods`]: their files.
+//! - [`method`]: what a method is; [`params`]: its parameters; [`registry`]: every one; [`methods`]: their files.
 //! - [`forms`]: what several methods have in common at a linear map; [`training`]: what some do beside forward and backward.
 //! - [`planning`]: what most methods plan alike; [`biases`]: the model's biases beside them.
 //! - [`base`](mod@base): a model as edits see it; [`target`]: which modules a method acts on.
 //! - [`stack`]: several edits at once, as hooks of a forward pass; [`probe`]: seeing without changing.
 //! - [`decompose`]: singular values, QR, eigenvectors, effective rank.
 //! - [`algebra`]: several edits made one.
-//! - [`inspect`]: what an edit does to the weights, place by place.
+//! - [`inspect`]: what an edit does to the weights, place by place; [`overlap`](mod@overlap): where two do it.
 //! - [`files`]: adapter directories; [`merge`](mod@merge): edits folded into the weights.
 //!
 //! I have an adapter's directory and a model: [`load_edit`], then [`EditStack::hooks`].
@@ -29,6 +29,8 @@ pub mod inspect;
 pub mod merge;
 pub mod method;
 pub mod methods;
+pub mod overlap;
+pub mod params;
 pub mod planning;
 pub mod probe;
 pub mod registry;

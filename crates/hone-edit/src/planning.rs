@@ -139,6 +139,24 @@ pub fn key(module: &str, tensor: &str) -> String {
     format!("base_model.model.{module}.{tensor}")
 }
 
+/// The number of coefficients of `weight`'s change by an `n_frequency_pattern`, or `default`: at most one for each element.
+pub fn coefficients_of(
+    method: &'static str,
+    patterns: &Map<String, Value>,
+    weight: &BaseWeight,
+    default: usize,
+) -> Result<usize, EditError> {
+    let (module, most) = (weight.module(), weight.shape.iter().product::<usize>());
+    let pattern = pattern_value(method, "n_frequency_pattern", patterns, module)?;
+    let (field, count) = match pattern {
+        None => ("n_frequency", Some(default)),
+        Some(value) => ("n_frequency_pattern", value.as_u64().map(|n| n as usize)),
+    };
+    let found = pattern.map_or(default.to_string(), Value::to_string);
+    let expected = || format!("1 to {most} coefficients (`{module}` has as many numbers)");
+    count.filter(|n| (1..=most).contains(n)).ok_or_else(|| wrong(method, field, found, expected()))
+}
+
 /// The rank of `module` by a `rank_pattern`, or `default`.
 pub fn rank_of(
     method: &'static str,

@@ -53,7 +53,7 @@ fn pairs(edit: &Edit) -> BTreeMap<String, LowRankPair> {
     let pair = |placed: &hone_edit::method::Placed| {
         let values: Vec<Tensor> = placed.params.iter().map(|&p| edit.params[p].value.clone()).collect();
         let Place::Linear(module) = &placed.place else { panic!("{} is no linear map", placed.place) };
-        (module.clone(), placed.part.low_rank_pair(&values).unwrap())
+        (module.clone(), placed.part.low_rank(&values, None).unwrap())
     };
     edit.placed.iter().map(pair).collect()
 }

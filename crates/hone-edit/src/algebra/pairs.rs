@@ -128,7 +128,7 @@ fn by_module(how: &How, operands: &[Operand]) -> Result<BTreeMap<String, AtModul
     for operand in operands {
         for placed in &operand.edit.placed {
             let values: Vec<Tensor> = placed.params.iter().map(|&p| operand.edit.params[p].value.clone()).collect();
-            let pair = placed.part.low_rank_pair(&values);
+            let pair = placed.part.low_rank(&values, None);
             let (Place::Linear(module), Some(pair)) = (&placed.place, pair) else {
                 let method = operand.edit.method.info().name;
                 let reason = format!(

@@ -197,7 +197,7 @@ impl Part for Bounded {
         })
     }
 
-    fn low_rank_pair(&self, values: &[Tensor]) -> Option<LowRankPair> {
+    fn low_rank(&self, values: &[Tensor], _group: Option<u32>) -> Option<LowRankPair> {
         let (a, b) = self.constant_pair(values);
         Some(LowRankPair { a, b: b.clone(), scale: 1.0 })
     }

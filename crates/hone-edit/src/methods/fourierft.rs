@@ -17,14 +17,13 @@ use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 use serde_json::{Map, Value};
 
-use crate::base::{Base, BaseWeight};
+use crate::base::Base;
 use crate::biases::Biases;
 use crate::config::{self, Inert};
 use crate::error::EditError;
 use crate::forms::{Delta, DeltaPart};
 use crate::method::{Init, Mergeable, Method, MethodInfo, Origin, ParamPlan, Plan, QuantisedBase};
-use crate::planning::{TargetFields, key, wrong};
-use crate::target::pattern_value;
+use crate::planning::{TargetFields, coefficients_of, key, wrong};
 use crate::torch_random::TorchRandom;
 
 /// The registry's entry.
@@ -105,28 +104,6 @@ impl FourierFtConfig {
     fn biases(&self) -> Result<Biases, EditError> {
         Biases::parse(METHOD.name, &self.bias, "fourier_only")
     }
-
-    /// Coefficients of `weight`.
-    fn count(&self, weight: &BaseWeight) -> Result<usize, EditError> {
-        let (module, most) = (weight.module(), weight.shape.iter().product::<usize>());
-        let pattern = pattern_value(METHOD.name, "n_frequency_pattern", &self.n_frequency_pattern, module)?;
-        let (field, count) = match pattern {
-            None => ("n_frequency", Some(self.n_frequency)),
-            Some(value) => ("n_frequency_pattern", value.as_u64().map(|n| n as usize)),
-        };
-        match count.filter(|n| (1..=most).contains(n)) {
-            Some(count) => Ok(count),
-            None => {
-                let found = pattern.map_or(self.n_frequency.to_string(), Value::to_string);
-                Err(wrong(
-                    METHOD.name,
-                    field,
-                    found,
-                    format!("1 to {most} coefficients (`{module}` has as many numbers)"),
-                ))
-            }
-        }
-    }
 }
 
 impl Method for FourierFtConfig {
@@ -145,7 +122,11 @@ impl Method for FourierFtConfig {
             (config::to_map(self), INERT),
             |plan, weight| {
                 targeted.push(weight.module().to_string());
-                let (out, inputs, count) = (weight.shape[0], weight.shape[1], self.count(weight)?);
+                let (out, inputs, count) = (
+                    weight.shape[0],
+                    weight.shape[1],
+                    coefficients_of(METHOD.name, &self.n_frequency_pattern, weight, self.n_frequency)?,
+                );
                 let init = if self.init_weights { Init::Zeros } else { Init::Normal { std: 1.0 } };
                 let param = ParamPlan::new(key(weight.module(), "fourierft_spectrum"), &[count], init).full_precision();
                 let places = shared.entry((out, inputs, count)).or_insert_with(|| {

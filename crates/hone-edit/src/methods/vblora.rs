@@ -225,7 +225,7 @@ impl Part for Pieces {
         LinearEffect::term(LowRank { a, b, scale: at.strength, dropout: dropout(at, self.dropout) })
     }
 
-    fn low_rank_pair(&self, values: &[Tensor]) -> Option<LowRankPair> {
+    fn low_rank(&self, values: &[Tensor], _group: Option<u32>) -> Option<LowRankPair> {
         let (a, b) = self.constant_pair(values);
         Some(LowRankPair { a, b, scale: 1.0 })
     }

@@ -17,13 +17,12 @@ use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 use serde_json::{Map, Value};
 
-use crate::base::{Base, BaseWeight};
+use crate::base::Base;
 use crate::biases::Biases;
 use crate::config::{self, Inert};
 use crate::error::EditError;
 use crate::method::{At, Init, Merge, Mergeable, Method, MethodInfo, Origin, ParamPlan, Part, Plan, QuantisedBase};
-use crate::planning::{TargetFields, key, wrong};
-use crate::target::pattern_value;
+use crate::planning::{TargetFields, coefficients_of, key, wrong};
 use crate::torch_random::TorchRandom;
 
 /// The registry's entry.
@@ -116,19 +115,6 @@ impl WaveFtConfig {
     fn biases(&self) -> Result<Biases, EditError> {
         Biases::parse(METHOD.name, &self.bias, "waveft_only")
     }
-
-    /// Coefficients of `weight`.
-    fn count(&self, weight: &BaseWeight) -> Result<usize, EditError> {
-        let (module, most) = (weight.module(), weight.shape.iter().product::<usize>());
-        let pattern = pattern_value(METHOD.name, "n_frequency_pattern", &self.n_frequency_pattern, module)?;
-        let (field, count) = match pattern {
-            None => ("n_frequency", Some(self.n_frequency)),
-            Some(value) => ("n_frequency_pattern", value.as_u64().map(|n| n as usize)),
-        };
-        let found = pattern.map_or(self.n_frequency.to_string(), Value::to_string);
-        let expected = || format!("1 to {most} coefficients (`{module}` has as many numbers)");
-        count.filter(|n| (1..=most).contains(n)).ok_or_else(|| wrong(METHOD.name, field, found, expected()))
-    }
 }
 
 impl Method for WaveFtConfig {
@@ -139,7 +125,7 @@ impl Method for WaveFtConfig {
     fn plan(&self, base: &Base) -> Result<Plan, EditError> {
         let default = ["q_proj", "v_proj"];
         let mut plan = self.targets.plan(METHOD.name, base, &default, (self.fields(), INERT), |plan, weight| {
-            let count = self.count(weight)?;
+            let count = coefficients_of(METHOD.name, &self.n_frequency_pattern, weight, self.n_frequency)?;
             let init = if self.init_weights { Init::Zeros } else { Init::Normal { std: 0.01 } };
             let spectrum = ParamPlan::new(key(weight.module(), "waveft_spectrum"), &[count], init).full_precision();
             let (out, inputs) = (weight.shape[0], weight.shape[1]);

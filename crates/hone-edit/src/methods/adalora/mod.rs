@@ -300,7 +300,7 @@ impl Part for Triplet {
         })
     }
 
-    fn low_rank_pair(&self, values: &[Tensor]) -> Option<LowRankPair> {
+    fn low_rank(&self, values: &[Tensor], _group: Option<u32>) -> Option<LowRankPair> {
         let (a, b) = pair(values);
         Some(LowRankPair { a, b: b.clone(), scale: self.scale })
     }

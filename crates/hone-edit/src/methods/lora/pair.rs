@@ -33,14 +33,8 @@ impl Part for Pair {
         LinearEffect::Fused { weight: None, terms }
     }
 
-    fn low_rank(&self, values: &[Tensor], _group: u32) -> Option<LowRank> {
-        // With a residual pair beside it, it is a product of twice the rank, and no plain adapter of this one.
-        let [a, b] = values else { return None };
-        let var = |value: &Tensor| Var::constant(value.clone());
-        Some(LowRank { a: var(a), b: var(b), scale: self.scale, dropout: None })
-    }
-
-    fn low_rank_pair(&self, values: &[Tensor]) -> Option<LowRankPair> {
+    fn low_rank(&self, values: &[Tensor], _group: Option<u32>) -> Option<LowRankPair> {
+        // With a residual pair beside it, it is a product of twice the rank.
         let (a, b) = match values {
             [a, b, a0, b0] => (stacked(a, a0), beside(b, b0)),
             values => (values[0].clone(), values[1].clone()),

@@ -24,7 +24,8 @@ use crate::base::{Base, BaseWeight};
 use crate::config::{self, Inert};
 use crate::error::EditError;
 use crate::method::{
-    At, Init, LinearEffect, Merge, Mergeable, Method, MethodInfo, Origin, ParamPlan, Part, Plan, QuantisedBase,
+    At, Init, LinearEffect, LowRankPair, Merge, Mergeable, Method, MethodInfo, Origin, ParamPlan, Part, Plan,
+    QuantisedBase,
 };
 use crate::planning::{TargetFields, check_probability, check_rank, key, wrong};
 
@@ -156,9 +157,9 @@ impl Part for Pairs {
         LinearEffect::term(LowRank { a, b, scale, dropout })
     }
 
-    fn low_rank(&self, values: &[Tensor], _group: u32) -> Option<LowRank> {
-        let mean = |at: usize| mean(&Tape::off(), &Var::constant(values[at].clone()));
-        Some(LowRank { a: mean(0), b: mean(1), scale: self.scale, dropout: None })
+    fn low_rank(&self, values: &[Tensor], _group: Option<u32>) -> Option<LowRankPair> {
+        let mean = |at: usize| mean(&Tape::off(), &Var::constant(values[at].clone())).value;
+        Some(LowRankPair { a: mean(0), b: mean(1), scale: self.scale })
     }
 
     fn merge(&self, merge: &Merge) -> Result<Tensor, String> {

@@ -27,7 +27,8 @@ use crate::base::{Base, BaseWeight};
 use crate::config::{self, Inert};
 use crate::error::EditError;
 use crate::method::{
-    At, Edit, Init, LinearEffect, Merge, Mergeable, Method, MethodInfo, Origin, ParamPlan, Part, Plan, QuantisedBase,
+    At, Edit, Init, LinearEffect, LowRankPair, Merge, Mergeable, Method, MethodInfo, Origin, ParamPlan, Part, Plan,
+    QuantisedBase,
 };
 use crate::planning::{TargetFields, check_rank, key, wrong};
 
@@ -210,11 +211,11 @@ impl Part for Skills {
         })
     }
 
-    fn low_rank(&self, values: &[Tensor], group: u32) -> Option<LowRank> {
-        let w = self.router.settled(&values[2], group);
+    fn low_rank(&self, values: &[Tensor], group: Option<u32>) -> Option<LowRankPair> {
+        let w = self.router.settled(&values[2], group?);
         let skills = |at: usize| Var::constant(values[at].clone());
         let [a, b] = self.pair(&Tape::off(), &skills(0), &skills(1), &w);
-        Some(LowRank { a, b, scale: 1.0 / self.rank as f32, dropout: None })
+        Some(LowRankPair { a: a.value, b: b.value, scale: 1.0 / self.rank as f32 })
     }
 
     fn merge(&self, _merge: &Merge) -> Result<Tensor, String> {

@@ -17,7 +17,7 @@
 use std::path::PathBuf;
 use std::sync::Arc;
 
-use hone_engine::ops::{self, Dropout, LowRank, Pointwise};
+use hone_engine::ops::{self, Dropout, Pointwise};
 use hone_engine::{DType, Tape, Tensor, Var, WeightRef};
 use hone_model::Linear;
 use schemars::JsonSchema;
@@ -30,7 +30,8 @@ use crate::config::{self, Inert};
 use crate::error::EditError;
 use crate::files::read_edit;
 use crate::method::{
-    At, Edit, Init, Merge, Mergeable, Method, MethodInfo, Origin, ParamPlan, Part, Place, Placed, Plan, QuantisedBase,
+    At, Edit, Init, LowRankPair, Merge, Mergeable, Method, MethodInfo, Origin, ParamPlan, Part, Place, Placed, Plan,
+    QuantisedBase,
 };
 use crate::planning::{check_probability, check_rank, wrong};
 
@@ -201,7 +202,7 @@ impl Method for XLoraConfig {
             let mut present = Vec::new();
             for (expert, pairs) in pairs.iter().enumerate() {
                 let Some((_, pair)) = pairs.iter().find(|(own, _)| own == module) else { continue };
-                for (name, value) in [("A", &pair.a.value), ("B", &pair.b.value)] {
+                for (name, value) in [("A", &pair.a), ("B", &pair.b)] {
                     let (key, value) = (format!("xlora_experts.{expert}.{module}.lora_{name}.weight"), value.clone());
                     let dims = value.dims().to_vec();
                     let made = Init::Computed(Box::new(move |_| value.clone()));
@@ -226,10 +227,10 @@ impl Method for XLoraConfig {
 }
 
 /// What an expert adds to each map it changes. Fails if it is no plain LoRA adapter.
-fn pairs(expert: &Edit) -> Result<Vec<(String, LowRank)>, EditError> {
+fn pairs(expert: &Edit) -> Result<Vec<(String, LowRankPair)>, EditError> {
     let pair = |placed: &Placed| {
         let values: Vec<Tensor> = placed.params.iter().map(|&p| expert.params[p].value.clone()).collect();
-        match (&placed.place, placed.part.low_rank(&values, 0)) {
+        match (&placed.place, placed.part.low_rank(&values, None)) {
             (Place::Linear(module), Some(term)) => Ok((module.clone(), term)),
             (place, _) => {
                 let found = format!("an adapter of `{}` that acts at `{place}`", expert.method.info().name);

@@ -162,13 +162,29 @@ fn dense(weight: &WeightRef, dtype: DType) -> Tensor {
 
 /// The size above which the `count` largest of all magnitudes lie, over several tensors: what is strictly larger is chosen,
 /// so ties at the threshold are left out.
-pub fn threshold_of_largest<'a>(tensors: impl Iterator<Item = &'a [f32]>, count: usize) -> f32 {
-    let mut sizes: Vec<f32> = tensors.flat_map(|values| values.iter().map(|v| v.abs())).collect();
-    if count >= sizes.len() {
+///
+/// Magnitudes are ordered as their bits are. The upper half of the bits is counted first, so that only those values have to be
+/// held and ordered that share it with the threshold, and not a copy of all.
+pub fn threshold_of_largest<'a>(tensors: impl Iterator<Item = &'a [f32]> + Clone, count: usize) -> f32 {
+    let upper = |value: f32| (value.abs().to_bits() >> 16) as usize;
+    let mut counted = vec![0usize; 1 << 15];
+    let mut total = 0;
+    for values in tensors.clone() {
+        total += values.len();
+        values.iter().for_each(|v| counted[upper(*v)] += 1);
+    }
+    if count >= total {
         return -1.0;
     }
-    let at = sizes.len() - 1 - count;
-    *sizes.select_nth_unstable_by(at, f32::total_cmp).1
+    let (mut half, mut above) = (counted.len() - 1, 0);
+    while above + counted[half] <= count {
+        above += counted[half];
+        half -= 1;
+    }
+    let all = tensors.flat_map(|values| values.iter().copied());
+    let mut inside: Vec<f32> = all.filter(|v| upper(*v) == half).map(f32::abs).collect();
+    let at = inside.len() - 1 - (count - above);
+    *inside.select_nth_unstable_by(at, f32::total_cmp).1
 }
 
 /// How many of `total` a share is, at least one.
@@ -189,5 +205,22 @@ mod tests {
         // The third and the fourth largest are equal: neither is chosen alone.
         assert_eq!(chosen(threshold_of_largest(tensors.iter().copied(), 3)), 2);
         assert_eq!(chosen(threshold_of_largest(tensors.iter().copied(), 7)), 7);
+    }
+
+    proptest::proptest! {
+        #[test]
+        fn the_threshold_is_that_of_sorting_whatever_the_values(
+            tensors in proptest::collection::vec(proptest::collection::vec(proptest::num::f32::ANY, 0..40), 1..5),
+            tied in -2i8..3,
+            count in 0usize..120,
+        ) {
+            let mut tensors = tensors;
+            tensors.push(vec![f32::from(tied); 7]);
+            let mut sizes: Vec<f32> = tensors.iter().flatten().map(|v| v.abs()).collect();
+            sizes.sort_by(|a, b| b.total_cmp(a));
+            let expected = sizes.get(count).copied().unwrap_or(-1.0);
+            let found = threshold_of_largest(tensors.iter().map(Vec::as_slice), count);
+            proptest::prop_assert_eq!(found.to_bits(), expected.to_bits());
+        }
     }
 }
