@@ -1,16 +1,16 @@
 //! Two models compared: their scorecards paired example by example.
 //!
-//! A pair is only made where both models answered the same question: same task definition and data, same shots, same
-//! prompt. Intervals come from resampling the paired examples ([`crate::statistics`]); the value of a metric that is no mean
-//! of scores (perplexity, BLEU) is computed anew on every resample.
-
-use std::collections::HashMap;
+//! Pairs are made by [`crate::pairing`]. Intervals come from resampling the paired examples ([`crate::statistics`]); the
+//! value of a metric that is no mean of scores (perplexity, BLEU) is computed anew on every resample. What else is asked of
+//! the same pairs is a measure ([`crate::measures`]).
 
 use crate::error::{EvalError, did_you_mean};
 use crate::ledger::{Ledger, Outcome, PairedExample, TaskComparison};
+use crate::measures::{Measure, MeasureOptions, MeasureResult};
 use crate::metrics::{Aggregation, ExampleScore};
+use crate::pairing::Paired;
 use crate::rules::{self, Rules};
-use crate::scorecard::{MetricValue, Scorecard, ScorecardHeader, ScorecardRow};
+use crate::scorecard::Scorecard;
 use crate::statistics::{self, BootstrapOptions};
 use crate::verdict;
 
@@ -34,6 +34,10 @@ pub struct CompareOptions {
     pub allow_different_prompts: bool,
     /// Examples kept per task and kind of change.
     pub examples_kept: usize,
+    /// What is measured besides, see [`crate::measures::find`].
+    pub measures: Vec<&'static Measure>,
+    /// Changes of an example's score up to this count as none in measures over scores between right and wrong.
+    pub tolerance: f64,
 }
 
 impl Default for CompareOptions {
@@ -44,6 +48,8 @@ impl Default for CompareOptions {
             targets: Vec::new(),
             allow_different_prompts: false,
             examples_kept: 20,
+            measures: Vec::new(),
+            tolerance: 0.0,
         }
     }
 }
@@ -72,12 +78,18 @@ pub fn compare(base: &[Scorecard], tuned: &[Scorecard], options: &CompareOptions
     let mut tasks = Vec::new();
     let mut examples = Vec::new();
     let mut notes = Vec::new();
+    let mut measures: Vec<MeasureResult> = options.measures.iter().map(|measure| MeasureResult::new(measure)).collect();
+    let measured = MeasureOptions { bootstrap: options.bootstrap, tolerance: options.tolerance };
     for card in base {
         let Some(other) = tuned.iter().find(|t| t.header.task == card.header.task) else {
             notes.push(format!("{} was left out: the second model was not evaluated on it", card.header.task));
             continue;
         };
-        let (task, pairs) = compare_task(card, other, options)?;
+        let paired = Paired::new(card, other, options.allow_different_prompts)?;
+        for (measure, result) in options.measures.iter().zip(&mut measures) {
+            result.tasks.push((measure.of_task)(&paired, &measured)?);
+        }
+        let (task, pairs) = compare_task(&paired, options);
         if task.unpaired > 0 {
             notes.push(format!("{}: {} examples are on one side only and left out", task.name, task.unpaired));
         }
@@ -98,10 +110,10 @@ pub fn compare(base: &[Scorecard], tuned: &[Scorecard], options: &CompareOptions
     }
     options.check_names(tasks.iter().map(|t| t.name.as_str()))?;
     let broken_rules = rules::broken(&options.fail_if, &tasks)?;
-    let tuned_name = tuned.first().map_or_else(String::new, |card| name_of(&card.header));
+    let tuned_name = tuned.first().map_or_else(String::new, |card| card.header.named());
     Ok(Ledger {
         format: 1,
-        base: name_of(&first.header),
+        base: first.header.named(),
         tuned: tuned_name,
         verdict: verdict::in_words(&tasks),
         outcome: outcome(&tasks),
@@ -109,14 +121,8 @@ pub fn compare(base: &[Scorecard], tuned: &[Scorecard], options: &CompareOptions
         notes,
         tasks,
         examples,
+        measures,
     })
-}
-
-fn name_of(header: &ScorecardHeader) -> String {
-    match &header.edit {
-        Some(edit) => format!("{} + {edit}", header.model),
-        None => header.model.clone(),
-    }
 }
 
 fn outcome(tasks: &[TaskComparison]) -> Outcome {
@@ -129,48 +135,26 @@ fn outcome(tasks: &[TaskComparison]) -> Outcome {
     }
 }
 
-/// One task: the two cards paired by example id.
-fn compare_task(
-    base: &Scorecard,
-    tuned: &Scorecard,
-    options: &CompareOptions,
-) -> Result<(TaskComparison, Vec<PairedExample>), EvalError> {
-    let name = &base.header.task;
-    check_same_questions(&base.header, &tuned.header)?;
-    let metric = main_metric(&base.header)?;
-    let by_id: HashMap<&str, &ScorecardRow> = tuned.rows.iter().map(|row| (row.id.as_str(), row)).collect();
-    let pairs: Vec<(&ScorecardRow, &ScorecardRow)> =
-        base.rows.iter().filter_map(|row| Some((row, *by_id.get(row.id.as_str())?))).collect();
-    if pairs.is_empty() {
-        let difference = "no example in common; evaluate both models with the same `--limit`".to_owned();
-        return Err(EvalError::NotComparable { task: name.clone(), difference });
-    }
-    if !options.allow_different_prompts {
-        check_same_prompts(name, &pairs)?;
-    }
-    let part = |row: &ScorecardRow| ExampleScore {
-        score: row.scores.get(&metric.name).copied().unwrap_or(row.score),
-        parts: row.parts.get(&metric.name).cloned().unwrap_or_default(),
-    };
-    let before: Vec<ExampleScore> = pairs.iter().map(|(row, _)| part(row)).collect();
-    let after: Vec<ExampleScore> = pairs.iter().map(|(_, row)| part(row)).collect();
-
-    let value = |scores: &[ExampleScore]| metric.aggregation.value(scores.iter());
+/// One task: the numbers over its pairs, and the pairs that are shown.
+fn compare_task(paired: &Paired<'_>, options: &CompareOptions) -> (TaskComparison, Vec<PairedExample>) {
+    let Paired { metric, before, after, .. } = paired;
+    let name = paired.task();
     let difference_on = |indices: &[usize]| {
-        let on = |scores: &[ExampleScore]| metric.aggregation.value(indices.iter().map(|&i| &scores[i]));
-        on(&after) - on(&before)
+        let on = |scores: &[ExampleScore]| paired.value(indices.iter().map(|&i| &scores[i]));
+        on(after) - on(before)
     };
-    let interval = statistics::bootstrap_interval(pairs.len(), &options.bootstrap, &difference_on);
-    let sign = if metric.higher_is_better { 1.0 } else { -1.0 };
-    let changes: Vec<Change> = before.iter().zip(&after).map(|(b, a)| Change::of(b.score, a.score, sign)).collect();
+    let interval = statistics::bootstrap_interval(paired.n(), &options.bootstrap, &difference_on);
+    let sign = paired.sign();
+    let changes: Vec<Change> = before.iter().zip(after).map(|(b, a)| Change::of(b.score, a.score, sign)).collect();
     let count = |change: Change| changes.iter().filter(|c| **c == change).count();
     let (gained, lost) = (count(Change::Gained), count(Change::Lost));
-    let right_or_wrong = metric.aggregation == Aggregation::Mean
-        && before.iter().chain(&after).all(|e| e.score == 0.0 || e.score == 1.0);
+    let right_or_wrong =
+        metric.aggregation == Aggregation::Mean && before.iter().chain(after).all(|e| e.score == 0.0 || e.score == 1.0);
     let mcnemar_p = right_or_wrong.then(|| statistics::mcnemar_exact(gained as u64, lost as u64));
-    let (base_value, tuned_value) = (value(&before), value(&after));
+    let (base_value, tuned_value) = (paired.value(before.iter()), paired.value(after.iter()));
     let difference = tuned_value - base_value;
-    let measurable = pairs.len() >= FEWEST_PAIRS
+    let n = paired.n();
+    let measurable = n >= FEWEST_PAIRS
         && (interval.low > 0.0 || interval.high < 0.0)
         && mcnemar_p.unwrap_or(interval.p) < SIGNIFICANCE;
     let task_verdict = match measurable {
@@ -178,9 +162,8 @@ fn compare_task(
         true => "worse",
         false => "unchanged",
     };
-    let n = pairs.len();
     let task = TaskComparison {
-        name: name.clone(),
+        name: name.to_owned(),
         metric: metric.name.clone(),
         higher_is_better: metric.higher_is_better,
         is_share: metric.is_share,
@@ -193,7 +176,7 @@ fn compare_task(
         mcnemar_p,
         bootstrap_p: Some(interval.p),
         p_holm: None,
-        unpaired: base.rows.len() + tuned.rows.len() - 2 * n,
+        unpaired: paired.unpaired,
         gained,
         lost,
         both_right: count(Change::BothRight),
@@ -201,10 +184,10 @@ fn compare_task(
         negative_flip_rate: lost as f64 / n as f64,
         positive_flip_rate: gained as f64 / n as f64,
         verdict: task_verdict.into(),
-        is_target: options.targets.contains(name),
+        is_target: options.targets.iter().any(|target| target == name),
     };
-    let kept = examples(name, &pairs, &before, &after, &changes, options.examples_kept);
-    Ok((task, kept))
+    let kept = examples(paired, &changes, options.examples_kept);
+    (task, kept)
 }
 
 /// What became of an example. For scores between right and wrong any change counts as gained or lost, and an unchanged
@@ -238,78 +221,19 @@ impl Change {
     }
 }
 
-fn main_metric(header: &ScorecardHeader) -> Result<&MetricValue, EvalError> {
-    header.metrics.iter().find(|m| m.name == header.main_metric).ok_or_else(|| EvalError::NotComparable {
-        task: header.task.clone(),
-        difference: format!("the card's main metric `{}` is not among its metrics; evaluate again", header.main_metric),
-    })
-}
-
-/// Refuses cards of different questions; says what differs.
-fn check_same_questions(base: &ScorecardHeader, tuned: &ScorecardHeader) -> Result<(), EvalError> {
-    let fields = [
-        ("task version", base.version.clone(), tuned.version.clone()),
-        ("task definition or data (SHA-256)", short(&base.task_sha256), short(&tuned.task_sha256)),
-        ("kind", base.kind.clone(), tuned.kind.clone()),
-        ("shots", base.num_fewshot.to_string(), tuned.num_fewshot.to_string()),
-        ("seed of the shots", base.fewshot_seed.to_string(), tuned.fewshot_seed.to_string()),
-        ("chat template", on_off(base.chat_template), on_off(tuned.chat_template)),
-        ("main metric", base.main_metric.clone(), tuned.main_metric.clone()),
-    ];
-    let differing: Vec<String> =
-        fields.iter().filter(|(_, b, t)| b != t).map(|(what, b, t)| format!("{what} {b} against {t}")).collect();
-    if differing.is_empty() {
-        return Ok(());
-    }
-    let difference = format!("{}; evaluate both models with the same settings", differing.join(", "));
-    Err(EvalError::NotComparable { task: base.task.clone(), difference })
-}
-
-fn short(sha256: &str) -> String {
-    sha256.chars().take(12).collect()
-}
-
-fn on_off(on: bool) -> String {
-    if on { "on".into() } else { "off".into() }
-}
-
-fn check_same_prompts(task: &str, pairs: &[(&ScorecardRow, &ScorecardRow)]) -> Result<(), EvalError> {
-    let differing: Vec<_> = pairs.iter().filter(|(b, t)| b.prompt_sha256 != t.prompt_sha256).collect();
-    let Some((base, tuned)) = differing.first() else { return Ok(()) };
-    let from = base.prompt.chars().zip(tuned.prompt.chars()).take_while(|(b, t)| b == t).count();
-    let excerpt = |text: &str| -> String { text.chars().skip(from.saturating_sub(20)).take(60).collect() };
-    Err(EvalError::NotComparable {
-        task: task.to_owned(),
-        difference: format!(
-            "{} of {} prompts differ; example {}: {:?} against {:?}; allow it with `--allow-different-prompts`",
-            differing.len(),
-            pairs.len(),
-            base.id,
-            excerpt(&base.prompt),
-            excerpt(&tuned.prompt)
-        ),
-    })
-}
-
 /// The examples kept for the report: of every kind of change the largest, at most `kept`, and a quarter as many unchanged.
-fn examples(
-    task: &str,
-    pairs: &[(&ScorecardRow, &ScorecardRow)],
-    before: &[ExampleScore],
-    after: &[ExampleScore],
-    changes: &[Change],
-    kept: usize,
-) -> Vec<PairedExample> {
+fn examples(paired: &Paired<'_>, changes: &[Change], kept: usize) -> Vec<PairedExample> {
+    let Paired { rows, before, after, .. } = paired;
     let mut out = Vec::new();
     for change in [Change::Lost, Change::Gained, Change::BothWrong, Change::BothRight] {
-        let mut indices: Vec<usize> = (0..pairs.len()).filter(|&i| changes[i] == change).collect();
+        let mut indices: Vec<usize> = (0..rows.len()).filter(|&i| changes[i] == change).collect();
         let size = |i: usize| (after[i].score - before[i].score).abs();
         indices.sort_by(|&a, &b| size(b).total_cmp(&size(a)));
         let flipped = matches!(change, Change::Lost | Change::Gained);
         for &i in indices.iter().take(if flipped { kept } else { kept.div_ceil(4) }) {
-            let (base, tuned) = pairs[i];
+            let (base, tuned) = rows[i];
             out.push(PairedExample {
-                task: task.into(),
+                task: paired.task().into(),
                 id: base.id.clone(),
                 change: change.name().into(),
                 prompt: base.prompt.clone(),

@@ -85,6 +85,14 @@ pub enum EvalError {
         /// What is wrong, what to do.
         problem: String,
     },
+    /// A server that does not answer as it should.
+    #[error("{url}: {problem}")]
+    Endpoint {
+        /// Where it was asked.
+        url: String,
+        /// What came back, and what to do.
+        problem: String,
+    },
     /// A data file's side.
     #[error(transparent)]
     Data(#[from] hone_data::DataError),
@@ -116,6 +124,33 @@ pub enum EvalError {
         what: &'static str,
         /// What is wrong, and what there is.
         problem: String,
+    },
+    /// A measure that is not known.
+    #[error("no measure `{name}`{hint}; known: {known}")]
+    UnknownMeasure {
+        /// As asked for.
+        name: String,
+        /// `; did you mean …?`
+        hint: String,
+        /// Those there are.
+        known: String,
+    },
+    /// A scorecard that does not hold what a measure needs, such as one of an earlier version.
+    #[error(
+        "{task}: the measure `{measure}` needs {needs}, and example {id} of the scorecard of {model} does not hold it; \
+         evaluate that model again with this version"
+    )]
+    MeasureNeeds {
+        /// The measure.
+        measure: &'static str,
+        /// The task.
+        task: String,
+        /// The model and edit the card is of.
+        model: String,
+        /// The first example without it.
+        id: String,
+        /// What is missing, with its key.
+        needs: &'static str,
     },
     /// A model whose numbers overflowed.
     #[error(

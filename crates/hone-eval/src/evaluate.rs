@@ -11,27 +11,22 @@ use std::time::Instant;
 use hone_engine::DType;
 use hone_model::generate::{GenerationConfig, generate};
 use hone_model::{Hooks, Model};
-use sha2::{Digest, Sha256};
 
 use crate::error::EvalError;
-use crate::metrics::choice::ChoiceOutcome;
-use crate::metrics::{Aggregation, ExampleScore, Kind, Metric, MetricError, RollingOutcome};
+use crate::metrics::{Kind, Metric};
 use crate::requests::{Encoder, Request};
-use crate::scorecard::{ChoiceScore, MetricValue, Scorecard, ScorecardHeader, ScorecardRow};
-use crate::scorer::{BATCH_TOKENS, Scored, Scorer};
-use crate::statistics;
-use crate::task::data::hex;
+use crate::resume::Sink;
+use crate::rows;
+use crate::scorecard::{Scorecard, ScorecardHeader, ScorecardRow};
+use crate::scorer::{BATCH_TOKENS, Scorer};
 use crate::task::{Item, PromptOptions, Prompts, Question, Task};
 
 /// Examples of a wave: scored together, and as many prompts generated together. Draws of a sampled generation depend on it,
 /// so it is no setting.
-const WAVE: usize = 64;
+pub(crate) const WAVE: usize = 64;
 
 /// Longest continuation of a task that does not say.
-const MAX_GEN_TOKS: usize = 256;
-
-/// Resamples of a BLEU's standard error; other bootstraps take [`EvalOptions::bootstrap_iterations`].
-const BLEU_ITERATIONS: usize = 100;
+pub(crate) const MAX_GEN_TOKS: usize = 256;
 
 /// How to evaluate.
 #[derive(Clone, Debug)]
@@ -99,19 +94,52 @@ pub fn evaluate(
 ) -> Result<Scorecard, EvalError> {
     let started = Instant::now();
     let mut rows = Vec::new();
-    let summary = evaluate_rows(model, hooks, dtype, task, options, progress, stop, &mut |row| {
-        rows.push(row);
-        Ok(())
-    })?;
-    let metrics = aggregate(task, &rows, options.bootstrap_iterations);
-    let header = ScorecardHeader {
+    let summary =
+        evaluate_rows(model, hooks, dtype, task, options, Done::default(), progress, stop, &mut |wave, _| {
+            rows.extend(wave);
+            Ok(())
+        })?;
+    let subject = Subject::of(model, dtype);
+    let header = header(&subject, task, options, summary, &rows, started.elapsed().as_secs_f64())?;
+    Ok(Scorecard { header, rows })
+}
+
+/// What answers a task's questions.
+#[derive(Clone, Debug, PartialEq)]
+pub struct Subject {
+    /// As the user named it.
+    pub model: String,
+    /// SHA-256 of its weights; nothing where they are not known.
+    pub model_sha256: String,
+    /// The type it computes in, or what is known of that.
+    pub dtype: String,
+}
+
+impl Subject {
+    /// A model here.
+    pub fn of(model: &Model, dtype: DType) -> Subject {
+        let source = &model.source;
+        Subject { model: source.reference.clone(), model_sha256: source.sha256.clone(), dtype: dtype.to_string() }
+    }
+}
+
+/// What a scorecard says before its rows. Of `rows` scores and parts are read.
+pub(crate) fn header(
+    subject: &Subject,
+    task: &Task,
+    options: &EvalOptions,
+    summary: Summary,
+    rows: &[ScorecardRow],
+    seconds: f64,
+) -> Result<ScorecardHeader, EvalError> {
+    Ok(ScorecardHeader {
         task: task.name().into(),
         version: task.config.version(),
         task_sha256: task.sha256(),
-        model: model.source.reference.clone(),
-        model_sha256: model.source.sha256.clone(),
+        model: subject.model.clone(),
+        model_sha256: subject.model_sha256.clone(),
         edit: options.edit.clone(),
-        dtype: dtype.to_string(),
+        dtype: subject.dtype.clone(),
         kind: task.kind.name().into(),
         num_fewshot: summary.shots,
         fewshot_seed: options.seed,
@@ -119,10 +147,9 @@ pub fn evaluate(
         main_metric: task.main_metric()?,
         truncated: summary.truncated,
         n: rows.len(),
-        metrics,
-        seconds: started.elapsed().as_secs_f64(),
-    };
-    Ok(Scorecard { header, rows })
+        metrics: rows::aggregate(task, rows, options.bootstrap_iterations),
+        seconds,
+    })
 }
 
 /// What an evaluation has to say besides its rows.
@@ -134,7 +161,16 @@ pub struct Summary {
     pub truncated: usize,
 }
 
-/// The rows of an evaluation, handed to `sink` in order as they are made.
+/// How far an evaluation has come: whole waves.
+#[derive(Clone, Copy, Debug, Default, PartialEq)]
+pub struct Done {
+    /// Examples, from the first.
+    pub examples: usize,
+    /// Those among them whose prompt was cut.
+    pub truncated: usize,
+}
+
+/// The rows of an evaluation behind those that are `done`, handed to `sink` wave by wave in order, with how far that is.
 #[allow(clippy::too_many_arguments)]
 pub fn evaluate_rows(
     model: &Model,
@@ -142,9 +178,10 @@ pub fn evaluate_rows(
     dtype: DType,
     task: &Task,
     options: &EvalOptions,
+    done: Done,
     progress: &mut dyn FnMut(&Progress<'_>),
     stop: &AtomicBool,
-    sink: &mut dyn FnMut(ScorecardRow) -> Result<(), EvalError>,
+    sink: &mut Sink<'_>,
 ) -> Result<Summary, EvalError> {
     let template = match (options.chat_template, &model.template) {
         (false, _) => None,
@@ -164,9 +201,11 @@ pub fn evaluate_rows(
     let encoder = Encoder::new(model, options.max_length)?.behind_virtual_tokens(model, hooks.virtual_tokens())?;
     let scorer = Scorer { model, hooks, dtype, batch_tokens: options.batch_tokens };
     let total = options.limit.unwrap_or(usize::MAX).min(task.docs.len());
-    let mut run = Run { task, scorer, encoder, options, progress, stop, total, done: 0, truncated: 0 };
+    let Done { examples: first, truncated } = done;
+    (0..first).try_for_each(|index| prompts.skip(index))?;
+    let mut run = Run { task, scorer, encoder, options, progress, stop, total, done: first, truncated };
     run.report(0)?;
-    for from in (0..total).step_by(WAVE) {
+    for from in (first..total).step_by(WAVE) {
         let items: Vec<Item> = (from..total.min(from + WAVE)).map(|i| prompts.item(i)).collect::<Result<_, _>>()?;
         if from == 0
             && items
@@ -186,7 +225,7 @@ pub fn evaluate_rows(
             _ => run.scored(&items)?,
         };
         run.done = from + items.len();
-        rows.into_iter().try_for_each(&mut *sink)?;
+        sink(rows, Done { examples: run.done, truncated: run.truncated })?;
     }
     Ok(Summary { shots: prompts.shots(), truncated: run.truncated })
 }
@@ -261,7 +300,7 @@ impl Run<'_, '_> {
                 let problem = "the model's log-probabilities are not numbers (NaN): its weights or its edit are broken";
                 return Err(self.problem(item, problem.into()));
             }
-            rows.push(self.scored_row(item, own));
+            rows.push(rows::of_scores(self.task, item, own));
         }
         Ok(rows)
     }
@@ -291,57 +330,6 @@ impl Run<'_, '_> {
             }
             Question::Generate { .. } => Ok(Vec::new()),
         }
-    }
-
-    fn scored_row(&self, item: &Item, groups: &[Vec<Scored>]) -> ScorecardRow {
-        let task = self.task;
-        let mut row = empty_row(item);
-        match &item.question {
-            Question::Choices { choices, gold, .. } => {
-                let [scored, rest @ ..] = groups else { return row };
-                let log_likelihoods: Vec<f64> = scored.iter().map(Scored::log_likelihood).collect();
-                let is_greedy: Vec<bool> = scored.iter().map(|s| s.is_greedy).collect();
-                let unconditional: Option<Vec<f64>> =
-                    rest.first().map(|alone| alone.iter().map(Scored::log_likelihood).collect());
-                let outcome = ChoiceOutcome {
-                    choices,
-                    log_likelihoods: &log_likelihoods,
-                    is_greedy: &is_greedy,
-                    unconditional: unconditional.as_deref(),
-                    gold,
-                };
-                row.choices = (choices.iter().zip(scored)).map(|(text, scored)| choice_score(text, scored)).collect();
-                let scores: Vec<_> =
-                    task.columns().map(|(name, metric, _)| (name, metric.of_choices(&outcome))).collect();
-                let main = task.main_metric().unwrap_or_default();
-                let metric = task.columns().find(|(name, ..)| *name == main).map(|(_, metric, _)| metric);
-                let picked = metric.and_then(|metric| metric.picked(&outcome));
-                row.answer = picked.map_or_else(String::new, |i| choices[i].clone());
-                self.fill(&mut row, scores);
-            }
-            Question::Target { continuation, .. } => {
-                let Some(scored) = groups.first().and_then(|group| group.first()) else { return row };
-                row.target_score = Some(choice_score(continuation, scored));
-                row.answer = if scored.is_greedy { continuation.clone() } else { String::new() };
-                let of = |metric: &Metric| metric.of_target(scored.log_likelihood(), scored.is_greedy, continuation);
-                let scores = task.columns().map(|(name, metric, _)| (name, of(metric))).collect();
-                self.fill(&mut row, scores);
-            }
-            Question::Document { text, words, bytes } => {
-                let windows = groups.iter().flatten();
-                let log_likelihood = windows.clone().map(Scored::log_likelihood).sum();
-                let tokens = windows.clone().map(|s| s.log_probs.len()).sum();
-                let is_greedy = windows.clone().all(|s| s.is_greedy);
-                // The document is the row's target already.
-                row.target_score = Some(ChoiceScore { text: String::new(), log_likelihood, tokens, is_greedy });
-                row.target = excerpt(text);
-                let outcome = RollingOutcome { log_likelihood, words: *words, bytes: *bytes };
-                let scores = task.columns().map(|(name, metric, _)| (name, metric.of_rolling(outcome))).collect();
-                self.fill(&mut row, scores);
-            }
-            Question::Generate { .. } => {}
-        }
-        row
     }
 
     /// Rows of a wave whose answers are written by the model.
@@ -378,7 +366,7 @@ impl Run<'_, '_> {
                 responses.push(cut_at_stops(generation.text, &stops));
             }
         }
-        items.iter().zip(responses).map(|(item, responses)| self.generated_row(item, &responses)).collect()
+        items.iter().zip(responses).map(|(item, responses)| rows::of_texts(self.task, item, &responses)).collect()
     }
 
     /// Texts that end a generation: the task's, and the end-of-text token's.
@@ -396,112 +384,14 @@ impl Run<'_, '_> {
         stops.retain(|stop| !stop.is_empty());
         Ok(stops)
     }
-
-    fn generated_row(&self, item: &Item, responses: &[String]) -> Result<ScorecardRow, EvalError> {
-        let Question::Generate { references, .. } = &item.question else { return Ok(empty_row(item)) };
-        let wrong = |error: MetricError| self.problem(item, error.to_string());
-        let mut row = empty_row(item);
-        let mut scores = Vec::new();
-        for (name, metric, filter) in self.task.columns() {
-            let text = filter.apply(responses).map_err(|error| wrong(error.into()))?;
-            scores.push((name, metric.of_text(&text, references).map_err(wrong)?));
-        }
-        row.answer = responses.first().cloned().unwrap_or_default();
-        self.fill(&mut row, scores);
-        Ok(row)
-    }
-
-    fn fill(&self, row: &mut ScorecardRow, scores: Vec<(String, ExampleScore)>) {
-        let main = self.task.main_metric().unwrap_or_default();
-        for (name, score) in scores {
-            if name == main {
-                row.score = score.score;
-            }
-            row.scores.insert(name.clone(), score.score);
-            if !score.parts.is_empty() {
-                row.parts.insert(name, score.parts);
-            }
-        }
-    }
 }
 
 /// Cuts at the first occurrence of each stop text, one after another.
-fn cut_at_stops(mut text: String, stops: &[String]) -> String {
+pub(crate) fn cut_at_stops(mut text: String, stops: &[String]) -> String {
     for stop in stops {
         if let Some(at) = text.find(stop.as_str()) {
             text.truncate(at);
         }
     }
     text
-}
-
-fn empty_row(item: &Item) -> ScorecardRow {
-    let asked = match &item.question {
-        Question::Choices { contexts, continuations, .. } => serde_json::json!([contexts, continuations]),
-        Question::Target { context, continuation } => serde_json::json!([context, continuation]),
-        Question::Document { text, .. } => serde_json::json!([text]),
-        Question::Generate { context, .. } => serde_json::json!([context]),
-    };
-    ScorecardRow {
-        id: item.id.clone(),
-        prompt_sha256: hex(&Sha256::digest(asked.to_string())),
-        prompt: item.prompt.clone(),
-        target: item.target.clone(),
-        choices: Vec::new(),
-        answer: String::new(),
-        target_score: None,
-        scores: Default::default(),
-        parts: Default::default(),
-        score: 0.0,
-    }
-}
-
-fn choice_score(text: &str, scored: &Scored) -> ChoiceScore {
-    ChoiceScore {
-        text: text.into(),
-        log_likelihood: scored.log_likelihood(),
-        tokens: scored.log_probs.len(),
-        is_greedy: scored.is_greedy,
-    }
-}
-
-/// The beginning of a document, for people.
-fn excerpt(text: &str) -> String {
-    const SHOWN: usize = 200;
-    match text.char_indices().nth(SHOWN) {
-        Some((end, _)) => format!("{}…", &text[..end]),
-        None => text.to_owned(),
-    }
-}
-
-/// The task's scores from its rows, with standard errors where the harness has them.
-pub fn aggregate(task: &Task, rows: &[ScorecardRow], bootstrap_iterations: usize) -> Vec<MetricValue> {
-    let value = |(name, metric, _): (String, &Metric, _)| {
-        let examples: Vec<ExampleScore> = rows
-            .iter()
-            .map(|row| ExampleScore {
-                score: row.scores.get(&name).copied().unwrap_or(f64::NAN),
-                parts: row.parts.get(&name).cloned().unwrap_or_default(),
-            })
-            .collect();
-        let aggregation = metric.aggregation;
-        let on = |indices: &[usize]| aggregation.value(indices.iter().map(|&i| &examples[i]));
-        let bootstrap = |iterations| statistics::bootstrap_stderr(examples.len(), iterations, &on);
-        let stderr = match (aggregation, metric.name.as_str()) {
-            (_, "brier_score") => None,
-            (Aggregation::Mean, _) => statistics::mean_stderr(&examples.iter().map(|e| e.score).collect::<Vec<_>>()),
-            (Aggregation::F1 | Aggregation::MatthewsCorrcoef, _) | (_, "perplexity") => bootstrap(bootstrap_iterations),
-            (_, "bleu") => bootstrap(bootstrap_iterations.min(BLEU_ITERATIONS)),
-            _ => None,
-        };
-        MetricValue {
-            value: aggregation.value(examples.iter()),
-            stderr: stderr.filter(|s| s.is_finite()),
-            higher_is_better: metric.higher_is_better,
-            aggregation,
-            is_share: metric.is_share(),
-            name,
-        }
-    };
-    task.columns().map(value).collect()
 }

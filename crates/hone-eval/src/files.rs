@@ -5,6 +5,7 @@ use std::path::{Path, PathBuf};
 
 use crate::error::EvalError;
 use crate::ledger::Ledger;
+use crate::measures::MeasureResult;
 use crate::scorecard::{Scorecard, ScorecardHeader, ScorecardRow};
 
 /// Longest line read, in bytes: prompts of the longest contexts fit many times.
@@ -66,6 +67,28 @@ pub fn write_ledger(path: &Path, ledger: &Ledger) -> Result<(), EvalError> {
         serde_json::to_writer_pretty(&mut *out, ledger)?;
         writeln!(out)
     })
+}
+
+/// Writes what measures say of every example: `DIRECTORY/MEASURE/TASK.jsonl`, a JSON object a line.
+pub fn write_measure_rows(directory: &Path, measures: &[MeasureResult]) -> Result<(), EvalError> {
+    for measure in measures {
+        for task in measure.tasks.iter().filter(|task| !task.rows.is_empty()) {
+            let path = directory.join(&measure.name).join(format!("{}.jsonl", task.name));
+            // The name is from a scorecard, which may be from anywhere.
+            if task.name.contains(['/', '\\']) {
+                let source = std::io::Error::new(std::io::ErrorKind::InvalidInput, "a task's name has no slashes");
+                return Err(EvalError::Io { path, source });
+            }
+            write_atomically(&path, |out| {
+                for row in &task.rows {
+                    serde_json::to_writer(&mut *out, row)?;
+                    writeln!(out)?;
+                }
+                Ok(())
+            })?;
+        }
+    }
+    Ok(())
 }
 
 /// Reads a scorecard; a bad line is named by its number.

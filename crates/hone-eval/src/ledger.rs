@@ -2,6 +2,8 @@
 
 use serde::{Deserialize, Serialize};
 
+use crate::measures::MeasureResult;
+
 /// Two models compared on a set of tasks.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 pub struct Ledger {
@@ -24,6 +26,9 @@ pub struct Ledger {
     pub tasks: Vec<TaskComparison>,
     /// Paired examples behind `tasks`, for the report: the flips, and some unchanged ones.
     pub examples: Vec<PairedExample>,
+    /// What was asked besides, by name: see [`crate::measures`].
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub measures: Vec<MeasureResult>,
 }
 
 /// What the comparison says.

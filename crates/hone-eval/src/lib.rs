@@ -3,15 +3,20 @@
 //! Floor 3. It knows nothing of HTML.
 
 pub mod compare;
+pub mod endpoint;
 pub mod error;
 pub mod evaluate;
 pub mod files;
 pub mod filters;
 pub mod intervals;
 pub mod ledger;
+pub mod measures;
 pub mod metrics;
+pub mod pairing;
 pub mod python;
 pub mod requests;
+pub mod resume;
+mod rows;
 pub mod rules;
 pub mod scorecard;
 pub mod scorer;
@@ -20,7 +25,9 @@ pub mod task;
 pub mod verdict;
 
 pub use compare::{CompareOptions, compare};
+pub use endpoint::Endpoint;
 pub use error::EvalError;
 pub use evaluate::{EvalOptions, Progress, evaluate};
+pub use resume::evaluate_to;
 pub use scorer::{Scorer, TextScore, score_text};
 pub use task::{DataRoot, Task};

@@ -41,6 +41,16 @@ pub struct ScorecardHeader {
     pub seconds: f64,
 }
 
+impl ScorecardHeader {
+    /// The model with its edit, in words.
+    pub fn named(&self) -> String {
+        match &self.edit {
+            Some(edit) => format!("{} + {edit}", self.model),
+            None => self.model.clone(),
+        }
+    }
+}
+
 /// An aggregated metric.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 pub struct MetricValue {
@@ -76,6 +86,10 @@ pub struct ScorecardRow {
     pub choices: Vec<ChoiceScore>,
     /// The model's answer as text: the chosen choice, or what it generated.
     pub answer: String,
+    /// Of a written answer, what the main metric's filters left of it: the text that was scored. Cards written before this was
+    /// kept lack it.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub scored: Option<String>,
     /// Log-likelihood of the target (log-likelihood and perplexity tasks).
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub target_score: Option<ChoiceScore>,

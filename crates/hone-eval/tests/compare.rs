@@ -15,6 +15,7 @@ fn card(task: &str, metric: MetricValue, rows: Vec<(f64, Vec<f64>)>) -> Scorecar
         target: "yes".into(),
         choices: Vec::new(),
         answer: if score > 0.0 { "yes" } else { "no" }.into(),
+        scored: None,
         target_score: None,
         scores: [(metric.name.clone(), score)].into(),
         parts: if parts.is_empty() { Default::default() } else { [(metric.name.clone(), parts)].into() },

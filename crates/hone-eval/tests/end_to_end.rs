@@ -6,10 +6,11 @@ use std::sync::atomic::{AtomicBool, Ordering};
 
 use hone_engine::DType;
 use hone_eval::evaluate::{EvalOptions, Progress, evaluate};
+use hone_eval::files::read_scorecard;
 use hone_eval::requests::{Encoder, Request};
 use hone_eval::scorecard::Scorecard;
 use hone_eval::scorer::{Scorer, score_text};
-use hone_eval::{DataRoot, EvalError, Task};
+use hone_eval::{DataRoot, EvalError, Task, evaluate_to};
 use hone_model::{LoadOptions, Model, NoHooks};
 
 fn model() -> Model {
@@ -158,6 +159,45 @@ fn an_evaluation_says_how_far_it_is_and_stops_when_told() {
     let stopped = evaluate(&model, Arc::new(NoHooks), DType::F32, &task, &options, &mut progress, &stop);
     assert!(matches!(stopped, Err(EvalError::Stopped { done: 4, total: 10, .. })), "{stopped:?}");
     assert_eq!(seen, [(0, 10), (1, 10), (2, 10), (3, 10), (4, 10)]);
+}
+
+/// Two waves and a bit, stopped in the second: nothing of the first is scored again.
+#[test]
+fn a_stopped_evaluation_goes_on_where_it_was_and_ends_the_same() {
+    let (model, directory) = (model(), tempfile::tempdir().unwrap());
+    let rows: Vec<String> = (0..150)
+        .map(|i| format!(r#"{{"a": "Lily saw {i} birds and {} cats. She liked the", "b": {}}}"#, i * i % 17, i % 3 / 2))
+        .collect();
+    std::fs::write(directory.path().join("rows.jsonl"), rows.join("\n")).unwrap();
+    let yaml = "task: many\ndataset_path: json\ndataset_kwargs: {data_files: {test: rows.jsonl}}\ntest_split: test\n\
+        num_fewshot: 2\nfewshot_split: test\noutput_type: multiple_choice\ndoc_to_text: '{{a}}'\ndoc_to_target: b\ndoc_to_choice: [birds, cats]\n\
+        metric_list: [{metric: acc}, {metric: f1}]\n";
+    std::fs::write(directory.path().join("many.yaml"), yaml).unwrap();
+    let load = || Task::load(directory.path().join("many.yaml").to_str().unwrap(), &DataRoot::default()).unwrap();
+    let (task, options) = (load(), EvalOptions::default());
+    let place = directory.path().join("cards/many.jsonl");
+    let run = |contents: &str, stop_at: usize| {
+        let (stop, mut first) = (AtomicBool::new(false), None);
+        let mut progress = |p: &Progress<'_>| {
+            first.get_or_insert(p.done);
+            stop.store(p.done >= stop_at, Ordering::Relaxed);
+        };
+        let (hooks, dtype) = (Arc::new(NoHooks), DType::F32);
+        let outcome = evaluate_to(&place, contents, &model, hooks, dtype, &task, &options, &mut progress, &stop);
+        (first, outcome)
+    };
+    assert!(matches!(run("edit", 70), (Some(0), Err(EvalError::Stopped { .. }))));
+    assert!(!place.exists(), "a scorecard is whole or not there");
+    let (from, header) = run("edit", usize::MAX);
+    assert_eq!(from, Some(64));
+    let whole = evaluate(&model, Arc::new(NoHooks), DType::F32, &task, &options, &mut |_| {}, &AtomicBool::new(false));
+    let (whole, read) = (whole.unwrap(), read_scorecard(&place).unwrap());
+    assert!(read.rows == whole.rows && read.header.metrics == whole.header.metrics);
+    assert_eq!(read.header, header.unwrap());
+    assert_eq!(std::fs::read_dir(directory.path().join("cards")).unwrap().count(), 1, "the part is gone");
+    // What another edit left is not gone on with.
+    assert!(run("edit", 70).1.is_err());
+    assert_eq!(run("another edit", usize::MAX).0, Some(0));
 }
 
 #[test]

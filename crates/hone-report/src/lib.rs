@@ -8,6 +8,7 @@
 //! is a fixed colour that the style sheet maps to a variable, so that one drawing serves light and dark ([`theme`]).
 
 mod charts;
+pub mod measures;
 mod page;
 pub mod study;
 pub mod theme;

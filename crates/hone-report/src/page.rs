@@ -6,6 +6,7 @@ use minijinja::Environment;
 use serde::Serialize;
 
 use crate::charts::{self, Chart};
+use crate::measures::{self, Section};
 use crate::{InvariantResult, Report, ReportError, RunSummary, theme};
 
 /// Examples shown for each task and kind of change; the ledger holds the rest.
@@ -27,6 +28,7 @@ struct Page<'a> {
     forest: Option<Svg>,
     forest_other: Option<Svg>,
     loss: Option<Svg>,
+    measures: Vec<Section<'a>>,
     groups: Vec<ExampleGroup<'a>>,
     run: Option<&'a RunSummary>,
     scorecards: &'a [ScorecardHeader],
@@ -105,6 +107,7 @@ pub fn render(report: &Report) -> Result<String, ReportError> {
         forest,
         forest_other,
         loss,
+        measures: measures::sections(&ledger.measures),
         groups: example_groups(report),
         run: report.run.as_ref(),
         scorecards: &report.scorecards,

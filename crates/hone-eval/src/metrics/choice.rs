@@ -68,13 +68,23 @@ impl ChoiceOutcome<'_> {
         f64::from(self.gold.indices.iter().any(|&i| self.is_greedy.get(i) == Some(&true)))
     }
 
-    /// `Σ_c (p_c - 1[c is right])²` with `p` the softmax of the log-likelihoods: 0 to 2, less is better (Brier 1950).
-    pub fn brier(&self) -> f64 {
+    /// Softmax of the log-likelihoods: how sure the model is of each choice, if one of them has to be it.
+    pub fn probabilities(&self) -> Vec<f64> {
         let highest = self.log_likelihoods.iter().copied().fold(f64::NEG_INFINITY, f64::max);
         let weights: Vec<f64> = self.log_likelihoods.iter().map(|ll| (ll - highest).exp()).collect();
         let total: f64 = weights.iter().sum();
-        let error = |(i, w): (usize, &f64)| w / total - f64::from(self.gold.indices.contains(&i));
-        weights.iter().enumerate().map(|part| error(part).powi(2)).sum()
+        weights.into_iter().map(|weight| weight / total).collect()
+    }
+
+    /// `Σ_c (p_c - 1[c is right])²` with the choices' probabilities `p`: 0 to 2, less is better (Brier 1950).
+    pub fn brier(&self) -> f64 {
+        let error = |(i, p): (usize, f64)| p - f64::from(self.gold.indices.contains(&i));
+        self.probabilities().into_iter().enumerate().map(|part| error(part).powi(2)).sum()
+    }
+
+    /// The probability of the choice taken.
+    pub fn confidence(&self) -> f64 {
+        self.probabilities().into_iter().fold(0.0, f64::max)
     }
 
     /// The choice taken.

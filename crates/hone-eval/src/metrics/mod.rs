@@ -1,13 +1,14 @@
 //! Metrics by name: what one example scores, and how examples make a task's score.
 //!
-//! Most metrics are means of per-example scores. Some are not (perplexity, BLEU, F1 over classes, Matthews correlation):
-//! for those an example also keeps its [`ExampleScore::parts`], the numbers the task's score is computed from, so that a
-//! scorecard can be aggregated again, resampled and compared without the model.
+//! Most metrics are means of per-example scores. Some are not (perplexity, BLEU, F1 over classes, Matthews correlation,
+//! calibration error): for those an example also keeps its [`ExampleScore::parts`], the numbers the task's score is computed
+//! from, so that a scorecard can be aggregated again, resampled and compared without the model.
 //!
 //! Names and definitions are those of lm-evaluation-harness, `rouge-score`, `sacrebleu`, the SQuAD script and scikit-learn.
 //! Nothing here knows of models or files.
 
 pub mod bleu;
+pub mod calibration;
 pub mod choice;
 pub mod exact_match;
 pub mod porter;
@@ -105,7 +106,7 @@ impl Kind {
     fn metrics(self) -> &'static [&'static str] {
         match self {
             Kind::MultipleChoice => {
-                &["acc", "acc_norm", "acc_bytes", "acc_mutual_info", "exact_match", "brier_score", "f1", "mcc"]
+                &["acc", "acc_norm", "acc_bytes", "acc_mutual_info", "exact_match", "brier_score", "ece", "f1", "mcc"]
             }
             Kind::GenerateUntil => &["exact_match", "f1", "rouge1", "rouge2", "rougeL", "rougeLsum", "bleu"],
             // The harness has the first two; by word and byte lets targets of different lengths be averaged.
@@ -138,6 +139,11 @@ pub enum Aggregation {
     F1,
     /// Matthews correlation over parts `[gold, predicted]`.
     MatthewsCorrcoef,
+    /// Expected calibration error over parts `[confidence, correct]`.
+    Ece {
+        /// Bins of equal width.
+        bins: u32,
+    },
 }
 
 /// What one example contributes to a metric.
@@ -181,6 +187,9 @@ impl Aggregation {
             }
             Aggregation::F1 => choice::binary_f1(examples.map(|e| (part(e, 0) as i64, part(e, 1) as i64))),
             Aggregation::MatthewsCorrcoef => choice::matthews(examples.map(|e| (part(e, 0) as i64, part(e, 1) as i64))),
+            Aggregation::Ece { bins } => {
+                calibration::expected_calibration_error(examples.map(|e| (part(e, 0), part(e, 1))), bins)
+            }
         }
     }
 
@@ -202,6 +211,7 @@ enum Measure {
     AccMutualInfo,
     GreedyChoice,
     Brier,
+    Calibration { bins: u32 },
     ClassF1,
     Matthews,
     Perplexity,
@@ -250,6 +260,7 @@ impl Metric {
             return Err(unknown());
         }
         let allowed: &[&str] = match (kind, name) {
+            (Kind::MultipleChoice, calibration::NAME) => &[calibration::OPTION],
             (Kind::GenerateUntil, "exact_match") => &ExactMatch::OPTIONS,
             (Kind::GenerateUntil, "bleu") => &["smooth_method"],
             (Kind::GenerateUntil, rouge) if rouge.starts_with("rouge") => &["use_stemmer"],
@@ -274,6 +285,9 @@ impl Metric {
             (_, "acc_mutual_info") => Measure::AccMutualInfo,
             (Kind::MultipleChoice, "exact_match") => Measure::GreedyChoice,
             (_, "brier_score") => Measure::Brier,
+            (_, calibration::NAME) => {
+                Measure::Calibration { bins: calibration::bins_option(options.get(calibration::OPTION))? }
+            }
             (Kind::MultipleChoice, "f1") => Measure::ClassF1,
             (_, "mcc") => Measure::Matthews,
             (_, "perplexity") => Measure::Perplexity,
@@ -293,6 +307,7 @@ impl Metric {
             Measure::Perplexity | Measure::PerWord | Measure::PerByte => (Aggregation::WeightedPerplexity, false),
             Measure::BitsPerByte => (Aggregation::BitsPerByte, false),
             Measure::Brier => (Aggregation::Mean, false),
+            Measure::Calibration { bins } => (Aggregation::Ece { bins }, false),
             Measure::ClassF1 => (Aggregation::F1, true),
             Measure::Matthews => (Aggregation::MatthewsCorrcoef, true),
             Measure::Bleu(Smoothing::Exp) => (Aggregation::Bleu, true),
@@ -329,6 +344,7 @@ impl Metric {
             Aggregation::BitsPerByte => "bits_per_byte",
             Aggregation::F1 => "f1",
             Aggregation::MatthewsCorrcoef => "matthews_corrcoef",
+            Aggregation::Ece { .. } => calibration::NAME,
             _ => "bleu",
         };
         name == own
@@ -362,6 +378,11 @@ impl Metric {
             Measure::AccMutualInfo => ExampleScore::plain(outcome.acc_mutual_info()),
             Measure::GreedyChoice => ExampleScore::plain(outcome.exact_match()),
             Measure::Brier => ExampleScore::plain(outcome.brier()),
+            Measure::Calibration { .. } => {
+                let (confidence, correct) = (outcome.confidence(), outcome.acc());
+                // Alone in its bin an example is off by so much.
+                ExampleScore { score: (correct - confidence).abs(), parts: vec![confidence, correct] }
+            }
             Measure::ClassF1 | Measure::Matthews => classes(outcome),
             _ => ExampleScore::plain(outcome.acc()),
         }
@@ -447,6 +468,40 @@ mod tests {
         assert!((by_word.score - 3f64.exp()).abs() < 1e-12);
     }
 
+    /// NumPy, with `l` the log-likelihoods and `g` the right choices: `p = np.exp(l); p /= p.sum(1, keepdims=True)`, then
+    /// as in `calibration.rs` over `p.max(1)` and `p.argmax(1) == g`.
+    #[test]
+    fn calibration_is_computed_anew_on_every_set_of_examples() {
+        let options = serde_json::json!({"bins": 4}).as_object().cloned().unwrap();
+        let metric = Metric::new(Kind::MultipleChoice, "ece", &options).unwrap();
+        assert!(!metric.higher_is_better && metric.is_share() && metric.is_aggregated_by("ece"));
+        let choices = ["no", "yes"].map(String::from);
+        let rows: Vec<ExampleScore> = [([-1.0, -2.0], 0), ([-3.0, -1.0], 0), ([-0.5, -0.6], 1), ([-2.0, -2.5], 0)]
+            .iter()
+            .map(|(log_likelihoods, gold)| {
+                metric.of_choices(&ChoiceOutcome {
+                    choices: &choices,
+                    log_likelihoods,
+                    is_greedy: &[false; 2],
+                    unconditional: None,
+                    gold: &choice::Gold { indices: vec![*gold] },
+                })
+            })
+            .collect();
+        let confidences =
+            [0.731_058_578_630_004_9, 0.880_797_077_977_882_3, 0.524_979_187_478_94, 0.622_459_331_201_854_6];
+        for (row, expected) in rows.iter().zip(confidences) {
+            assert!((row.parts[0] - expected).abs() < 1e-12, "{} expected {expected}", row.parts[0]);
+        }
+        assert_eq!(rows.iter().map(|row| row.parts[1]).collect::<Vec<_>>(), [1.0, 0.0, 0.0, 1.0]);
+        let value = |of: &[usize]| metric.aggregation.value(of.iter().map(|&i| &rows[i]));
+        assert!((value(&[0, 1, 2, 3]) - 0.250_574_995_166_770_7).abs() < 1e-12, "{}", value(&[0, 1, 2, 3]));
+        assert!((value(&[0, 0, 2]) - 0.004_301_218_420_350_065).abs() < 1e-12, "{}", value(&[0, 0, 2]));
+        // The mean of the examples' own scores is something else.
+        let mean = rows.iter().map(|row| row.score).sum::<f64>() / 4.0;
+        assert!(mean > value(&[0, 1, 2, 3]) + 0.1);
+    }
+
     #[test]
     fn unknown_metrics_and_options_are_named() {
         let error = |kind, name: &str, options: Value| {
@@ -458,5 +513,7 @@ mod tests {
         let message = error(Kind::GenerateUntil, "exact_match", serde_json::json!({"ignore_cases": true}));
         assert!(message.contains("`ignore_cases`") && message.contains("ignore_case,"), "{message}");
         assert!(error(Kind::GenerateUntil, "bleu", serde_json::json!({"smooth_method": "x"})).contains("add-k"));
+        assert!(error(Kind::MultipleChoice, "ece", serde_json::json!({"bin": 5})).contains("one of the options bins"));
+        assert!(error(Kind::MultipleChoice, "ece", serde_json::json!({"bins": 0})).contains("from 1 to 1000"));
     }
 }

@@ -240,13 +240,13 @@ const IGNORED: [&str; 7] = [
     "kind",
 ];
 const OTHERS: [(&str, &str); 8] = [
-    ("group", "groups of tasks are not read; name the tasks one by one"),
+    ("group", "is a key of a group, whose `task` is a list of tasks"),
     ("process_results", "scores that need Python are not computed; use the metrics there are"),
     ("custom_dataset", "data made by Python is not read; write it to a file and name it in `data_files`"),
     ("use_prompt", "promptsource is not read; write the prompt as a template in `doc_to_text`"),
     ("doc_to_image", "tasks with images are not read"),
     ("doc_to_audio", "tasks with sound are not read"),
-    ("aggregate_metric_list", "groups of tasks are not read; name the tasks one by one"),
+    ("aggregate_metric_list", "is a key of a group, whose `task` is a list of tasks"),
     ("task_list", "lists of tasks are not read; write one file a task"),
 ];
 
@@ -256,9 +256,13 @@ pub type Include<'a> = &'a dyn Fn(&str) -> Result<String, EvalError>;
 impl TaskConfig {
     /// Parses a task file. `file` is for messages; `include` finds included files.
     pub fn parse(file: &str, text: &str, include: Include<'_>) -> Result<TaskConfig, EvalError> {
+        TaskConfig::from_keys(file, read_keys(file, text, include)?)
+    }
+
+    /// A task of a file's keys, those of included files among them.
+    pub fn from_keys(file: &str, merged: Map<String, Value>) -> Result<TaskConfig, EvalError> {
         let problem =
             |place: &str, problem: String| EvalError::TaskFile { file: file.into(), place: place.into(), problem };
-        let merged = merge(file, text, include, 0)?;
         for key in merged.keys() {
             if let Some((_, why)) = OTHERS.iter().find(|(other, _)| other == key) {
                 return Err(problem(key, (*why).into()));
@@ -338,6 +342,11 @@ fn normalised(key: &str, mut value: Value) -> Value {
         *files = serde_json::json!({ "train": files.take() });
     }
     value
+}
+
+/// The keys of a file, over those of the files it includes.
+pub fn read_keys(file: &str, text: &str, include: Include<'_>) -> Result<Map<String, Value>, EvalError> {
+    merge(file, text, include, 0)
 }
 
 /// The file's keys over those of the files it includes.

@@ -5,12 +5,13 @@ pub mod config;
 pub mod data;
 pub mod fewshot;
 pub mod fields;
+pub mod group;
 pub mod prompt;
 pub mod template;
 
 use std::path::Path;
 
-use serde_json::Value;
+use serde_json::{Map, Value};
 use sha2::{Digest, Sha256};
 
 pub use config::TaskConfig;
@@ -44,16 +45,8 @@ pub struct Task {
 impl Task {
     /// Loads a task by the name of one that ships with the program, or by the path of a task file.
     pub fn load(reference: &str, root: &DataRoot) -> Result<Task, EvalError> {
-        let (file, text) = find(reference)?;
-        let include = |name: &str| -> Result<String, EvalError> {
-            let path = Path::new(&file).parent().unwrap_or(Path::new("")).join(name);
-            match bundled::task(name).filter(|_| !Path::new(&file).is_file()) {
-                Some(text) => Ok(text.into()),
-                None => std::fs::read_to_string(&path).map_err(|source| EvalError::Io { path, source }),
-            }
-        };
-        let config = TaskConfig::parse(&file, &text, &include)?;
-        Task::from_config(config, file.clone(), root)
+        let (file, keys) = keys_of(reference)?;
+        Task::from_config(TaskConfig::from_keys(&file, keys)?, file, root)
     }
 
     /// A task from its settings. `file` is for messages, and data files may lie beside it.
@@ -184,6 +177,20 @@ fn evaluated_split(config: &TaskConfig) -> Option<String> {
 
 fn evaluated_split_for_shots(config: &TaskConfig) -> Option<String> {
     config.validation_split.clone().or_else(|| config.test_split.clone())
+}
+
+/// The task file's path (or bundled name) and its keys.
+fn keys_of(reference: &str) -> Result<(String, Map<String, Value>), EvalError> {
+    let (file, text) = find(reference)?;
+    let include = |name: &str| -> Result<String, EvalError> {
+        let path = Path::new(&file).parent().unwrap_or(Path::new("")).join(name);
+        match bundled::task(name).filter(|_| !Path::new(&file).is_file()) {
+            Some(text) => Ok(text.into()),
+            None => std::fs::read_to_string(&path).map_err(|source| EvalError::Io { path, source }),
+        }
+    };
+    let keys = config::read_keys(&file, &text, &include)?;
+    Ok((file, keys))
 }
 
 /// The task file's path (or bundled name) and text.

@@ -171,6 +171,14 @@ impl<'a> Prompts<'a> {
         Ok(Item { id, prompt, target: target_text, question })
     }
 
+    /// Draws what example `index` would draw, and makes no prompt: for those that an earlier run asked.
+    pub fn skip(&mut self, index: usize) -> Result<(), EvalError> {
+        match self.task.kind {
+            Kind::LoglikelihoodRolling => Ok(()),
+            _ => self.shot_pieces(&self.task.docs[index]).map(drop),
+        }
+    }
+
     fn question(
         &self,
         doc: &Doc,

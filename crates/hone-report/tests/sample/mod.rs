@@ -1,6 +1,7 @@
 //! A report with everything on it: gains, losses, no change, a metric that is no share, text that could break a page.
 
 use hone_eval::ledger::{Ledger, Outcome, PairedExample, TaskComparison};
+use hone_eval::measures::{MeasureResult, Number, Table, TaskMeasure, Unit, compatibility};
 use hone_report::{InvariantResult, Report, RunSummary};
 
 fn task(name: &str, base: f64, tuned: f64, half: f64, gained: usize, lost: usize, verdict: &str) -> TaskComparison {
@@ -46,6 +47,46 @@ fn example(task: &str, change: &str, i: usize) -> PairedExample {
     }
 }
 
+/// What was measured besides: numbers that only some tasks have, and a table with an empty cell.
+fn measures() -> Vec<MeasureResult> {
+    let number = |name: &str, value: f64, unit: Unit| Number {
+        name: name.replace(' ', "_"),
+        label: name.into(),
+        value,
+        low: Some(value * 0.6),
+        high: Some(value * 1.5),
+        unit,
+    };
+    let matrix = Table {
+        title: "Flip matrix".into(),
+        unit: Unit::Count,
+        columns: ["right after", "wrong after, same answer", "wrong after, another answer"].map(str::to_owned).into(),
+        rows: ["right before", "wrong before"].map(str::to_owned).into(),
+        cells: vec![vec![Some(72.0), None, Some(21.0)], vec![Some(58.0), Some(110.0), Some(39.0)]],
+    };
+    let telecom = TaskMeasure {
+        name: "telecom".into(),
+        metric: "acc".into(),
+        n: 300,
+        numbers: vec![
+            number("negative flips", 0.07, Unit::Share),
+            number("positive flips", 0.193, Unit::Share),
+            number("inconsistent", 0.2, Unit::Share),
+        ],
+        tables: vec![matrix],
+        ..TaskMeasure::default()
+    };
+    let summaries = TaskMeasure {
+        name: "summaries | <b>".into(),
+        metric: "rougeL".into(),
+        n: 40,
+        numbers: vec![number("negative flips", 0.475, Unit::Share), number("mean loss", 0.08, Unit::Points)],
+        notes: vec!["changes of the score up to 0.01 count as none".into()],
+        ..TaskMeasure::default()
+    };
+    vec![MeasureResult { tasks: vec![telecom, summaries], ..MeasureResult::new(&compatibility::MEASURE) }]
+}
+
 /// The report.
 pub fn report() -> Report {
     let mut perplexity = task("wikitext", 0.5, 0.5, 0.01, 0, 0, "worse");
@@ -88,6 +129,7 @@ pub fn report() -> Report {
             notes: Vec::new(),
             tasks,
             examples,
+            measures: measures(),
         },
         scorecards: Vec::new(),
         run: Some(RunSummary {

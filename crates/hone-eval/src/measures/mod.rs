@@ -1,0 +1,264 @@
+//! Measures of what an update changed, by name: what is asked of two models' answers to the same questions beyond "is the
+//! second one better".
+//!
+//! A measure is one file with a [`Measure`] in it and one line in [`MEASURES`]. For every task it makes a [`TaskMeasure`]:
+//! numbers with intervals, tables of numbers, and a row for every example. The terminal, `ledger.json`, the Markdown and the
+//! HTML report show whatever is in it, so none of them knows a measure by name.
+
+pub mod compatibility;
+
+use serde::{Deserialize, Serialize};
+use serde_json::Value;
+
+use crate::error::{EvalError, did_you_mean};
+use crate::pairing::Paired;
+use crate::statistics::BootstrapOptions;
+
+/// The measures there are.
+pub const MEASURES: &[Measure] = &[compatibility::MEASURE];
+
+/// A measure.
+#[derive(Clone, Copy, Debug)]
+pub struct Measure {
+    /// What it is called on the command line and in files: letters, digits and `_`.
+    pub name: &'static str,
+    /// The question it answers, as a heading.
+    pub question: &'static str,
+    /// What its numbers are, for people.
+    pub legend: &'static str,
+    /// Who published it, with the arXiv id.
+    pub source: &'static str,
+    /// Its numbers for one task. A task it does not apply to has no numbers and a note that says why.
+    ///
+    /// # Errors
+    /// Scorecards that do not hold what it needs.
+    pub of_task: fn(&Paired<'_>, &MeasureOptions) -> Result<TaskMeasure, EvalError>,
+}
+
+/// Settings of measures.
+#[derive(Clone, Copy, Debug, Default)]
+pub struct MeasureOptions {
+    /// Resampling of examples; its level goes for every interval.
+    pub bootstrap: BootstrapOptions,
+    /// Changes of an example's score up to this count as none, where scores lie between right and wrong.
+    pub tolerance: f64,
+}
+
+/// A measure over the tasks of a comparison.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub struct MeasureResult {
+    /// The measure's name.
+    pub name: String,
+    /// The question it answers.
+    pub question: String,
+    /// What its numbers are.
+    pub legend: String,
+    /// Who published it.
+    pub source: String,
+    /// Task by task.
+    pub tasks: Vec<TaskMeasure>,
+}
+
+/// A measure over one task.
+#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
+pub struct TaskMeasure {
+    /// Task name.
+    pub name: String,
+    /// Metric the measure is over.
+    pub metric: String,
+    /// Paired examples.
+    pub n: usize,
+    /// The numbers, the most important first.
+    pub numbers: Vec<Number>,
+    /// Tables behind them.
+    pub tables: Vec<Table>,
+    /// What the reader should know besides.
+    pub notes: Vec<String>,
+    /// A JSON object for every example, with its `id`. Not in the ledger: written to a file of their own.
+    #[serde(skip)]
+    pub rows: Vec<Value>,
+}
+
+/// A number of a measure.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub struct Number {
+    /// Its name in files.
+    pub name: String,
+    /// Its name for people.
+    pub label: String,
+    /// The value; finite.
+    pub value: f64,
+    /// Lower end of its 95 % interval, where it has one.
+    pub low: Option<f64>,
+    /// Upper end.
+    pub high: Option<f64>,
+    /// What the value counts.
+    pub unit: Unit,
+}
+
+/// What a number counts.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum Unit {
+    /// Examples.
+    Count,
+    /// A share in 0..1, shown in per cent.
+    Share,
+    /// A difference of shares, shown in points (hundredths).
+    Points,
+    /// Whatever the metric counts.
+    Plain,
+}
+
+/// A table of numbers of one unit.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub struct Table {
+    /// Heading.
+    pub title: String,
+    /// What the cells count.
+    pub unit: Unit,
+    /// What stands above each column.
+    pub columns: Vec<String>,
+    /// What stands before each row.
+    pub rows: Vec<String>,
+    /// The cells, row by row; `None` where there can be nothing.
+    pub cells: Vec<Vec<Option<f64>>>,
+}
+
+/// A table as it is shown: texts, the first row apart.
+#[derive(Clone, Debug, Default, PartialEq, Serialize)]
+pub struct Grid {
+    /// Above the columns.
+    pub header: Vec<String>,
+    /// The rows.
+    pub rows: Vec<Vec<String>>,
+}
+
+/// The measure called `name`.
+///
+/// # Errors
+/// There is none; the error names those there are.
+pub fn find(name: &str) -> Result<&'static Measure, EvalError> {
+    let known = || MEASURES.iter().map(|measure| measure.name);
+    MEASURES.iter().find(|measure| measure.name == name).ok_or_else(|| EvalError::UnknownMeasure {
+        name: name.into(),
+        hint: did_you_mean(name, known()),
+        known: known().collect::<Vec<_>>().join(", "),
+    })
+}
+
+impl MeasureResult {
+    /// Without tasks so far.
+    pub fn new(measure: &Measure) -> MeasureResult {
+        MeasureResult {
+            name: measure.name.into(),
+            question: measure.question.into(),
+            legend: measure.legend.into(),
+            source: measure.source.into(),
+            tasks: Vec::new(),
+        }
+    }
+
+    /// All numbers of all tasks: a row a task, a column for every label, a dash where a task has no such number.
+    pub fn overview(&self) -> Grid {
+        let mut labels: Vec<&str> = Vec::new();
+        for number in self.tasks.iter().flat_map(|task| &task.numbers) {
+            if !labels.contains(&number.label.as_str()) {
+                labels.push(&number.label);
+            }
+        }
+        let cell = |task: &TaskMeasure, label: &str| {
+            task.numbers.iter().find(|number| number.label == label).map_or_else(|| "–".into(), Number::shown)
+        };
+        let row = |task: &TaskMeasure| {
+            let names = [task.name.clone(), task.metric.clone(), task.n.to_string()];
+            names.into_iter().chain(labels.iter().map(|label| cell(task, label))).collect()
+        };
+        let header = ["task", "metric", "n"].into_iter().chain(labels.iter().copied()).map(str::to_owned).collect();
+        Grid { header, rows: self.tasks.iter().map(row).collect() }
+    }
+}
+
+impl Number {
+    /// The value with its interval: `6.0 % (3.5 to 10.2)`.
+    pub fn shown(&self) -> String {
+        let value = self.unit.shown(self.value);
+        match (self.low, self.high) {
+            (Some(low), Some(high)) => format!("{value} ({} to {})", self.unit.bare(low), self.unit.bare(high)),
+            _ => value,
+        }
+    }
+}
+
+impl Unit {
+    /// A value with its unit.
+    pub fn shown(self, value: f64) -> String {
+        match self {
+            Unit::Share => format!("{} %", self.bare(value)),
+            Unit::Points => format!("{} points", self.bare(value)),
+            Unit::Count | Unit::Plain => self.bare(value),
+        }
+    }
+
+    fn bare(self, value: f64) -> String {
+        match self {
+            Unit::Count => format!("{value:.0}"),
+            Unit::Share | Unit::Points => format!("{:.1}", value * 100.0),
+            Unit::Plain => format!("{value:.3}"),
+        }
+    }
+}
+
+impl Table {
+    /// As it is shown.
+    pub fn grid(&self) -> Grid {
+        let cell = |cell: &Option<f64>| cell.map_or_else(|| "–".into(), |value| self.unit.shown(value));
+        let row = |(name, cells): (&String, &Vec<Option<f64>>)| {
+            std::iter::once(name.clone()).chain(cells.iter().map(cell)).collect()
+        };
+        let header = std::iter::once(String::new()).chain(self.columns.iter().cloned()).collect();
+        Grid { header, rows: self.rows.iter().zip(&self.cells).map(row).collect() }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn number(label: &str, value: f64, interval: Option<(f64, f64)>, unit: Unit) -> Number {
+        let (low, high) = interval.unzip();
+        Number { name: label.replace(' ', "_"), label: label.into(), value, low, high, unit }
+    }
+
+    #[test]
+    fn tasks_with_other_numbers_stand_in_one_overview() {
+        let task = |name: &str, numbers| TaskMeasure {
+            name: name.into(),
+            metric: "acc".into(),
+            n: 5,
+            numbers,
+            ..TaskMeasure::default()
+        };
+        let share = number("negative flips", 0.06, Some((0.035, 0.102)), Unit::Share);
+        let loss = number("mean loss", 0.125, None, Unit::Points);
+        let result = MeasureResult {
+            tasks: vec![task("a", vec![share]), task("b", vec![loss])],
+            ..MeasureResult::new(&compatibility::MEASURE)
+        };
+        let grid = result.overview();
+        assert_eq!(grid.header, ["task", "metric", "n", "negative flips", "mean loss"]);
+        assert_eq!(grid.rows[0], ["a", "acc", "5", "6.0 % (3.5 to 10.2)", "–"]);
+        assert_eq!(grid.rows[1], ["b", "acc", "5", "–", "12.5 points"]);
+    }
+
+    #[test]
+    fn measures_are_found_by_name_and_names_are_apart() {
+        for (i, measure) in MEASURES.iter().enumerate() {
+            assert_eq!(find(measure.name).map(|found| found.question).ok(), Some(measure.question));
+            assert!(MEASURES[..i].iter().all(|other| other.name != measure.name));
+            assert!(measure.name.chars().all(|c| c.is_ascii_alphanumeric() || c == '_'), "it names a directory");
+        }
+        let message = find("compatability").map(|_| ()).unwrap_err().to_string();
+        assert!(message.contains("did you mean `compatibility`?"), "{message}");
+    }
+}

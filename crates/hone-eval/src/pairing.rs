@@ -1,0 +1,140 @@
+//! Two scorecards of one task, paired example by example.
+//!
+//! A pair is only made where both models answered the same question: same task definition and data, same shots, same
+//! prompt. The ledger ([`crate::compare`]) and the measures ([`crate::measures`]) read the same pairs.
+
+use std::collections::HashMap;
+
+use crate::error::EvalError;
+use crate::metrics::ExampleScore;
+use crate::scorecard::{MetricValue, Scorecard, ScorecardHeader, ScorecardRow};
+
+/// The examples that both cards of a task have.
+pub struct Paired<'a> {
+    /// What was measured of the first model.
+    pub base: &'a ScorecardHeader,
+    /// What was measured of the second model.
+    pub tuned: &'a ScorecardHeader,
+    /// The metric compared: the main one.
+    pub metric: &'a MetricValue,
+    /// The rows, the first model's beside the second's.
+    pub rows: Vec<(&'a ScorecardRow, &'a ScorecardRow)>,
+    /// What each pair's first row contributes to the metric.
+    pub before: Vec<ExampleScore>,
+    /// What each pair's second row contributes.
+    pub after: Vec<ExampleScore>,
+    /// Examples that only one of the cards has.
+    pub unpaired: usize,
+}
+
+impl<'a> Paired<'a> {
+    /// Pairs two cards by the ids of their examples.
+    ///
+    /// # Errors
+    /// Cards of different questions, without a common example, or, unless `allow_different_prompts`, of different prompts.
+    pub fn new(
+        base: &'a Scorecard,
+        tuned: &'a Scorecard,
+        allow_different_prompts: bool,
+    ) -> Result<Paired<'a>, EvalError> {
+        let name = &base.header.task;
+        check_same_questions(&base.header, &tuned.header)?;
+        let metric = main_metric(&base.header)?;
+        let by_id: HashMap<&str, &ScorecardRow> = tuned.rows.iter().map(|row| (row.id.as_str(), row)).collect();
+        let rows: Vec<(&ScorecardRow, &ScorecardRow)> =
+            base.rows.iter().filter_map(|row| Some((row, *by_id.get(row.id.as_str())?))).collect();
+        if rows.is_empty() {
+            let difference = "no example in common; evaluate both models with the same `--limit`".to_owned();
+            return Err(EvalError::NotComparable { task: name.clone(), difference });
+        }
+        if !allow_different_prompts {
+            check_same_prompts(name, &rows)?;
+        }
+        let part = |row: &ScorecardRow| ExampleScore {
+            score: row.scores.get(&metric.name).copied().unwrap_or(row.score),
+            parts: row.parts.get(&metric.name).cloned().unwrap_or_default(),
+        };
+        let before = rows.iter().map(|(row, _)| part(row)).collect();
+        let after = rows.iter().map(|(_, row)| part(row)).collect();
+        let unpaired = base.rows.len() + tuned.rows.len() - 2 * rows.len();
+        Ok(Paired { base: &base.header, tuned: &tuned.header, metric, rows, before, after, unpaired })
+    }
+
+    /// The task's name.
+    pub fn task(&self) -> &'a str {
+        &self.base.task
+    }
+
+    /// Number of pairs, at least one.
+    pub fn n(&self) -> usize {
+        self.rows.len()
+    }
+
+    /// The metric's value over some scores of this task.
+    pub fn value<'s>(&self, scores: impl Iterator<Item = &'s ExampleScore>) -> f64 {
+        self.metric.aggregation.value(scores)
+    }
+
+    /// Whether every answer of both models was either right (1) or wrong (0).
+    pub fn right_or_wrong(&self) -> bool {
+        self.metric.higher_is_better && self.before.iter().chain(&self.after).all(|e| e.score == 0.0 || e.score == 1.0)
+    }
+
+    /// 1 where more is better, else -1.
+    pub fn sign(&self) -> f64 {
+        if self.metric.higher_is_better { 1.0 } else { -1.0 }
+    }
+}
+
+fn main_metric(header: &ScorecardHeader) -> Result<&MetricValue, EvalError> {
+    header.metrics.iter().find(|m| m.name == header.main_metric).ok_or_else(|| EvalError::NotComparable {
+        task: header.task.clone(),
+        difference: format!("the card's main metric `{}` is not among its metrics; evaluate again", header.main_metric),
+    })
+}
+
+/// Refuses cards of different questions; says what differs.
+fn check_same_questions(base: &ScorecardHeader, tuned: &ScorecardHeader) -> Result<(), EvalError> {
+    let fields = [
+        ("task version", base.version.clone(), tuned.version.clone()),
+        ("task definition or data (SHA-256)", short(&base.task_sha256), short(&tuned.task_sha256)),
+        ("kind", base.kind.clone(), tuned.kind.clone()),
+        ("shots", base.num_fewshot.to_string(), tuned.num_fewshot.to_string()),
+        ("seed of the shots", base.fewshot_seed.to_string(), tuned.fewshot_seed.to_string()),
+        ("chat template", on_off(base.chat_template), on_off(tuned.chat_template)),
+        ("main metric", base.main_metric.clone(), tuned.main_metric.clone()),
+    ];
+    let differing: Vec<String> =
+        fields.iter().filter(|(_, b, t)| b != t).map(|(what, b, t)| format!("{what} {b} against {t}")).collect();
+    if differing.is_empty() {
+        return Ok(());
+    }
+    let difference = format!("{}; evaluate both models with the same settings", differing.join(", "));
+    Err(EvalError::NotComparable { task: base.task.clone(), difference })
+}
+
+fn short(sha256: &str) -> String {
+    sha256.chars().take(12).collect()
+}
+
+fn on_off(on: bool) -> String {
+    if on { "on".into() } else { "off".into() }
+}
+
+fn check_same_prompts(task: &str, pairs: &[(&ScorecardRow, &ScorecardRow)]) -> Result<(), EvalError> {
+    let differing: Vec<_> = pairs.iter().filter(|(b, t)| b.prompt_sha256 != t.prompt_sha256).collect();
+    let Some((base, tuned)) = differing.first() else { return Ok(()) };
+    let from = base.prompt.chars().zip(tuned.prompt.chars()).take_while(|(b, t)| b == t).count();
+    let excerpt = |text: &str| -> String { text.chars().skip(from.saturating_sub(20)).take(60).collect() };
+    Err(EvalError::NotComparable {
+        task: task.to_owned(),
+        difference: format!(
+            "{} of {} prompts differ; example {}: {:?} against {:?}; allow it with `--allow-different-prompts`",
+            differing.len(),
+            pairs.len(),
+            base.id,
+            excerpt(&base.prompt),
+            excerpt(&tuned.prompt)
+        ),
+    })
+}

@@ -1,0 +1,297 @@
+//! Evaluations that outlive the process. Rows go to `TASK.jsonl.part` as they are made; when all are there, the scorecard is written
+//! beside it and the part goes away. A run that was stopped or killed goes on behind the last whole wave of examples, and ends in
+//! the bytes it would have ended in (but for the seconds it says it took).
+//!
+//! The part holds JSON lines: what the rows depend on (as a hash), then rows, and behind every wave a mark with how far that is.
+//! What stands behind the last mark is from a wave that was not finished, and is cut off. A part of another evaluation (other
+//! weights, another edit, another task or setting) is not gone on with but replaced.
+//!
+//! In memory a row is its scores and no text, so a large task takes some hundred bytes an example.
+
+use std::fs::{File, OpenOptions};
+use std::io::{BufRead, BufReader, BufWriter, Read, Seek, SeekFrom, Write};
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+use std::sync::atomic::AtomicBool;
+use std::time::Instant;
+
+use hone_engine::DType;
+use hone_model::{Hooks, Model};
+use serde::{Deserialize, Serialize};
+use serde_json::json;
+use sha2::{Digest, Sha256};
+
+use crate::endpoint::Endpoint;
+use crate::error::EvalError;
+use crate::evaluate::{Done, EvalOptions, Progress, Subject, Summary, WAVE, evaluate_rows, header};
+use crate::files::write_atomically;
+use crate::scorecard::{ScorecardHeader, ScorecardRow};
+use crate::task::Task;
+use crate::task::data::hex;
+
+/// Evaluates into the scorecard at `path`, going on with what an earlier run left there. `contents` names what is
+/// done with the model (its edits' contents, for one); the other arguments are those of [`crate::evaluate()`].
+#[allow(clippy::too_many_arguments)]
+pub fn evaluate_to(
+    path: &Path,
+    contents: &str,
+    model: &Model,
+    hooks: Arc<dyn Hooks>,
+    dtype: DType,
+    task: &Task,
+    options: &EvalOptions,
+    progress: &mut dyn FnMut(&Progress<'_>),
+    stop: &AtomicBool,
+) -> Result<ScorecardHeader, EvalError> {
+    kept(path, &Subject::of(model, dtype), contents, task, options, |done, sink| {
+        evaluate_rows(model, hooks, dtype, task, options, done, progress, stop, sink)
+    })
+}
+
+/// The same for what a server answers; see [`crate::endpoint`].
+pub fn ask_into(
+    path: &Path,
+    endpoint: &Endpoint,
+    task: &Task,
+    options: &EvalOptions,
+    progress: &mut dyn FnMut(&Progress<'_>),
+    stop: &AtomicBool,
+) -> Result<ScorecardHeader, EvalError> {
+    kept(path, &endpoint.subject(), "", task, options, |done, sink| {
+        endpoint.ask(task, options, done, progress, stop, sink)
+    })
+}
+
+/// Where the rows of a wave go, with how far that is.
+pub type Sink<'a> = dyn FnMut(Vec<ScorecardRow>, Done) -> Result<(), EvalError> + 'a;
+
+/// The scorecard at `path` of the rows that `evaluate` makes behind those that are there.
+fn kept(
+    path: &Path,
+    subject: &Subject,
+    contents: &str,
+    task: &Task,
+    options: &EvalOptions,
+    evaluate: impl FnOnce(Done, &mut Sink<'_>) -> Result<Summary, EvalError>,
+) -> Result<ScorecardHeader, EvalError> {
+    let started = Instant::now();
+    let mut part = Part::open(path, &identity(subject, contents, task, options))?;
+    let done = Done { examples: part.rows.len(), truncated: part.marked.truncated };
+    let summary = evaluate(done, &mut |rows, done| part.append(rows, done))?;
+    let seconds = part.marked.seconds + started.elapsed().as_secs_f64();
+    let header = header(subject, task, options, summary, &part.rows, seconds)?;
+    part.finish(path, &header)?;
+    Ok(header)
+}
+
+/// A hash of everything that decides what the rows are.
+fn identity(subject: &Subject, contents: &str, task: &Task, options: &EvalOptions) -> String {
+    let decides = json!({
+        "task": task.sha256(),
+        "model": [subject.model, subject.model_sha256],
+        "edit": [options.edit.as_deref().unwrap_or_default(), contents],
+        "dtype": subject.dtype,
+        "limit": options.limit,
+        "num_fewshot": options.num_fewshot,
+        "chat_template": options.chat_template,
+        "multiturn": options.fewshot_as_multiturn,
+        "system": options.system_instruction,
+        "seed": options.seed,
+        "max_length": options.max_length,
+        "wave": WAVE,
+        "version": env!("CARGO_PKG_VERSION"),
+    });
+    hex(&Sha256::digest(decides.to_string()))
+}
+
+/// How far the rows before it go.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Serialize, Deserialize)]
+struct Mark {
+    /// Examples.
+    through: usize,
+    /// Prompts cut among them.
+    truncated: usize,
+    /// Seconds spent on them.
+    seconds: f64,
+}
+
+/// A line of a part.
+#[derive(Serialize, Deserialize)]
+#[serde(untagged)]
+enum Line {
+    Identity { identity: String },
+    Mark(Mark),
+    Row(Box<ScorecardRow>),
+}
+
+/// The file of an evaluation that is not finished.
+struct Part {
+    path: PathBuf,
+    file: BufWriter<File>,
+    /// The rows so far, without their texts.
+    rows: Vec<ScorecardRow>,
+    marked: Mark,
+    since: Instant,
+}
+
+impl Part {
+    /// The part beside `scorecard`: as it was left, if it is one of the same evaluation, else empty.
+    fn open(scorecard: &Path, identity: &str) -> Result<Part, EvalError> {
+        let mut name = scorecard.as_os_str().to_owned();
+        name.push(".part");
+        let path = PathBuf::from(name);
+        let io = |source| EvalError::Io { path: path.clone(), source };
+        if let Some(directory) = path.parent() {
+            std::fs::create_dir_all(directory).map_err(io)?;
+        }
+        let mut file =
+            OpenOptions::new().create(true).truncate(false).read(true).write(true).open(&path).map_err(io)?;
+        let (rows, marked, end) = left_over(&file, identity).map_err(io)?;
+        file.set_len(end).map_err(io)?;
+        file.seek(SeekFrom::Start(end)).map_err(io)?;
+        let mut file = BufWriter::new(file);
+        if end == 0 {
+            write_line(&mut file, &Line::Identity { identity: identity.into() }).map_err(io)?;
+        }
+        Ok(Part { file, rows, marked, path: path.clone(), since: Instant::now() })
+    }
+
+    fn io(&self, source: std::io::Error) -> EvalError {
+        EvalError::Io { path: self.path.clone(), source }
+    }
+
+    /// A wave's rows and the mark behind them, on the disk when this returns.
+    fn append(&mut self, rows: Vec<ScorecardRow>, done: Done) -> Result<(), EvalError> {
+        let seconds = self.marked.seconds + self.since.elapsed().as_secs_f64();
+        let mark = Mark { through: done.examples, truncated: done.truncated, seconds };
+        let mut write = || -> std::io::Result<()> {
+            for row in &rows {
+                serde_json::to_writer(&mut self.file, row)?;
+                writeln!(self.file)?;
+            }
+            write_line(&mut self.file, &Line::Mark(mark))?;
+            self.file.flush()?;
+            self.file.get_ref().sync_data()
+        };
+        write().map_err(|source| self.io(source))?;
+        self.rows.extend(rows.into_iter().map(without_texts));
+        Ok(())
+    }
+
+    /// The scorecard in the part's place.
+    fn finish(mut self, scorecard: &Path, header: &ScorecardHeader) -> Result<(), EvalError> {
+        self.file.flush().map_err(|source| self.io(source))?;
+        let read = File::open(&self.path).map_err(|source| self.io(source))?;
+        write_atomically(scorecard, |out| {
+            serde_json::to_writer(&mut *out, header)?;
+            writeln!(out)?;
+            for line in BufReader::new(read).lines() {
+                let line = line?;
+                if matches!(serde_json::from_str(&line)?, Line::Row(_)) {
+                    writeln!(out, "{line}")?;
+                }
+            }
+            Ok(())
+        })?;
+        std::fs::remove_file(&self.path).map_err(|source| self.io(source))
+    }
+}
+
+/// Rows, mark and length of what `file` holds of the evaluation `identity`: up to its last mark, or nothing.
+fn left_over(file: &File, identity: &str) -> std::io::Result<(Vec<ScorecardRow>, Mark, u64)> {
+    let nothing = (Vec::new(), Mark::default(), 0);
+    let mut reader = BufReader::new(file);
+    let (mut rows, mut marked, mut known, mut at) = (Vec::new(), Mark::default(), 0, 0u64);
+    let mut end = 0;
+    loop {
+        let mut line = Vec::new();
+        let read = reader.by_ref().read_until(b'\n', &mut line)?;
+        // A line without its end was cut off; damage is the same to us.
+        let parsed = line.strip_suffix(b"\n").and_then(|line| serde_json::from_slice(line).ok());
+        at += read as u64;
+        match parsed {
+            Some(Line::Identity { identity: found }) if end == 0 && rows.is_empty() => {
+                if found != identity {
+                    return Ok(nothing);
+                }
+                end = at;
+            }
+            Some(Line::Row(row)) if end > 0 => rows.push(without_texts(*row)),
+            Some(Line::Mark(mark)) if end > 0 && mark.through == rows.len() => {
+                (marked, known, end) = (mark, rows.len(), at);
+            }
+            _ => break,
+        }
+    }
+    rows.truncate(known);
+    Ok((rows, marked, end))
+}
+
+fn write_line(out: &mut impl Write, line: &Line) -> std::io::Result<()> {
+    serde_json::to_writer(&mut *out, line)?;
+    writeln!(out)
+}
+
+/// What aggregation reads of a row.
+fn without_texts(row: ScorecardRow) -> ScorecardRow {
+    ScorecardRow {
+        prompt_sha256: String::new(),
+        prompt: String::new(),
+        target: String::new(),
+        choices: Vec::new(),
+        answer: String::new(),
+        scored: None,
+        target_score: None,
+        ..row
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn row(id: usize) -> ScorecardRow {
+        let text = json!({ "id": id.to_string(), "prompt_sha256": "", "prompt": "p", "target": "t", "answer": "a",
+            "scores": { "acc": 1.0 }, "score": 1.0 });
+        serde_json::from_value(text).unwrap()
+    }
+
+    fn rows(range: std::ops::Range<usize>) -> Vec<ScorecardRow> {
+        range.map(row).collect()
+    }
+
+    #[test]
+    fn a_part_is_kept_up_to_its_last_mark_whatever_stands_behind_it() {
+        let directory = tempfile::tempdir().unwrap();
+        let card = directory.path().join("task.jsonl");
+        let mut part = Part::open(&card, "this").unwrap();
+        part.append(rows(0..3), Done { examples: 3, truncated: 1 }).unwrap();
+        let kept = std::fs::read(&part.path).unwrap();
+        part.append(rows(3..5), Done { examples: 5, truncated: 1 }).unwrap();
+        let path = part.path.clone();
+        drop(part);
+        let whole = std::fs::read(&path).unwrap();
+        // Killed at any byte: what was marked before is there, and what is written next follows it.
+        for cut in kept.len()..whole.len() {
+            std::fs::write(&path, &whole[..cut]).unwrap();
+            let mut part = Part::open(&card, "this").unwrap();
+            assert_eq!((part.rows.len(), part.marked.truncated), (3, 1), "cut at {cut}");
+            part.append(rows(3..5), Done { examples: 5, truncated: 1 }).unwrap();
+            drop(part);
+            assert_eq!(Part::open(&card, "this").unwrap().rows.len(), 5);
+        }
+        std::fs::write(&path, b"not a part").unwrap();
+        assert_eq!(Part::open(&card, "this").unwrap().rows.len(), 0);
+    }
+
+    #[test]
+    fn a_part_of_another_evaluation_is_replaced() {
+        let directory = tempfile::tempdir().unwrap();
+        let card = directory.path().join("task.jsonl");
+        let mut part = Part::open(&card, "this").unwrap();
+        part.append(rows(0..3), Done { examples: 3, truncated: 0 }).unwrap();
+        drop(part);
+        assert_eq!(Part::open(&card, "another").unwrap().rows.len(), 0);
+        assert_eq!(Part::open(&card, "this").unwrap().rows.len(), 0, "and is gone");
+    }
+}

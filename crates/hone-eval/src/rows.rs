@@ -1,0 +1,179 @@
+//! From answers to a scorecard: the row of an example, and a task's scores from its rows.
+
+use sha2::{Digest, Sha256};
+
+use crate::error::EvalError;
+use crate::metrics::choice::ChoiceOutcome;
+use crate::metrics::{Aggregation, ExampleScore, Metric, MetricError, RollingOutcome};
+use crate::scorecard::{ChoiceScore, MetricValue, ScorecardRow};
+use crate::scorer::Scored;
+use crate::statistics;
+use crate::task::data::hex;
+use crate::task::{Item, Question, Task};
+
+/// Resamples of a BLEU's standard error; other bootstraps take [`EvalOptions::bootstrap_iterations`].
+const BLEU_ITERATIONS: usize = 100;
+
+/// Resamples of a calibration error's standard error: enough for its two digits, in no time.
+const CALIBRATION_ITERATIONS: usize = 1000;
+
+/// The row of an example whose continuations were scored: one group of choices (and perhaps one without the question), or one a
+/// window of a document.
+pub(crate) fn of_scores(task: &Task, item: &Item, groups: &[Vec<Scored>]) -> ScorecardRow {
+    let mut row = empty_row(item);
+    match &item.question {
+        Question::Choices { choices, gold, .. } => {
+            let [scored, rest @ ..] = groups else { return row };
+            let log_likelihoods: Vec<f64> = scored.iter().map(Scored::log_likelihood).collect();
+            let is_greedy: Vec<bool> = scored.iter().map(|s| s.is_greedy).collect();
+            let unconditional: Option<Vec<f64>> =
+                rest.first().map(|alone| alone.iter().map(Scored::log_likelihood).collect());
+            let outcome = ChoiceOutcome {
+                choices,
+                log_likelihoods: &log_likelihoods,
+                is_greedy: &is_greedy,
+                unconditional: unconditional.as_deref(),
+                gold,
+            };
+            row.choices = (choices.iter().zip(scored)).map(|(text, scored)| choice_score(text, scored)).collect();
+            let scores: Vec<_> = task.columns().map(|(name, metric, _)| (name, metric.of_choices(&outcome))).collect();
+            let main = task.main_metric().unwrap_or_default();
+            let metric = task.columns().find(|(name, ..)| *name == main).map(|(_, metric, _)| metric);
+            let picked = metric.and_then(|metric| metric.picked(&outcome));
+            row.answer = picked.map_or_else(String::new, |i| choices[i].clone());
+            fill(task, &mut row, scores);
+        }
+        Question::Target { continuation, .. } => {
+            let Some(scored) = groups.first().and_then(|group| group.first()) else { return row };
+            row.target_score = Some(choice_score(continuation, scored));
+            row.answer = if scored.is_greedy { continuation.clone() } else { String::new() };
+            let of = |metric: &Metric| metric.of_target(scored.log_likelihood(), scored.is_greedy, continuation);
+            let scores = task.columns().map(|(name, metric, _)| (name, of(metric))).collect();
+            fill(task, &mut row, scores);
+        }
+        Question::Document { text, words, bytes } => {
+            let windows = groups.iter().flatten();
+            let log_likelihood = windows.clone().map(Scored::log_likelihood).sum();
+            let tokens = windows.clone().map(|s| s.log_probs.len()).sum();
+            let is_greedy = windows.clone().all(|s| s.is_greedy);
+            // The document is the row's target already.
+            row.target_score = Some(ChoiceScore { text: String::new(), log_likelihood, tokens, is_greedy });
+            row.target = excerpt(text);
+            let outcome = RollingOutcome { log_likelihood, words: *words, bytes: *bytes };
+            let scores = task.columns().map(|(name, metric, _)| (name, metric.of_rolling(outcome))).collect();
+            fill(task, &mut row, scores);
+        }
+        Question::Generate { .. } => {}
+    }
+    row
+}
+
+/// The row of an example that was answered in words, once or several times.
+pub(crate) fn of_texts(task: &Task, item: &Item, responses: &[String]) -> Result<ScorecardRow, EvalError> {
+    let Question::Generate { references, .. } = &item.question else { return Ok(empty_row(item)) };
+    let wrong = |error: MetricError| EvalError::Request {
+        task: task.name().into(),
+        id: item.id.clone(),
+        problem: error.to_string(),
+    };
+    let mut row = empty_row(item);
+    let mut scores = Vec::new();
+    let main = task.main_metric().unwrap_or_default();
+    for (name, metric, filter) in task.columns() {
+        let text = filter.apply(responses).map_err(|error| wrong(error.into()))?;
+        let score = metric.of_text(&text, references).map_err(wrong)?;
+        if name == main {
+            row.scored = Some(text);
+        }
+        scores.push((name, score));
+    }
+    row.answer = responses.first().cloned().unwrap_or_default();
+    fill(task, &mut row, scores);
+    Ok(row)
+}
+
+fn fill(task: &Task, row: &mut ScorecardRow, scores: Vec<(String, ExampleScore)>) {
+    let main = task.main_metric().unwrap_or_default();
+    for (name, score) in scores {
+        if name == main {
+            row.score = score.score;
+        }
+        row.scores.insert(name.clone(), score.score);
+        if !score.parts.is_empty() {
+            row.parts.insert(name, score.parts);
+        }
+    }
+}
+
+fn empty_row(item: &Item) -> ScorecardRow {
+    let asked = match &item.question {
+        Question::Choices { contexts, continuations, .. } => serde_json::json!([contexts, continuations]),
+        Question::Target { context, continuation } => serde_json::json!([context, continuation]),
+        Question::Document { text, .. } => serde_json::json!([text]),
+        Question::Generate { context, .. } => serde_json::json!([context]),
+    };
+    ScorecardRow {
+        id: item.id.clone(),
+        prompt_sha256: hex(&Sha256::digest(asked.to_string())),
+        prompt: item.prompt.clone(),
+        target: item.target.clone(),
+        choices: Vec::new(),
+        answer: String::new(),
+        scored: None,
+        target_score: None,
+        scores: Default::default(),
+        parts: Default::default(),
+        score: 0.0,
+    }
+}
+
+fn choice_score(text: &str, scored: &Scored) -> ChoiceScore {
+    ChoiceScore {
+        text: text.into(),
+        log_likelihood: scored.log_likelihood(),
+        tokens: scored.log_probs.len(),
+        is_greedy: scored.is_greedy,
+    }
+}
+
+/// The beginning of a document, for people.
+fn excerpt(text: &str) -> String {
+    const SHOWN: usize = 200;
+    match text.char_indices().nth(SHOWN) {
+        Some((end, _)) => format!("{}…", &text[..end]),
+        None => text.to_owned(),
+    }
+}
+
+/// The task's scores from its rows, with standard errors where the harness has them.
+pub fn aggregate(task: &Task, rows: &[ScorecardRow], bootstrap_iterations: usize) -> Vec<MetricValue> {
+    let value = |(name, metric, _): (String, &Metric, _)| {
+        let examples: Vec<ExampleScore> = rows
+            .iter()
+            .map(|row| ExampleScore {
+                score: row.scores.get(&name).copied().unwrap_or(f64::NAN),
+                parts: row.parts.get(&name).cloned().unwrap_or_default(),
+            })
+            .collect();
+        let aggregation = metric.aggregation;
+        let on = |indices: &[usize]| aggregation.value(indices.iter().map(|&i| &examples[i]));
+        let bootstrap = |iterations| statistics::bootstrap_stderr(examples.len(), iterations, &on);
+        let stderr = match (aggregation, metric.name.as_str()) {
+            (_, "brier_score") => None,
+            (Aggregation::Mean, _) => statistics::mean_stderr(&examples.iter().map(|e| e.score).collect::<Vec<_>>()),
+            (Aggregation::F1 | Aggregation::MatthewsCorrcoef, _) | (_, "perplexity") => bootstrap(bootstrap_iterations),
+            (_, "bleu") => bootstrap(bootstrap_iterations.min(BLEU_ITERATIONS)),
+            (Aggregation::Ece { .. }, _) => bootstrap(bootstrap_iterations.min(CALIBRATION_ITERATIONS)),
+            _ => None,
+        };
+        MetricValue {
+            value: aggregation.value(examples.iter()),
+            stderr: stderr.filter(|s| s.is_finite()),
+            higher_is_better: metric.higher_is_better,
+            aggregation,
+            is_share: metric.is_share(),
+            name,
+        }
+    };
+    task.columns().map(value).collect()
+}
