@@ -5,7 +5,14 @@ macro_rules! studies {
 }
 
 /// Study files by name; a test compares the list with the directory.
-const STUDIES: &[(&str, &str)] = studies!["ept-prompt-tuning", "peft-frontier"];
+const STUDIES: &[(&str, &str)] = studies![
+    "ept-prompt-tuning",
+    "mask-tuning",
+    "multi-head-routing",
+    "negative-flips",
+    "peft-frontier",
+    "skill-localization"
+];
 
 /// Names of the studies there are.
 pub fn names() -> impl Iterator<Item = &'static str> {

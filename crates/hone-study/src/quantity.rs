@@ -333,4 +333,27 @@ mod tests {
         assert!(other.interval.is_some_and(|(low, high)| low < 0.0 && high > 0.0));
         assert_eq!(only("min(share over share)").measured().interval, None);
     }
+
+    /// Every example is right and as sure as the others, so each resample has the same error; a mean of the examples' own
+    /// scores, which are wrong on purpose, would give another.
+    #[test]
+    fn a_calibration_error_is_binned_anew_on_every_resample() {
+        let of = |confidence: &[f64]| {
+            let score = |&c: &f64| ExampleScore { score: 9.0, parts: vec![c, 1.0] };
+            let ids = (0..confidence.len()).map(|i| i.to_string()).collect();
+            let scores = confidence.iter().map(score).collect();
+            let aggregation = Aggregation::Ece { bins: 10 };
+            Quantity::Examples(Arc::new(Examples { identity: Arc::new(("t".into(), ids)), scores, aggregation }))
+        };
+        let alike = of(&[0.8; 12]).measured();
+        let close = |a: f64, b: f64| (a - b).abs() < 1e-12;
+        assert!(close(alike.value, 0.2), "{alike:?}");
+        assert!(alike.interval.is_some_and(|(low, high)| close(low, 0.2) && close(high, 0.2)), "{alike:?}");
+        // Two models on the same questions: paired, and both errors computed anew.
+        let difference = Quantity::Binary(Operator::Subtract, Arc::new(of(&[0.8; 12])), Arc::new(of(&[0.95; 12])));
+        let found = difference.measured();
+        assert!(close(found.value, 0.15) && found.basis == "bootstrap over 12 examples", "{found:?}");
+        let spread = of(&[0.55, 0.65, 0.75, 0.95, 0.99, 0.6]).measured();
+        assert!(spread.interval.is_some_and(|(low, high)| low < spread.value && spread.value < high), "{spread:?}");
+    }
 }

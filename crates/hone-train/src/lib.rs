@@ -11,10 +11,12 @@
 //! | What is on the disk? | [`checkpoint`], [`metrics`], [`provenance`] |
 //! | Can the numbers be trusted? | [`invariants`] |
 //! | How long, how much? | [`estimate`], [`machine`], [`bench`] |
+//! | Do the sources of the data pull the same way? | [`alignment`](mod@alignment) |
 //!
 //! The way through: [`Recipe`] → [`prepare()`](prepare::prepare) and [`new_edit`] → [`Trainer::new`] → [`Trainer::run`] →
 //! [`Outcome`].
 
+pub mod alignment;
 pub mod bench;
 pub mod checkpoint;
 pub mod codec;

@@ -353,7 +353,7 @@ fn decode_by_runs(tokenizer: &Tokenizer, ids: &[u32]) -> Result<String, ModelErr
 }
 
 /// The model has to be loaded in the type it is trained in.
-fn check_dtype(model: &Model, wanted: Precision) -> Result<(), TrainError> {
+pub(crate) fn check_dtype(model: &Model, wanted: Precision) -> Result<(), TrainError> {
     let WeightRef::Frozen(weight) = &model.decoder.embed_tokens else { return Ok(()) };
     match weight.dtype() {
         Some(dtype) if dtype != DType::from(wanted) => Err(TrainError::Setup {

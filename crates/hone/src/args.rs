@@ -64,7 +64,7 @@ pub enum Verb {
     Eval(verbs::eval::Eval),
     /// Pair two sets of scorecards question by question: gained, lost, verdict, report.
     Compare(verbs::compare::Compare),
-    /// Look at training data as the model will see it.
+    /// Look at training data as the model will see it, and at whether its sources pull the same way.
     Data(verbs::data::Data),
     /// Log-probabilities of a text, token by token.
     Score(verbs::score::Score),

@@ -4,6 +4,9 @@
 use std::path::{Path, PathBuf};
 
 use assert_cmd::Command;
+use hone_edit::{Base, Edit, registry, save_edit};
+use hone_engine::DType;
+use hone_model::{LoadOptions, Model};
 use serde_json::Value;
 
 fn hone() -> Command {
@@ -143,6 +146,58 @@ fn an_adapter_is_measured() {
     assert!(norm.is_some_and(|c| c["rank"].is_null() && c["norm"].as_f64() > Some(0.0)), "{found}");
 }
 
+/// An edit of stories260k with values at places drawn with a seed, in `dir/name`; `base` is the hash of another base.
+fn sparse(dir: &Path, name: &str, seed: u64, base_sha256: Option<&str>) -> PathBuf {
+    let place = Path::new(env!("CARGO_MANIFEST_DIR")).join("../../assets/stories260k");
+    let options = LoadOptions { dtype: DType::F32, keep_quantised: false };
+    let mut model = Model::load(place.to_str().expect("UTF-8"), options).expect("the tiny model");
+    model.source.reference = "stories260k".into();
+    let base = Base::of(&model);
+    let recipe = serde_json::json!({
+        "type": "shira", "r": 2, "random_seed": seed, "init_weights": false, "target_modules": ["q_proj"],
+    });
+    let method = registry::from_recipe(recipe.as_object().expect("fields"), &mut Vec::new()).expect("a method");
+    let mut edit = Edit::new(method, &base, 0).expect("an edit");
+    if let Some(other) = base_sha256 {
+        edit.base_sha256 = other.into();
+    }
+    save_edit(&edit, &dir.join(name)).expect("written");
+    dir.join(name)
+}
+
+#[test]
+fn two_sparse_edits_are_held_against_chance() {
+    let dir = tempfile::tempdir().expect("a directory");
+    let (a, b) = (sparse(dir.path(), "a", 1, None), sparse(dir.path(), "b", 2, None));
+    let overlap = |a: &Path, b: &Path| {
+        let mut command = hone();
+        command.args(["edit", "overlap"]).args([a, b]);
+        command
+    };
+    let text = output(&mut overlap(&a, &b));
+    with_filters(dir.path(), || insta::assert_snapshot!("edit_overlap", text));
+    let found = json(&mut overlap(&a, &b));
+    // 5 maps of [64, 64] with r (in + out) = 256 places each.
+    let counts = ["elements", "changed_a", "changed_b"].map(|key| found[key].as_u64());
+    assert_eq!(counts, [Some(20_480), Some(1280), Some(1280)]);
+    assert_eq!((found["chance"].as_f64(), found["a"]["method"].as_str()), (Some(1.0 / 16.0), Some("shira")));
+    let share = found["both"].as_f64().map(|both| both / 1280.0);
+    assert_eq!(found["share"].as_f64(), share, "{found}");
+    assert_eq!(found["layers"].as_array().map(Vec::len), Some(5));
+    assert_eq!(found["kinds"][0]["part"], "q_proj");
+    let same = json(&mut overlap(&a, &a));
+    assert_eq!((same["share"].as_f64(), same["ratio"].as_f64()), (Some(1.0), Some(16.0)));
+
+    let message = refused(&mut overlap(&a, &adapter("plain")));
+    assert!(message.contains("it is `lora` and changes") && message.contains("sparse edits are expected"), "{message}");
+    let other = sparse(dir.path(), "other", 1, Some(&"0".repeat(64)));
+    let message = refused(&mut overlap(&a, &other));
+    assert!(message.contains("was made for another base model"), "{message}");
+    assert!(message.contains("next: an overlap is of two edits of one base model"), "{message}");
+    let message = refused(&mut overlap(&a, Path::new("no-such-adapter")));
+    assert!(message.contains("no-such-adapter/adapter_config.json"), "{message}");
+}
+
 #[test]
 fn exports_say_how_far_they_are_from_what_they_were_made_of() {
     let dir = tempfile::tempdir().expect("a directory");
@@ -172,6 +227,7 @@ fn help_has_examples() {
         ("edit_help", vec!["edit", "--help"]),
         ("edit_list_help", vec!["edit", "list", "--help"]),
         ("edit_inspect_help", vec!["edit", "inspect", "--help"]),
+        ("edit_overlap_help", vec!["edit", "overlap", "--help"]),
     ] {
         insta::assert_snapshot!(name, output(hone().args(words)));
     }

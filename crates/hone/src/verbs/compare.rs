@@ -2,9 +2,11 @@
 
 use std::path::{Path, PathBuf};
 
+use clap::builder::{PossibleValue, PossibleValuesParser};
 use hone_eval::compare::{CompareOptions, compare};
-use hone_eval::files::{read_scorecards, write_ledger};
+use hone_eval::files::{read_scorecards, write_ledger, write_measure_rows};
 use hone_eval::ledger::Ledger;
+use hone_eval::measures::{self, MEASURES, Measure};
 use hone_eval::rules::{Rule, Rules};
 use hone_eval::scorecard::Scorecard;
 use hone_report::Report;
@@ -18,7 +20,8 @@ use crate::print::{out, outln};
 #[derive(clap::Args, Debug)]
 #[command(after_help = "Examples:
   hone compare cards/base cards/tuned --out comparison
-  hone compare cards/base cards/tuned --out comparison --target telecom --fail-if boolq=3   # exit code 3 if boolq drops by more than 3 points")]
+  hone compare cards/base cards/tuned --out comparison --target telecom --fail-if boolq=3   # exit code 3 if boolq drops by more than 3 points
+  hone compare cards/old cards/new --out comparison --measure compatibility                # what the update broke that worked")]
 pub struct Compare {
     /// Directory with the first model's scorecards (from `hone eval --out`).
     base: PathBuf,
@@ -36,6 +39,12 @@ pub struct Compare {
     /// Paired examples that `ledger.json` keeps, by task and kind of change (the scorecards hold all).
     #[arg(long, value_name = "N", default_value_t = CompareOptions::default().examples_kept)]
     examples: usize,
+    /// What to measure besides (may be given several times).
+    #[arg(long, value_name = "NAME", value_parser = measure_names())]
+    measure: Vec<String>,
+    /// Changes of a score up to this count as none (measures over scores between right and wrong, such as ROUGE).
+    #[arg(long, value_name = "SCORE", requires = "measure", default_value_t = 0.0, value_parser = parse_tolerance)]
+    tolerance: f64,
     /// Exit with code 3 when TASK drops by more than POINTS (may be given several times).
     #[arg(long, value_name = "TASK=POINTS", value_parser = parse_rule)]
     fail_if: Vec<(String, f64)>,
@@ -48,6 +57,17 @@ fn parse_rule(text: &str) -> Result<(String, f64), String> {
     if points.is_finite() { Ok((task.to_owned(), points)) } else { Err(wrong()) }
 }
 
+/// The measures there are, with the questions they answer in `--help`.
+fn measure_names() -> PossibleValuesParser {
+    PossibleValuesParser::new(MEASURES.iter().map(|measure| PossibleValue::new(measure.name).help(measure.question)))
+}
+
+fn parse_tolerance(text: &str) -> Result<f64, String> {
+    let tolerance = text.parse().ok().filter(|tolerance: &f64| tolerance.is_finite() && *tolerance >= 0.0);
+    tolerance
+        .ok_or_else(|| format!("found `{text}`, expected a number from 0, in the metric's own unit (0.05 is 5 points)"))
+}
+
 impl Compare {
     /// Runs the verb.
     pub fn run(self, common: &Common) -> Result<u8, Failure> {
@@ -56,11 +76,20 @@ impl Compare {
         let rule =
             |(task, points): &(String, f64)| (task.clone(), Rule { drop_over: Some(*points), ..Rule::default() });
         let rules: Rules = self.fail_if.iter().map(rule).collect();
+        let mut measures: Vec<&'static Measure> = Vec::new();
+        for name in &self.measure {
+            let measure = measures::find(name)?;
+            if measures.iter().all(|known| known.name != measure.name) {
+                measures.push(measure);
+            }
+        }
         let options = CompareOptions {
             targets: self.target.clone(),
             fail_if: rules,
             allow_different_prompts: self.allow_different_prompts,
             examples_kept: self.examples,
+            measures,
+            tolerance: self.tolerance,
             ..CompareOptions::default()
         };
         let ledger = compare(&base, &tuned, &options)?;
@@ -95,11 +124,17 @@ fn provenance(base: &[Scorecard], tuned: &[Scorecard]) -> Vec<(String, String)> 
     facts
 }
 
-/// Writes `ledger.json` and `report.html`.
+/// Writes `ledger.json` and `report.html`; of measures, if there are any, `measures.md` and what they say of every example.
 pub fn write(out: &Path, report: &Report) -> Result<(), Failure> {
     write_ledger(&out.join("ledger.json"), &report.ledger)?;
     let page = hone_report::render(report).map_err(|error| Failure::ours(error.to_string()))?;
-    write_text(&out.join("report.html"), &page)
+    write_text(&out.join("report.html"), &page)?;
+    let measures = &report.ledger.measures;
+    if !measures.is_empty() {
+        write_measure_rows(out, measures)?;
+        write_text(&out.join("measures.md"), &hone_report::measures::markdown(&report.ledger))?;
+    }
+    Ok(())
 }
 
 /// Writes a text file whole or not at all.

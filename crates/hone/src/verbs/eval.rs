@@ -1,17 +1,20 @@
 //! `hone eval`: a model on tasks, one scorecard a task.
 
 use std::collections::BTreeMap;
-use std::num::NonZeroUsize;
+use std::num::{NonZeroU64, NonZeroUsize};
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::sync::atomic::AtomicBool;
+use std::time::Duration;
 
 use hone_engine::DType;
-use hone_eval::files::{check_writable, write_scorecard};
+use hone_eval::files::{check_writable, read_scorecard};
 use hone_eval::intervals::intervals;
+use hone_eval::resume::ask_into;
 use hone_eval::scorecard::{Scorecard, ScorecardHeader};
 use hone_eval::statistics::BootstrapOptions;
-use hone_eval::{DataRoot, EvalError, EvalOptions, Task, evaluate};
+use hone_eval::task::group::{self, GroupScore, Loaded};
+use hone_eval::{DataRoot, Endpoint, EvalError, EvalOptions, Task, evaluate, evaluate_to};
 use hone_model::{Hooks, Model};
 use hone_train::recipe::Recipe;
 use serde::Serialize;
@@ -27,6 +30,7 @@ use crate::{interrupt, progress};
 #[command(after_help = "Examples:
   hone eval smollm2-135m-instruct --tasks arc_easy,boolq --limit 200 --out cards/base
   hone eval smollm2-135m-instruct --edit runs/first/adapter --tasks mytask.yaml --out cards/tuned
+  hone eval my-model --against openai:http://localhost:8000/v1 --tasks gsm8k --out cards/server
   hone eval --list                                                  # tasks that ship with hone")]
 pub struct Eval {
     /// A Hugging Face directory, a GGUF file, or a name that `hone pull` knows.
@@ -34,7 +38,7 @@ pub struct Eval {
     model: Option<String>,
     #[command(flatten)]
     with: With,
-    /// Task names or task files, separated by commas.
+    /// Names of tasks or groups, or their files, separated by commas.
     #[arg(long, value_delimiter = ',', required_unless_present = "list")]
     tasks: Vec<String>,
     /// At most so many questions a task (the first ones).
@@ -46,7 +50,17 @@ pub struct Eval {
     /// Put prompts through the model's chat template (default: what the task says).
     #[arg(long, value_name = "BOOL")]
     chat_template: Option<bool>,
-    /// Where the scorecards go.
+    /// Ask a server that speaks OpenAI's protocol instead of loading a model: `openai:http://localhost:8000/v1`. MODEL is then its
+    /// name there, and the key is taken from `OPENAI_API_KEY`. For tasks with written answers.
+    #[arg(long, value_name = "openai:URL", conflicts_with_all = ["edit", "quantize", "task_group"])]
+    against: Option<String>,
+    /// Requests to the server at once.
+    #[arg(long, default_value = "4", value_name = "N", requires = "against")]
+    in_flight: NonZeroUsize,
+    /// How long an answer of the server may take.
+    #[arg(long, default_value = "120", value_name = "SECONDS", requires = "against")]
+    answer_timeout: NonZeroU64,
+    /// Where the scorecards go. An evaluation that was stopped or killed goes on there with the same command.
     #[arg(long, value_name = "DIR")]
     out: Option<PathBuf>,
     /// List the tasks that ship with hone and end.
@@ -84,18 +98,21 @@ impl Asked {
     }
 }
 
-/// Loads tasks by name or file. Scorecards are told apart by the task's name, so no two may share one.
-pub fn load_tasks(references: &[String], asked: &Asked) -> Result<Vec<Task>, Failure> {
-    let mut tasks: Vec<Task> = Vec::new();
+/// Loads tasks and groups of tasks by name or file. Scorecards are told apart by the task's name, so no two may share one.
+pub fn load_tasks(references: &[String], asked: &Asked) -> Result<Loaded, Failure> {
+    let mut all = Loaded { tasks: Vec::new(), groups: Vec::new() };
     for reference in references {
-        let task = Task::load(reference, &asked.root)?;
-        if tasks.iter().any(|other| other.name() == task.name()) {
-            let hint = "name every task once; two task files need two names (`task:`)";
-            return Err(Failure::user(format!("task `{}` is asked for twice", task.name()), hint));
+        let loaded = group::load(reference, &asked.root)?;
+        all.groups.extend(loaded.groups);
+        for task in loaded.tasks {
+            if all.tasks.iter().any(|other| other.name() == task.name()) {
+                let hint = "name every task once; two task files need two names (`task:`)";
+                return Err(Failure::user(format!("task `{}` is asked for twice", task.name()), hint));
+            }
+            all.tasks.push(task);
         }
-        tasks.push(task);
     }
-    Ok(tasks)
+    Ok(all)
 }
 
 /// Scores one task with a progress bar. `None` when asked to stop.
@@ -110,6 +127,19 @@ pub fn score_tasks(
     stop: &AtomicBool,
     common: &Common,
 ) -> Result<Option<Scorecard>, Failure> {
+    watched(task, asked, (edit, side), common, |options, shown| {
+        evaluate(model, Arc::clone(hooks), asked.dtype, task, options, shown, stop)
+    })
+}
+
+/// What `score` gives for the task's options, with a progress bar it can move. `None` when it was asked to stop.
+fn watched<T>(
+    task: &Task,
+    asked: &Asked,
+    (edit, side): (Option<String>, &str),
+    common: &Common,
+    score: impl FnOnce(&EvalOptions, &mut dyn FnMut(&hone_eval::Progress<'_>)) -> Result<T, EvalError>,
+) -> Result<Option<T>, Failure> {
     let bar = progress::bar(0, side, common.quiet || common.json);
     bar.set_message(task.name().to_owned());
     let mut shown = |at: &hone_eval::Progress<'_>| {
@@ -118,10 +148,10 @@ pub fn score_tasks(
     };
     let chat_template = asked.chat_template.or(task.config.chat_template).unwrap_or(false);
     let options = EvalOptions { edit, chat_template, ..asked.options.clone() };
-    let card = evaluate(model, Arc::clone(hooks), asked.dtype, task, &options, &mut shown, stop);
+    let scored = score(&options, &mut shown);
     bar.finish_and_clear();
-    match card {
-        Ok(card) => Ok(Some(card)),
+    match scored {
+        Ok(scored) => Ok(Some(scored)),
         Err(EvalError::Stopped { .. }) => Ok(None),
         Err(error) => Err(error.into()),
     }
@@ -129,15 +159,18 @@ pub fn score_tasks(
 
 /// What `--json` prints.
 #[derive(Serialize)]
-struct Output<'a> {
-    tasks: Vec<TaskOutput<'a>>,
+struct Output {
+    tasks: Vec<TaskOutput>,
+    /// Metrics over groups of tasks.
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    groups: Vec<GroupScore>,
 }
 
 /// A task's part of it.
 #[derive(Serialize)]
-struct TaskOutput<'a> {
+struct TaskOutput {
     #[serde(flatten)]
-    header: &'a ScorecardHeader,
+    header: ScorecardHeader,
     /// Ends of the 95 % interval of each metric, by bootstrap over the examples.
     intervals: BTreeMap<String, (f64, f64)>,
     /// The scorecard, a row an example, if `--out` was given.
@@ -153,7 +186,6 @@ impl Eval {
         let Some(model) = self.model else {
             return Err(Failure::user("which model?", "name one: `hone eval MODEL --tasks …`"));
         };
-        let arguments = ModelArguments { model, with: self.with };
         let asked = Asked {
             root: DataRoot::discover(common.data_root.as_deref()),
             options: EvalOptions {
@@ -162,36 +194,106 @@ impl Eval {
                 ..EvalOptions::default()
             },
             chat_template: self.chat_template,
-            dtype: arguments.with.dtype,
+            dtype: self.with.dtype,
         };
         let tasks = load_tasks(&self.tasks, &asked)?;
         // Not after an hour of scoring.
         self.out.as_deref().map_or(Ok(()), check_writable)?;
-        let ready = arguments.load(common)?;
         let stop = interrupt::stop_flag();
-        let mut cards = Vec::new();
-        for task in &tasks {
-            let scored =
-                score_tasks(&ready.model, &ready.hooks, arguments.edit_name(), task, &asked, "scoring", &stop, common)?;
-            let Some(card) = scored else {
-                remark!("stopped; finished tasks are kept");
-                return Ok(INTERRUPTED);
-            };
-            if let Some(out) = &self.out {
-                write_scorecard(&card_path(out, task.name()), &card)?;
-            }
-            if !common.json {
-                print_card(&card.header)?;
-            }
-            cards.push(card);
+        let out = self.out;
+        if let Some(server) = &self.against {
+            let mut endpoint = endpoint(server, &model)?;
+            (endpoint.in_flight, endpoint.timeout) =
+                (self.in_flight.get(), Duration::from_secs(self.answer_timeout.get()));
+            return each_task(&tasks, &asked, None, out, common, &mut |place, task, options, shown| match place {
+                Some(place) => Ok((ask_into(place, &endpoint, task, options, shown, &stop)?, None)),
+                None => {
+                    let card = endpoint.card(task, options, shown, &stop)?;
+                    Ok((card.header.clone(), Some(card)))
+                }
+            });
         }
-        if common.json {
-            let task = |card| task_output(card, self.out.as_deref());
-            let tasks = cards.iter().map(task).collect();
-            outln!("{}", serde_json::to_string(&Output { tasks })?)?;
-        }
-        Ok(0)
+        let arguments = ModelArguments { model, with: self.with };
+        let (contents, edit) = (arguments.contents()?, arguments.edit_name());
+        let ready = arguments.load(common)?;
+        let (model, dtype) = (&ready.model, asked.dtype);
+        each_task(&tasks, &asked, edit, out, common, &mut |place, task, options, shown| {
+            let hooks = Arc::clone(&ready.hooks);
+            match place {
+                Some(place) => {
+                    Ok((evaluate_to(place, &contents, model, hooks, dtype, task, options, shown, &stop)?, None))
+                }
+                None => {
+                    let card = evaluate(model, hooks, dtype, task, options, shown, &stop)?;
+                    Ok((card.header.clone(), Some(card)))
+                }
+            }
+        })
     }
+}
+
+/// A task's scorecard: its header where it went to a file, else all of it.
+type Score<'a> = dyn FnMut(
+        Option<&Path>,
+        &Task,
+        &EvalOptions,
+        &mut dyn FnMut(&hone_eval::Progress<'_>),
+    ) -> Result<(ScorecardHeader, Option<Scorecard>), EvalError>
+    + 'a;
+
+/// Scores one task after the other and prints what came out.
+fn each_task(
+    Loaded { tasks, groups }: &Loaded,
+    asked: &Asked,
+    edit: Option<String>,
+    out: Option<PathBuf>,
+    common: &Common,
+    score: &mut Score<'_>,
+) -> Result<u8, Failure> {
+    let (mut done, mut headers) = (Vec::new(), Vec::new());
+    for task in tasks {
+        let place = out.as_deref().map(|out| card_path(out, task.name()));
+        let named = (edit.clone(), "scoring");
+        let scored =
+            watched(task, asked, named, common, |options, shown| score(place.as_deref(), task, options, shown))?;
+        let Some((header, card)) = scored else {
+            let kept =
+                if place.is_some() { "what is done is kept; the same command goes on" } else { "nothing is kept" };
+            remark!("stopped; {kept}");
+            return Ok(INTERRUPTED);
+        };
+        match (common.json, card, place) {
+            (false, ..) => print_card(&header)?,
+            (true, Some(card), place) => done.push(task_output(card, place)),
+            // Rows are read back for their intervals only.
+            (true, None, Some(place)) => done.push(task_output(read_scorecard(&place)?, Some(place))),
+            (true, None, None) => {}
+        }
+        headers.push(header);
+    }
+    let headers: Vec<&ScorecardHeader> = headers.iter().collect();
+    let groups: Vec<GroupScore> = groups.iter().flat_map(|group| group.scores(&headers)).collect();
+    if common.json {
+        outln!("{}", serde_json::to_string(&Output { tasks: done, groups })?)?;
+        return Ok(0);
+    }
+    for score in &groups {
+        let stderr = score.stderr.map_or_else(String::new, |e| format!(" ± {e:.4}"));
+        let of = format!("{} tasks, {} questions", score.tasks, score.n);
+        outln!("{} ({of})\n  {:<20} {:.4}{stderr}", score.group, score.metric, score.value)?;
+    }
+    Ok(0)
+}
+
+/// The server that `openai:URL` names.
+fn endpoint(server: &str, model: &str) -> Result<Endpoint, Failure> {
+    let url = server.strip_prefix("openai:").filter(|url| url.starts_with("http://") || url.starts_with("https://"));
+    let Some(url) = url else {
+        let hint = "write `--against openai:http://HOST:PORT/v1`, the address up to the version";
+        return Err(Failure::user(format!("`{server}` names no server"), hint));
+    };
+    let key = std::env::var("OPENAI_API_KEY").ok().filter(|key| !key.is_empty());
+    Ok(Endpoint { key, ..Endpoint::new(url, model) })
 }
 
 /// Where a task's scorecard goes.
@@ -199,12 +301,8 @@ fn card_path(out: &Path, task: &str) -> PathBuf {
     out.join(format!("{task}.jsonl"))
 }
 
-fn task_output<'a>(card: &'a Scorecard, out: Option<&Path>) -> TaskOutput<'a> {
-    TaskOutput {
-        header: &card.header,
-        intervals: intervals(card, &BootstrapOptions::default()),
-        scorecard: out.map(|out| card_path(out, &card.header.task)),
-    }
+fn task_output(card: Scorecard, scorecard: Option<PathBuf>) -> TaskOutput {
+    TaskOutput { intervals: intervals(&card, &BootstrapOptions::default()), header: card.header, scorecard }
 }
 
 fn print_card(header: &ScorecardHeader) -> Result<(), Failure> {

@@ -165,7 +165,7 @@ fn adapter(model: &Arc<Model>, stack: Option<EditStack>, out: &Path) -> Result<V
 fn pairs(edit: &Edit) -> Result<Vec<AdapterPair>, Failure> {
     let pair = |placed: &hone_edit::method::Placed| {
         let values: Vec<Tensor> = placed.params.iter().map(|&p| edit.params[p].value.clone()).collect();
-        match (&placed.place, placed.part.low_rank_pair(&values)) {
+        match (&placed.place, placed.part.low_rank(&values, None)) {
             (Place::Linear(module), Some(pair)) => {
                 Ok(AdapterPair { module: module.clone(), a: pair.a, b: pair.b, scale: pair.scale })
             }

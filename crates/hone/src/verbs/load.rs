@@ -3,6 +3,7 @@
 use std::path::PathBuf;
 use std::sync::Arc;
 
+use hone_edit::files::contents_sha256;
 use hone_edit::{EditStack, load_edit};
 use hone_engine::DType;
 use hone_model::template::Message;
@@ -101,6 +102,14 @@ impl ModelArguments {
             stack.choose_group(self.with.task_group)?;
         }
         Ok(stack)
+    }
+
+    /// What is done with the model, by its contents: the edits' files, the task they are applied for, few bits. Two runs
+    /// of which it is the same compute the same.
+    pub fn contents(&self) -> Result<String, Failure> {
+        let edits = self.with.edit.iter().map(|dir| contents_sha256(dir)).collect::<Result<Vec<_>, _>>()?;
+        let bits = self.with.quantize.map_or_else(String::new, |bits| bits.to_string());
+        Ok(format!("{} {} {bits}", edits.join("+"), self.with.task_group))
     }
 
     /// The edits as one text, for scorecards.

@@ -1,21 +1,13 @@
 //! How a comparison is shown on a terminal.
 
 use hone_eval::ledger::{Ledger, TaskComparison};
+use hone_eval::measures::{Grid, MeasureResult};
 
-/// The ledger as a table with the verdict under it.
+/// The ledger as a table with the verdict under it, then what was measured besides.
 pub fn table(ledger: &Ledger) -> String {
     let header = ["task", "metric", "n", "base", "tuned", "difference", "95 % interval", "p", "gained", "lost"];
-    let rows: Vec<[String; 10]> = ledger.tasks.iter().map(row).collect();
-    let mut widths = header.map(|h| h.chars().count());
-    for row in &rows {
-        for (width, cell) in widths.iter_mut().zip(row) {
-            *width = (*width).max(cell.chars().count());
-        }
-    }
-    let mut out = line(&header.map(str::to_owned), &widths);
-    for row in &rows {
-        out.push_str(&line(row, &widths));
-    }
+    let rows = ledger.tasks.iter().map(|task| row(task).into()).collect();
+    let mut out = aligned(&Grid { header: header.map(str::to_owned).into(), rows }, 2);
     out.push('\n');
     out.push_str(&ledger.verdict);
     out.push('\n');
@@ -25,17 +17,43 @@ pub fn table(ledger: &Ledger) -> String {
     for rule in &ledger.broken_rules {
         out.push_str(&format!("rule broken: {rule}\n"));
     }
+    ledger.measures.iter().for_each(|result| out.push_str(&measure(result)));
     out
 }
 
-fn line(cells: &[String; 10], widths: &[usize; 10]) -> String {
+/// A measure: its question, all tasks in one table, then the tables of each.
+fn measure(result: &MeasureResult) -> String {
+    let mut out = format!("\n{} ({}; {})\n", result.question, result.name, result.source);
+    out.push_str(&aligned(&result.overview(), 2));
+    for task in &result.tasks {
+        for table in &task.tables {
+            let heading = format!("{}: {}", task.name, table.title.to_lowercase());
+            let mut grid = table.grid();
+            if let Some(corner) = grid.header.first_mut() {
+                *corner = heading;
+            }
+            out.push('\n');
+            out.push_str(&aligned(&grid, 1));
+        }
+    }
+    for task in &result.tasks {
+        task.notes.iter().for_each(|note| out.push_str(&format!("note: {}: {note}\n", task.name)));
+    }
+    out.push_str(&format!("\n{}\n", result.legend));
+    out
+}
+
+/// Columns as wide as their widest cell; names, the first `left`, to the left, numbers to the right.
+fn aligned(grid: &Grid, left: usize) -> String {
+    let lines = || std::iter::once(&grid.header).chain(&grid.rows);
+    let width = |i: usize| lines().filter_map(|line| line.get(i)).map(|cell| cell.chars().count()).max().unwrap_or(0);
+    let widths: Vec<usize> = (0..grid.header.len()).map(width).collect();
     let cell = |(i, (text, width)): (usize, (&String, &usize))| {
-        // Names to the left, numbers to the right.
-        if i < 2 { format!("{text:<width$}") } else { format!("{text:>width$}") }
+        if i < left { format!("{text:<width$}") } else { format!("{text:>width$}") }
     };
-    let mut line = cells.iter().zip(widths).enumerate().map(cell).collect::<Vec<_>>().join("  ");
-    line.push('\n');
-    line
+    let line =
+        |cells: &Vec<String>| cells.iter().zip(&widths).enumerate().map(cell).collect::<Vec<_>>().join("  ") + "\n";
+    lines().map(line).collect()
 }
 
 fn row(task: &TaskComparison) -> [String; 10] {

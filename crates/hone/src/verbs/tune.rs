@@ -123,7 +123,7 @@ pub fn tune(recipe: &Recipe, out: &Path, start: Start, command: &str, common: &C
     let stack = EditStack::training(new_edit(recipe, &model)?);
     // Tasks are read before the first step: a typing error in the recipe must not surface after an hour.
     let asked = Asked::from_recipe(recipe, common);
-    let tasks = load_tasks(&task_references(recipe), &asked)?;
+    let tasks = load_tasks(&task_references(recipe), &asked)?.tasks;
     let options = options(recipe, &tasks);
     options.check_names(tasks.iter().map(Task::name))?;
     let trainer = Trainer::new(Arc::clone(&model), stack, data, recipe, out, start)?;

@@ -43,6 +43,11 @@ struct Output {
     parameters: usize,
     tensors: Vec<TensorSummary>,
     changes: Vec<Change>,
+    /// Elements that are not as they were, of those of the weights in `changes`.
+    changed_elements: usize,
+    elements: usize,
+    /// Their quotient.
+    changed_share: f64,
     /// `[layer, ‖ΔW‖]`.
     norms_by_layer: Vec<(usize, f64)>,
     /// Why there are no changes of weights, where there are none.
@@ -76,12 +81,16 @@ impl Inspect {
             Err(error) => return Err(error.into()),
         };
         let info = edit.method.info();
+        let (changed_elements, elements) = inspect::changed_elements(&changes);
         let output = Output {
             method: info.name,
             peft_type: info.peft_type,
             base: edit.base_reference.clone(),
             parameters: edit.parameter_count(),
             tensors: inspect::tensors(&edit),
+            changed_elements,
+            elements,
+            changed_share: changed_elements as f64 / elements.max(1) as f64,
             norms_by_layer: inspect::norms_by_layer(&changes),
             changes,
             not_mergeable,
@@ -112,6 +121,13 @@ impl Inspect {
             outln!("\nNo changes of weights to measure: {reason}")?;
             return self.print_tensors(&output.tensors);
         }
+        outln!(
+            "  changes {} of the {} elements of {} weights ({:.3} %)",
+            grouped(output.changed_elements),
+            grouped(output.elements),
+            output.changes.len(),
+            100.0 * output.changed_share
+        )?;
         bars(
             "\n‖ΔW‖ by layer",
             output.norms_by_layer.iter().map(|(layer, norm)| (layer.to_string(), *norm)).collect(),

@@ -1,7 +1,8 @@
-//! `hone edit`: what methods there are, and what is in an adapter.
+//! `hone edit`: what methods there are, what is in an adapter, and where two of them meet.
 
 mod inspect;
 mod list;
+mod overlap;
 
 use clap::Subcommand;
 
@@ -21,6 +22,8 @@ enum What {
     List(list::List),
     /// An adapter: its tensors, how much it changes each weight and in how many directions.
     Inspect(inspect::Inspect),
+    /// Two sparse edits: how many of the elements that one changes the other changes too, and what chance would have.
+    Overlap(overlap::Overlap),
 }
 
 impl EditVerb {
@@ -29,6 +32,7 @@ impl EditVerb {
         match self.what {
             What::List(list) => list.run(common),
             What::Inspect(inspect) => inspect.run(common),
+            What::Overlap(overlap) => overlap.run(common),
         }
     }
 }

@@ -8,28 +8,15 @@ use hone_train::prepare::{prepare, recipe_codec};
 use hone_train::recipe;
 use serde::Serialize;
 
-use super::load::load_model;
+use super::super::load::load_model;
 use crate::args::Common;
 use crate::fail::Failure;
 use crate::print::outln;
 
-/// Arguments of `hone data`.
-#[derive(clap::Args, Debug)]
-pub struct Data {
-    #[command(subcommand)]
-    verb: DataVerb,
-}
-
-#[derive(clap::Subcommand, Debug)]
-enum DataVerb {
-    /// Three examples with their trained tokens coloured, and what was read, dropped and cut.
-    Show(Show),
-}
-
 /// Arguments of `hone data show`.
 #[derive(clap::Args, Debug)]
 #[command(after_help = "Example:\n  hone data show recipe.yaml --examples 5")]
-struct Show {
+pub struct Show {
     /// The recipe.
     recipe: PathBuf,
     /// How many examples to show.
@@ -46,16 +33,15 @@ struct Output<'a> {
     examples: &'a [PreviewExample],
 }
 
-impl Data {
+impl Show {
     /// Runs the verb.
     pub fn run(self, common: &Common) -> Result<u8, Failure> {
-        let DataVerb::Show(show) = self.verb;
-        let recipe = recipe::read(&show.recipe, &show.set)?;
+        let recipe = recipe::read(&self.recipe, &self.set)?;
         let model = load_model(&recipe.model, recipe.train.dtype.into(), common)?;
         let data = prepare(&recipe, &model)?;
         let codec = recipe_codec(&recipe, &model)?;
         let options = EncodeOptions::new(&recipe.data, &codec)?;
-        let examples = preview(&data.loaded.train, show.examples, &codec, &options)?;
+        let examples = preview(&data.loaded.train, self.examples, &codec, &options)?;
         let report = &data.tokenised.report;
         if common.json {
             outln!("{}", serde_json::to_string(&Output { report, examples: &examples })?)?;
