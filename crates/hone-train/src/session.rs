@@ -171,6 +171,8 @@ impl Trainer {
             self.checkpoints.load_params(adapter_step, &mut self.stack)?;
         }
         let adapter = adapter_directory(&self.run);
+        // Finished, an edit may be something else: a prompt without the map it came out of.
+        let trained_parameters = self.stack.trained_count();
         if adapter_step > 0 {
             self.finish_edits()?;
             self.save_adapter(&adapter)?;
@@ -183,7 +185,7 @@ impl Trainer {
             adapter_step,
             last_loss: self.progress.last_loss,
             best: self.progress.best,
-            trained_parameters: self.stack.trained_count(),
+            trained_parameters,
             tokens: self.progress.tokens,
             seconds: self.progress.seconds,
             peak_memory: peak_memory(),

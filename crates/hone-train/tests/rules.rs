@@ -130,3 +130,16 @@ fn a_graft_carries_a_part_of_the_tuning_and_a_subnetwork_trains_where_it_lies() 
     let (changed, _) = density(&edit);
     assert!(changed > 0 && changed < all, "{changed} of {all}");
 }
+
+/// A run says how many numbers it trained, whatever is kept of them: methods are compared at an equal number.
+#[test]
+fn what_was_trained_is_counted_not_what_is_kept() {
+    let directory = tempfile::tempdir().unwrap();
+    let method = "{type: ept, num_virtual_tokens: 3, r: 2, max_length: 16}";
+    let (model, data, recipe) = setting(method, "learning_rate: 1e-3");
+    let outcome = train(&model, &data, &recipe, directory.path(), Start::Fresh).outcome.unwrap();
+    let trained = new_edit(&recipe, &model).unwrap().parameter_count();
+    let kept = read_edit(&directory.path().join("adapter"), &Base::of(&model)).unwrap().parameter_count();
+    assert_eq!(outcome.trained_parameters, trained);
+    assert_ne!(trained, kept);
+}
