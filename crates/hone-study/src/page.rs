@@ -115,7 +115,8 @@ fn escaped(text: &str) -> String {
 /// A number in as many digits as say something.
 pub fn number(value: f64) -> String {
     let text = match value.abs() {
-        0.0 => "0".into(),
+        // What is left of a sum that is 0.
+        zero if zero < 1e-12 => "0".into(),
         whole if whole.fract() == 0.0 && whole < 1e6 => format!("{value}"),
         large if large >= 1e6 => format!("{value:.2e}"),
         large if large >= 100.0 => format!("{value:.0}"),
@@ -151,7 +152,7 @@ mod tests {
 
     #[test]
     fn numbers_have_the_digits_that_say_something() {
-        let shown = [0.0, 3.0, -12.345, 0.034_56, 1.234, 123.456, 0.000_012, 134_515_008.0].map(number);
-        assert_eq!(shown, ["0", "3", "−12.3", "0.035", "1.23", "123", "1.2e−5", "1.35e8"]);
+        let shown = [0.0, -1.4e-15, 3.0, -12.345, 0.034_56, 1.234, 123.456, 0.000_012, 134_515_008.0].map(number);
+        assert_eq!(shown, ["0", "0", "3", "−12.3", "0.035", "1.23", "123", "1.2e−5", "1.35e8"]);
     }
 }
