@@ -369,6 +369,13 @@ impl TensorFile {
                 return Err(self.malformed(key, "other numbers", expected));
             }
         }
+        for (row, below) in value.as_slice::<f32>().chunks(plan.shape.last().map_or(1, |n| *n).max(1)).zip(&plan.below)
+        {
+            if let Some(other) = row.iter().find(|place| **place < 0.0 || **place >= *below as f32) {
+                let expected = format!("places from 0 to {}", below.saturating_sub(1));
+                return Err(self.malformed(&plan.key, &other.to_string(), expected));
+            }
+        }
         if let (Init::Base(name), Role::Fixed) = (&plan.init, plan.traits.role)
             && base.weight(name).is_none_or(|own| own.to_f32().as_bytes() != value.as_bytes())
         {

@@ -15,6 +15,8 @@ pub struct ParamPlan {
     pub copies: Vec<String>,
     /// Its axes.
     pub shape: Vec<usize>,
+    /// Of places in a matrix: how long the axis is that each row of the value counts along. Files with others are refused.
+    pub below: Vec<usize>,
     /// Its first value.
     pub init: Init,
     /// What is settled about it before it has a value.
@@ -92,7 +94,15 @@ impl ParamPlan {
     /// A trained matrix (or vector, which takes no weight decay) in the compute type.
     pub fn new(key: impl Into<String>, shape: &[usize], init: Init) -> ParamPlan {
         let traits = ParamTraits { decay: shape.len() > 1, ..ParamTraits::default() };
-        ParamPlan { key: key.into(), aliases: Vec::new(), copies: Vec::new(), shape: shape.to_vec(), init, traits }
+        ParamPlan {
+            key: key.into(),
+            aliases: Vec::new(),
+            copies: Vec::new(),
+            shape: shape.to_vec(),
+            below: Vec::new(),
+            init,
+            traits,
+        }
     }
 
     /// Made once and not trained.
@@ -117,6 +127,12 @@ impl ParamPlan {
     pub fn copied_to(mut self, keys: Vec<String>) -> ParamPlan {
         self.copies = keys;
         self
+    }
+
+    /// Whole numbers: each row's lie below one of `axes`.
+    pub fn places_below(mut self, axes: &[usize]) -> ParamPlan {
+        self.below = axes.to_vec();
+        self.stored(Stored::I32)
     }
 
     /// Handed to parts in `f32`.

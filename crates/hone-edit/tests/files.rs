@@ -195,3 +195,20 @@ fn tensors_can_be_taken_once_only() {
     file.tensor("base_model.model.model.norm.weight", &[64]).unwrap();
     assert!(file.all_used().unwrap_err().to_string().contains("20 tensors"));
 }
+
+#[test]
+fn places_outside_the_matrix_are_refused() {
+    let directory = tempfile::tempdir().unwrap();
+    let base = base(&STORIES, false);
+    let json = r#"{"type": "shira", "r": 1, "target_modules": ["q_proj"]}"#;
+    let mut edit = Edit::new(registry::from_recipe(&fields(json), &mut Vec::new()).unwrap(), &base, 0).unwrap();
+    let places = edit.params.iter().position(|param| param.key.contains("shira_indices")).unwrap();
+    for wrong in [64.0, -1.0] {
+        edit.params[places].value.as_mut_slice::<f32>()[3] = wrong;
+        let path = directory.path().join(wrong.to_string());
+        save_edit(&edit, &path).unwrap();
+        let message = message(&path, &base);
+        let named = message.contains(&edit.params[places].key) && message.contains(&wrong.to_string());
+        assert!(named && message.contains("0 to 63"), "{message}");
+    }
+}

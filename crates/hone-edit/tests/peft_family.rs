@@ -12,6 +12,7 @@ use std::sync::Arc;
 use common::golden::{Expected, TOLERANCE, adapter, compare, crate_path, load, tuned};
 use hone_edit::files::{WEIGHTS, read_edit, write_tensors};
 use hone_edit::merge::{Merger, logits};
+use hone_edit::method::Role;
 use hone_edit::{Base, Edit, EditStack, save_edit};
 use hone_engine::{DType, RandomKey, Tensor};
 use hone_model::{Hooks, Model, NoHooks, TokenBatch};
@@ -151,12 +152,13 @@ fn adapters_written_here_give_the_same_logits_in_peft() {
     assert!(output.status.success(), "{said}\n{}", String::from_utf8_lossy(&output.stderr));
 }
 
-/// The case's adapter with every parameter changed a little, and beside it the logits it gives here.
+/// The case's adapter with every trained parameter changed a little, and beside it the logits it gives here.
 fn write_disturbed(name: &str, case: &Case, to: &Path) {
     let model = load(&crate_path("tests/golden").join(&case.base));
     let expected = Expected::read(name);
     let mut edit = read_edit(&adapter(name), &Base::of(&model)).unwrap();
-    for param in edit.params.iter_mut().filter(|p| p.traits.saved == hone_edit::method::Saved::Adapter) {
+    let trained = |p: &&mut hone_edit::Param| p.traits.role == Role::Trained;
+    for param in edit.params.iter_mut().filter(trained) {
         let key = RandomKey::new(7).named(&param.key);
         let values = param.value.as_mut_slice::<f32>().iter_mut();
         values.enumerate().for_each(|(i, v)| *v *= 1.0 + 0.1 * key.normal(i as u64));

@@ -16,9 +16,7 @@ use serde_json::{Map, Value};
 use crate::base::{Base, BaseWeight};
 use crate::config::{self, Inert};
 use crate::error::EditError;
-use crate::method::{
-    At, Init, Merge, Mergeable, Method, MethodInfo, Origin, ParamPlan, Part, Plan, QuantisedBase, Stored,
-};
+use crate::method::{At, Init, Merge, Mergeable, Method, MethodInfo, Origin, ParamPlan, Part, Plan, QuantisedBase};
 use crate::planning::{TargetFields, check_rank, key, wrong};
 use crate::torch_random::TorchRandom;
 
@@ -115,7 +113,7 @@ impl ShiraConfig {
             ParamPlan::new(key(weight.module(), "shira_indices"), &[2, count], Init::Computed(Box::new(places)))
                 .fixed()
                 .full_precision()
-                .stored(Stored::I32),
+                .places_below(&[out, inputs]),
         ];
         plan.on_linear(weight, Entries { out, inputs }, params);
         Ok(())
