@@ -141,6 +141,8 @@ fn scores(row: &ScorecardRow, example: &Example, task: &Task, name: &str) {
                 let brier = probabilities.map(|(i, p)| (p.as_f64().unwrap() - f64::from(i == gold)).powi(2)).sum();
                 assert!(close(row.scores[&column], brier), "{what}");
             }
+            // The harness keeps reference and text, which are compared as answers; the score is the corpus'.
+            Value::Array(_) if metric == "bleu" => {}
             Value::Array(pair) => {
                 for (found, expected) in parts.unwrap().iter().zip(pair) {
                     assert!(close(*found, expected.as_f64().unwrap()), "{what}: {found}, expected {expected}");
