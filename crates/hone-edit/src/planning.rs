@@ -6,9 +6,10 @@ use serde::{Deserialize, Serialize};
 use serde_json::{Map, Value, json};
 
 use crate::base::{Base, BaseWeight};
+use crate::biases::Biases;
 use crate::config::Inert;
 use crate::error::EditError;
-use crate::method::{ParamPlan, Part, Place, Placed, Plan};
+use crate::method::{Origin, ParamPlan, Part, Place, Placed, Plan};
 use crate::replace::plan_replacements;
 use crate::target::{OneOrMany, Targets, pattern_value, saved_modules};
 
@@ -76,6 +77,22 @@ impl TargetFields {
         Ok(plan)
     }
 
+    /// The same with the model's `biases` trained beside the parts.
+    pub fn plan_with_biases(
+        &self,
+        method: &'static str,
+        base: &Base,
+        default: &[&str],
+        config: (Map<String, Value>, &[Inert]),
+        biases: Biases,
+        on_map: impl FnMut(&mut Plan, &BaseWeight) -> Result<(), EditError>,
+    ) -> Result<Plan, EditError> {
+        let mut plan = self.plan(method, base, default, config, on_map)?;
+        let targeted = plan.mapped_modules();
+        biases.plan(&mut plan, base, &targeted);
+        Ok(plan)
+    }
+
     /// The modules they name, by path.
     pub fn modules(&self, method: &'static str, base: &Base, default: &[&str]) -> Result<Vec<String>, EditError> {
         let selection = self.targets().select_linears_or(method, base, names(default))?;
@@ -87,6 +104,19 @@ impl TargetFields {
         let selection = self.targets().select_linears_or(method, base, names(default))?;
         let side = |axis: usize| selection.weights.iter().map(|weight| weight.shape[axis]).max().unwrap_or(0);
         Ok((side(0), side(1)))
+    }
+
+    /// `fields` as a method reads them: those of a recipe with its defaults, `more` and every linear map, where it says
+    /// nothing; those of a file as they are.
+    pub fn recommended(fields: &Map<String, Value>, origin: Origin, more: &[(&str, Value)]) -> Map<String, Value> {
+        let mut fields = fields.clone();
+        if origin == Origin::Recipe {
+            for (field, value) in more {
+                fields.entry(*field).or_insert_with(|| value.clone());
+            }
+            TargetFields::recommend(&mut fields);
+        }
+        fields
     }
 
     /// A recipe's defaults where it says nothing: every linear map.

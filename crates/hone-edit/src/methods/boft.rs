@@ -182,19 +182,14 @@ impl Method for BoftConfig {
     }
 
     fn plan(&self, base: &Base) -> Result<Plan, EditError> {
-        let mut targeted = Vec::new();
-        let mut plan = self.targets.plan(
+        self.targets.plan_with_biases(
             METHOD.name,
             base,
             &["q_proj", "v_proj"],
             (config::to_map(self), INERT),
-            |plan, weight| {
-                targeted.push(weight.module().to_string());
-                self.plan_map(plan, weight)
-            },
-        )?;
-        self.biases()?.plan(&mut plan, base, &targeted);
-        Ok(plan)
+            self.biases()?,
+            |plan, weight| self.plan_map(plan, weight),
+        )
     }
 
     fn fields(&self) -> Map<String, Value> {

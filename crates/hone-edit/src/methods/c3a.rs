@@ -82,12 +82,7 @@ fn parse(
     origin: Origin,
     warnings: &mut Vec<String>,
 ) -> Result<Arc<dyn Method>, EditError> {
-    let mut fields = fields.clone();
-    if origin == Origin::Recipe {
-        fields.entry("block_size").or_insert(json!(64));
-        fields.entry("init_weights").or_insert(json!(true));
-        TargetFields::recommend(&mut fields);
-    }
+    let fields = TargetFields::recommended(fields, origin, &[("block_size", json!(64)), ("init_weights", json!(true))]);
     let c3a: C3aConfig = config::read(METHOD.name, &fields, INERT, origin, warnings)?;
     c3a.targets.check(METHOD.name)?;
     check_rank(METHOD.name, "block_size", c3a.block_size)?;
@@ -137,16 +132,20 @@ impl Method for C3aConfig {
 
     fn plan(&self, base: &Base) -> Result<Plan, EditError> {
         let default = ["q_proj", "v_proj"];
-        let mut plan = self.targets.plan(METHOD.name, base, &default, (self.fields(), INERT), |plan, weight| {
-            let (out, inputs, side) = (weight.shape[0], weight.shape[1], self.side(weight)?);
-            let shape = [out / side, inputs / side, side];
-            let kernel = ParamPlan::new(key(weight.module(), "c3a_kernel"), &shape, self.first_value(out, inputs));
-            plan.on_linear(weight, DeltaPart::new(Circulant), [kernel]);
-            Ok(())
-        })?;
-        let targeted = plan.mapped_modules();
-        self.biases()?.plan(&mut plan, base, &targeted);
-        Ok(plan)
+        self.targets.plan_with_biases(
+            METHOD.name,
+            base,
+            &default,
+            (self.fields(), INERT),
+            self.biases()?,
+            |plan, weight| {
+                let (out, inputs, side) = (weight.shape[0], weight.shape[1], self.side(weight)?);
+                let shape = [out / side, inputs / side, side];
+                let kernel = ParamPlan::new(key(weight.module(), "c3a_kernel"), &shape, self.first_value(out, inputs));
+                plan.on_linear(weight, DeltaPart::new(Circulant), [kernel]);
+                Ok(())
+            },
+        )
     }
 
     fn fields(&self) -> Map<String, Value> {

@@ -88,11 +88,7 @@ fn parse(
     origin: Origin,
     warnings: &mut Vec<String>,
 ) -> Result<Arc<dyn Method>, EditError> {
-    let mut fields = fields.clone();
-    if origin == Origin::Recipe {
-        fields.entry("r").or_insert(json!(16));
-        TargetFields::recommend(&mut fields);
-    }
+    let fields = TargetFields::recommended(fields, origin, &[("r", json!(16))]);
     let delora: DeloraConfig = config::read(METHOD.name, &fields, INERT, origin, warnings)?;
     delora.targets.check(METHOD.name)?;
     check_rank(METHOD.name, "r", delora.r)?;
@@ -123,28 +119,32 @@ impl Method for DeloraConfig {
 
     fn plan(&self, base: &Base) -> Result<Plan, EditError> {
         let default = ["q_proj", "v_proj"];
-        let mut plan = self.targets.plan(METHOD.name, base, &default, (self.fields(), INERT), |plan, weight| {
-            let (module, out, inputs) = (weight.module(), weight.shape[0], weight.shape[1]);
-            let (r, lambda) = self.rank_and_lambda(module)?;
-            let kaiming = |columns: usize| Init::Uniform { bound: 1.0 / (columns as f32).sqrt() };
-            let b = if self.init_weights { Init::Zeros } else { kaiming(r) };
-            let name = weight.name.clone();
-            let norms = move |base: &Base| match base.weight(&name) {
-                Some(weight) => column_norms(&weight.to_f32()),
-                None => Tensor::zeros([inputs], DType::F32),
-            };
-            let params = [
-                ParamPlan::new(key(module, "delora_A"), &[r, inputs], kaiming(inputs)),
-                ParamPlan::new(key(module, "delora_B"), &[out, r], b),
-                ParamPlan::new(key(module, "delora_lambda"), &[1], Init::Constant(lambda)).full_precision(),
-                ParamPlan::new(key(module, "delora_w_norm"), &[inputs], Init::Computed(Box::new(norms))).fixed(),
-            ];
-            plan.on_linear(weight, Bounded { r, dropout: self.module_dropout as f32 }, params);
-            Ok(())
-        })?;
-        let targeted = plan.mapped_modules();
-        self.biases()?.plan(&mut plan, base, &targeted);
-        Ok(plan)
+        self.targets.plan_with_biases(
+            METHOD.name,
+            base,
+            &default,
+            (self.fields(), INERT),
+            self.biases()?,
+            |plan, weight| {
+                let (module, out, inputs) = (weight.module(), weight.shape[0], weight.shape[1]);
+                let (r, lambda) = self.rank_and_lambda(module)?;
+                let kaiming = |columns: usize| Init::Uniform { bound: 1.0 / (columns as f32).sqrt() };
+                let b = if self.init_weights { Init::Zeros } else { kaiming(r) };
+                let name = weight.name.clone();
+                let norms = move |base: &Base| match base.weight(&name) {
+                    Some(weight) => column_norms(&weight.to_f32()),
+                    None => Tensor::zeros([inputs], DType::F32),
+                };
+                let params = [
+                    ParamPlan::new(key(module, "delora_A"), &[r, inputs], kaiming(inputs)),
+                    ParamPlan::new(key(module, "delora_B"), &[out, r], b),
+                    ParamPlan::new(key(module, "delora_lambda"), &[1], Init::Constant(lambda)).full_precision(),
+                    ParamPlan::new(key(module, "delora_w_norm"), &[inputs], Init::Computed(Box::new(norms))).fixed(),
+                ];
+                plan.on_linear(weight, Bounded { r, dropout: self.module_dropout as f32 }, params);
+                Ok(())
+            },
+        )
     }
 
     fn fields(&self) -> Map<String, Value> {

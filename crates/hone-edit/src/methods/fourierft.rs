@@ -87,10 +87,7 @@ fn parse(
     origin: Origin,
     warnings: &mut Vec<String>,
 ) -> Result<Arc<dyn Method>, EditError> {
-    let mut fields = fields.clone();
-    if origin == Origin::Recipe {
-        TargetFields::recommend(&mut fields);
-    }
+    let fields = TargetFields::recommended(fields, origin, &[]);
     let fourier: FourierFtConfig = config::read(METHOD.name, &fields, INERT, origin, warnings)?;
     fourier.targets.check(METHOD.name)?;
     fourier.biases()?;
@@ -112,16 +109,15 @@ impl Method for FourierFtConfig {
     }
 
     fn plan(&self, base: &Base) -> Result<Plan, EditError> {
-        let mut targeted = Vec::new();
         // Maps of one shape have the same places.
         let mut shared: HashMap<(usize, usize, usize), Arc<Places>> = HashMap::new();
-        let mut plan = self.targets.plan(
+        self.targets.plan_with_biases(
             METHOD.name,
             base,
             &["q_proj", "v_proj"],
             (config::to_map(self), INERT),
+            self.biases()?,
             |plan, weight| {
-                targeted.push(weight.module().to_string());
                 let (out, inputs, count) = (
                     weight.shape[0],
                     weight.shape[1],
@@ -136,9 +132,7 @@ impl Method for FourierFtConfig {
                 plan.on_linear(weight, DeltaPart::new(spectrum), [param]);
                 Ok(())
             },
-        )?;
-        self.biases()?.plan(&mut plan, base, &targeted);
-        Ok(plan)
+        )
     }
 
     fn fields(&self) -> Map<String, Value> {

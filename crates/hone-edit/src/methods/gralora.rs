@@ -145,12 +145,16 @@ impl Method for GraloraConfig {
 
     fn plan(&self, base: &Base) -> Result<Plan, EditError> {
         let default = ["q_proj", "v_proj"];
-        let mut plan = self.targets.plan(METHOD.name, base, &default, (self.fields(), INERT), |plan, weight| {
-            self.plan_map(plan, weight) //
-        })?;
-        let targeted = plan.mapped_modules();
-        self.biases()?.plan(&mut plan, base, &targeted);
-        Ok(plan)
+        self.targets.plan_with_biases(
+            METHOD.name,
+            base,
+            &default,
+            (self.fields(), INERT),
+            self.biases()?,
+            |plan, weight| {
+                self.plan_map(plan, weight) //
+            },
+        )
     }
 
     fn fields(&self) -> Map<String, Value> {

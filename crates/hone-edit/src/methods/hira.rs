@@ -84,11 +84,7 @@ fn parse(
     origin: Origin,
     warnings: &mut Vec<String>,
 ) -> Result<Arc<dyn Method>, EditError> {
-    let mut fields = fields.clone();
-    if origin == Origin::Recipe {
-        fields.entry("r").or_insert(json!(32));
-        TargetFields::recommend(&mut fields);
-    }
+    let fields = TargetFields::recommended(fields, origin, &[("r", json!(32))]);
     let hira: HiraConfig = config::read(METHOD.name, &fields, INERT, origin, warnings)?;
     hira.targets.check(METHOD.name)?;
     check_rank(METHOD.name, "r", hira.r)?;

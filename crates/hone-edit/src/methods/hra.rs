@@ -72,10 +72,7 @@ fn parse(
     origin: Origin,
     warnings: &mut Vec<String>,
 ) -> Result<Arc<dyn Method>, EditError> {
-    let mut fields = fields.clone();
-    if origin == Origin::Recipe {
-        TargetFields::recommend(&mut fields);
-    }
+    let fields = TargetFields::recommended(fields, origin, &[]);
     let hra: HraConfig = config::read(METHOD.name, &fields, INERT, origin, warnings)?;
     hra.targets.check(METHOD.name)?;
     check_rank(METHOD.name, "r", hra.r)?;
@@ -117,19 +114,14 @@ impl Method for HraConfig {
     }
 
     fn plan(&self, base: &Base) -> Result<Plan, EditError> {
-        let mut targeted = Vec::new();
-        let mut plan = self.targets.plan(
+        self.targets.plan_with_biases(
             METHOD.name,
             base,
             &["q_proj", "v_proj"],
             (config::to_map(self), INERT),
-            |plan, weight| {
-                targeted.push(weight.module().to_string());
-                self.plan_map(plan, weight)
-            },
-        )?;
-        self.biases()?.plan(&mut plan, base, &targeted);
-        Ok(plan)
+            self.biases()?,
+            |plan, weight| self.plan_map(plan, weight),
+        )
     }
 
     fn fields(&self) -> Map<String, Value> {

@@ -94,11 +94,7 @@ fn parse(
     origin: Origin,
     warnings: &mut Vec<String>,
 ) -> Result<Arc<dyn Method>, EditError> {
-    let mut fields = fields.clone();
-    if origin == Origin::Recipe {
-        fields.entry("r").or_insert(json!(64));
-        TargetFields::recommend(&mut fields);
-    }
+    let fields = TargetFields::recommended(fields, origin, &[("r", json!(64))]);
     let miss: MissConfig = config::read(METHOD.name, &fields, INERT, origin, warnings)?;
     miss.targets.check(METHOD.name)?;
     check_rank(METHOD.name, "r", miss.r)?;
@@ -164,12 +160,16 @@ impl Method for MissConfig {
 
     fn plan(&self, base: &Base) -> Result<Plan, EditError> {
         let default = ["q_proj", "v_proj"];
-        let mut plan = self.targets.plan(METHOD.name, base, &default, (self.fields(), INERT), |plan, weight| {
-            self.plan_map(plan, weight) //
-        })?;
-        let targeted = plan.mapped_modules();
-        self.biases()?.plan(&mut plan, base, &targeted);
-        Ok(plan)
+        self.targets.plan_with_biases(
+            METHOD.name,
+            base,
+            &default,
+            (self.fields(), INERT),
+            self.biases()?,
+            |plan, weight| {
+                self.plan_map(plan, weight) //
+            },
+        )
     }
 
     fn fields(&self) -> Map<String, Value> {

@@ -221,29 +221,33 @@ impl Method for RandLoraConfig {
 
     fn plan(&self, base: &Base) -> Result<Plan, EditError> {
         let mut shared = Some(self.shared(base)?);
-        let mut plan = self.targets.plan(METHOD.name, base, &DEFAULT, (self.fields(), INERT), |plan, weight| {
-            if let Some(shared) = shared.take() {
-                plan.add(shared);
-            }
-            let (module, out, inputs) = (weight.module(), weight.shape[0], weight.shape[1]);
-            let (small, pairs) = (out.min(inputs), out.min(inputs).div_ceil(self.r));
-            let (lambda, gamma) = match self.init_weights {
-                true => (Init::Zeros, 1.0 / pairs.max(small) as f32),
-                false => (Init::Normal { std: 1.0 }, 1.0 / out.max(inputs) as f32),
-            };
-            let own = plan.add([
-                ParamPlan::new(key(module, "randlora_lambda"), &[self.r, pairs], lambda),
-                ParamPlan::new(key(module, "randlora_gamma"), &[pairs, small], Init::Constant(gamma)),
-            ]);
-            let scale = (self.randlora_alpha / self.r as f64) as f32;
-            let part = Arc::new(Weighted { r: self.r, out, inputs, scale, dropout: self.randlora_dropout as f32 });
-            let params = [0, 1].into_iter().chain(own).collect();
-            plan.placed.push(Placed { place: Place::Linear(module.to_string()), part, params });
-            Ok(())
-        })?;
-        let targeted = plan.mapped_modules();
-        self.biases()?.plan(&mut plan, base, &targeted);
-        Ok(plan)
+        self.targets.plan_with_biases(
+            METHOD.name,
+            base,
+            &DEFAULT,
+            (self.fields(), INERT),
+            self.biases()?,
+            |plan, weight| {
+                if let Some(shared) = shared.take() {
+                    plan.add(shared);
+                }
+                let (module, out, inputs) = (weight.module(), weight.shape[0], weight.shape[1]);
+                let (small, pairs) = (out.min(inputs), out.min(inputs).div_ceil(self.r));
+                let (lambda, gamma) = match self.init_weights {
+                    true => (Init::Zeros, 1.0 / pairs.max(small) as f32),
+                    false => (Init::Normal { std: 1.0 }, 1.0 / out.max(inputs) as f32),
+                };
+                let own = plan.add([
+                    ParamPlan::new(key(module, "randlora_lambda"), &[self.r, pairs], lambda),
+                    ParamPlan::new(key(module, "randlora_gamma"), &[pairs, small], Init::Constant(gamma)),
+                ]);
+                let scale = (self.randlora_alpha / self.r as f64) as f32;
+                let part = Arc::new(Weighted { r: self.r, out, inputs, scale, dropout: self.randlora_dropout as f32 });
+                let params = [0, 1].into_iter().chain(own).collect();
+                plan.placed.push(Placed { place: Place::Linear(module.to_string()), part, params });
+                Ok(())
+            },
+        )
     }
 
     fn fields(&self) -> Map<String, Value> {

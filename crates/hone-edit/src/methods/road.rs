@@ -96,10 +96,7 @@ fn parse(
     origin: Origin,
     warnings: &mut Vec<String>,
 ) -> Result<Arc<dyn Method>, EditError> {
-    let mut fields = fields.clone();
-    if origin == Origin::Recipe {
-        TargetFields::recommend(&mut fields);
-    }
+    let fields = TargetFields::recommended(fields, origin, &[]);
     let road: RoadConfig = config::read(METHOD.name, &fields, &[], origin, warnings)?;
     road.targets().check(METHOD.name)?;
     if road.group_size == 0 || !road.group_size.is_multiple_of(2) {

@@ -102,11 +102,7 @@ fn parse(
     origin: Origin,
     warnings: &mut Vec<String>,
 ) -> Result<Arc<dyn Method>, EditError> {
-    let mut fields = fields.clone();
-    if origin == Origin::Recipe {
-        fields.entry("vector_length").or_insert(json!(64));
-        TargetFields::recommend(&mut fields);
-    }
+    let fields = TargetFields::recommended(fields, origin, &[("vector_length", json!(64))]);
     let vblora: VbLoraConfig = config::read(METHOD.name, &fields, INERT, origin, warnings)?;
     vblora.targets.check(METHOD.name)?;
     for (field, value) in
@@ -160,13 +156,17 @@ impl Method for VbLoraConfig {
         let shape = [self.num_vectors, self.vector_length];
         let bank = ParamPlan::new("base_model.vblora_vector_bank", &shape, Init::Uniform { bound });
         let mut bank = Some(bank);
-        let mut plan = self.targets.plan(METHOD.name, base, &DEFAULT, (self.fields(), INERT), |plan, weight| {
-            plan.add(bank.take());
-            self.plan_map(plan, weight)
-        })?;
-        let targeted = plan.mapped_modules();
-        self.biases()?.plan(&mut plan, base, &targeted);
-        Ok(plan)
+        self.targets.plan_with_biases(
+            METHOD.name,
+            base,
+            &DEFAULT,
+            (self.fields(), INERT),
+            self.biases()?,
+            |plan, weight| {
+                plan.add(bank.take());
+                self.plan_map(plan, weight)
+            },
+        )
     }
 
     fn fields(&self) -> Map<String, Value> {

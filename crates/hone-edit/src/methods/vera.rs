@@ -89,11 +89,7 @@ fn parse(
     origin: Origin,
     warnings: &mut Vec<String>,
 ) -> Result<Arc<dyn Method>, EditError> {
-    let mut fields = fields.clone();
-    if origin == Origin::Recipe {
-        fields.entry("r").or_insert(json!(256));
-        TargetFields::recommend(&mut fields);
-    }
+    let fields = TargetFields::recommended(fields, origin, &[("r", json!(256))]);
     let vera: VeraConfig = config::read(METHOD.name, &fields, INERT, origin, warnings)?;
     vera.targets.check(METHOD.name)?;
     check_rank(METHOD.name, "r", vera.r)?;
@@ -143,23 +139,27 @@ impl Method for VeraConfig {
         let mut pair = Some(self.shared(base)?);
         let d = || if self.init_weights { Init::Constant(self.d_initial as f32) } else { Init::Normal { std: 1.0 } };
         let b = || if self.init_weights { Init::Zeros } else { Init::Constant(1.0) };
-        let mut plan = self.targets.plan(METHOD.name, base, &DEFAULT, (self.fields(), INERT), |plan, weight| {
-            if let Some(pair) = pair.take() {
-                plan.add(pair);
-            }
-            let module = weight.module();
-            let own = plan.add([
-                ParamPlan::new(key(module, "vera_lambda_b"), &[weight.shape[0]], b()),
-                ParamPlan::new(key(module, "vera_lambda_d"), &[self.r], d()),
-            ]);
-            let part = Arc::new(Vectors { dropout: self.vera_dropout as f32 });
-            let params = [0, 1].into_iter().chain(own).collect();
-            plan.placed.push(Placed { place: Place::Linear(module.to_string()), part, params });
-            Ok(())
-        })?;
-        let targeted = plan.mapped_modules();
-        self.biases()?.plan(&mut plan, base, &targeted);
-        Ok(plan)
+        self.targets.plan_with_biases(
+            METHOD.name,
+            base,
+            &DEFAULT,
+            (self.fields(), INERT),
+            self.biases()?,
+            |plan, weight| {
+                if let Some(pair) = pair.take() {
+                    plan.add(pair);
+                }
+                let module = weight.module();
+                let own = plan.add([
+                    ParamPlan::new(key(module, "vera_lambda_b"), &[weight.shape[0]], b()),
+                    ParamPlan::new(key(module, "vera_lambda_d"), &[self.r], d()),
+                ]);
+                let part = Arc::new(Vectors { dropout: self.vera_dropout as f32 });
+                let params = [0, 1].into_iter().chain(own).collect();
+                plan.placed.push(Placed { place: Place::Linear(module.to_string()), part, params });
+                Ok(())
+            },
+        )
     }
 
     fn fields(&self) -> Map<String, Value> {

@@ -94,10 +94,7 @@ fn parse(
     origin: Origin,
     warnings: &mut Vec<String>,
 ) -> Result<Arc<dyn Method>, EditError> {
-    let mut fields = fields.clone();
-    if origin == Origin::Recipe {
-        TargetFields::recommend(&mut fields);
-    }
+    let fields = TargetFields::recommended(fields, origin, &[]);
     let waveft: WaveFtConfig = config::read(METHOD.name, &fields, INERT, origin, warnings)?;
     waveft.targets.check(METHOD.name)?;
     waveft.biases()?;
@@ -124,19 +121,23 @@ impl Method for WaveFtConfig {
 
     fn plan(&self, base: &Base) -> Result<Plan, EditError> {
         let default = ["q_proj", "v_proj"];
-        let mut plan = self.targets.plan(METHOD.name, base, &default, (self.fields(), INERT), |plan, weight| {
-            let count = coefficients_of(METHOD.name, &self.n_frequency_pattern, weight, self.n_frequency)?;
-            let init = if self.init_weights { Init::Zeros } else { Init::Normal { std: 0.01 } };
-            let spectrum = ParamPlan::new(key(weight.module(), "waveft_spectrum"), &[count], init).full_precision();
-            let (out, inputs) = (weight.shape[0], weight.shape[1]);
-            let (seed, waves, scaling) = (self.random_loc_seed, self.use_idwt, self.scaling as f32);
-            let part = Waves { out, inputs, count, seed, waves, scaling, entries: OnceLock::new() };
-            plan.on_linear(weight, part, [spectrum]);
-            Ok(())
-        })?;
-        let targeted = plan.mapped_modules();
-        self.biases()?.plan(&mut plan, base, &targeted);
-        Ok(plan)
+        self.targets.plan_with_biases(
+            METHOD.name,
+            base,
+            &default,
+            (self.fields(), INERT),
+            self.biases()?,
+            |plan, weight| {
+                let count = coefficients_of(METHOD.name, &self.n_frequency_pattern, weight, self.n_frequency)?;
+                let init = if self.init_weights { Init::Zeros } else { Init::Normal { std: 0.01 } };
+                let spectrum = ParamPlan::new(key(weight.module(), "waveft_spectrum"), &[count], init).full_precision();
+                let (out, inputs) = (weight.shape[0], weight.shape[1]);
+                let (seed, waves, scaling) = (self.random_loc_seed, self.use_idwt, self.scaling as f32);
+                let part = Waves { out, inputs, count, seed, waves, scaling, entries: OnceLock::new() };
+                plan.on_linear(weight, part, [spectrum]);
+                Ok(())
+            },
+        )
     }
 
     fn fields(&self) -> Map<String, Value> {

@@ -206,8 +206,13 @@ impl Method for AdaLoraConfig {
         let scale = (self.lora_alpha / (self.init_r as f64 + 1e-5)) as f32;
         let default = ["q_proj", "v_proj"];
         let inert: Vec<Inert> = inert().collect();
-        let mut plan =
-            self.targets.plan(METHOD.name, base, &default, (self.fields(), inert.as_slice()), |plan, weight| {
+        let mut plan = self.targets.plan_with_biases(
+            METHOD.name,
+            base,
+            &default,
+            (self.fields(), inert.as_slice()),
+            self.biases()?,
+            |plan, weight| {
                 let (module, out, inputs) = (weight.module(), weight.shape[0], weight.shape[1]);
                 let r = self.rank(module)?;
                 let (std, values) = match self.init_lora_weights {
@@ -221,13 +226,12 @@ impl Method for AdaLoraConfig {
                 ];
                 plan.on_linear(weight, Triplet { scale, dropout: self.lora_dropout as f32 }, triplet);
                 Ok(())
-            })?;
+            },
+        )?;
         if self.total_step.is_none() {
             // PEFT reads no configuration without one; a run puts its own length here.
             plan.config.insert("total_step".into(), json!(self.tinit + self.tfinal + 1));
         }
-        let targeted = plan.mapped_modules();
-        self.biases()?.plan(&mut plan, base, &targeted);
         Ok(plan)
     }
 

@@ -76,10 +76,7 @@ fn parse(
     origin: Origin,
     warnings: &mut Vec<String>,
 ) -> Result<Arc<dyn Method>, EditError> {
-    let mut fields = fields.clone();
-    if origin == Origin::Recipe {
-        TargetFields::recommend(&mut fields);
-    }
+    let fields = TargetFields::recommended(fields, origin, &[]);
     let adamix: AdaMixConfig = config::read(NAME, &fields, INERT, origin, warnings)?;
     check_rank(NAME, "r", adamix.r)?;
     check_rank(NAME, "num_experts", adamix.num_experts)?;

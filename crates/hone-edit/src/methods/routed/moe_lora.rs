@@ -86,10 +86,7 @@ fn parse(
     origin: Origin,
     warnings: &mut Vec<String>,
 ) -> Result<Arc<dyn Method>, EditError> {
-    let mut fields = fields.clone();
-    if origin == Origin::Recipe {
-        TargetFields::recommend(&mut fields);
-    }
+    let fields = TargetFields::recommended(fields, origin, &[]);
     let moe: MoeLoraConfig = config::read(NAME, &fields, INERT, origin, warnings)?;
     moe.check()?;
     Ok(Arc::new(moe))

@@ -89,10 +89,7 @@ fn parse(
     origin: Origin,
     warnings: &mut Vec<String>,
 ) -> Result<Arc<dyn Method>, EditError> {
-    let mut fields = fields.clone();
-    if origin == Origin::Recipe {
-        TargetFields::recommend(&mut fields);
-    }
+    let fields = TargetFields::recommended(fields, origin, &[]);
     let poly: PolyConfig = config::read(NAME, &fields, INERT, origin, warnings)?;
     poly.check()?;
     Ok(Arc::new(poly))

@@ -76,10 +76,7 @@ fn parse(
     origin: Origin,
     warnings: &mut Vec<String>,
 ) -> Result<Arc<dyn Method>, EditError> {
-    let mut fields = fields.clone();
-    if origin == Origin::Recipe {
-        TargetFields::recommend(&mut fields);
-    }
+    let fields = TargetFields::recommended(fields, origin, &[]);
     let config: ShiraConfig = config::read(NAME, &fields, INERT, origin, warnings)?;
     check_rank(NAME, "r", config.r)?;
     if config.mask_type != "random" {
