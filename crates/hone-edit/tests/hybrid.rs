@@ -76,7 +76,7 @@ fn unipelt_with_half_open_gates_is_its_parts_at_half() {
     let unipelt = edit_of(&base, json!({ "type": "unipelt", "num_virtual_tokens": 3, "r": 2, "lora_alpha": 4 }));
     let unipelt = with(unipelt, |key, value| match key {
         key if key.contains("gate") => Some(Tensor::zeros(value.dims(), DType::F32)),
-        // The adapter is compared by itself below.
+        // The adapter is compared in a test of its own.
         key if key.contains("up.") => None,
         key if key.contains("prefix_key") || key.contains("prefix_value") => Some(drawn(key, value)),
         key => Some(drawn(&key.replace("unipelt.", ""), value)),
@@ -102,6 +102,24 @@ fn unipelt_with_half_open_gates_is_its_parts_at_half() {
     let parts = || stack_of([prefix.clone(), pairs.clone()]);
     assert!(apart(&model, stack_of([unipelt.clone()]), parts()) < 1e-6);
     assert!(apart(&model, stack_of([unipelt]), stack_of([prefix.clone()])) > 1e-3, "the pairs do something");
+}
+
+/// The adapter alone: pairs and prefix are left at zero.
+#[test]
+fn unipelts_adapter_is_pfeiffers_behind_its_gate() {
+    let model = stories();
+    let base = Base::of(&model);
+    let unipelt = edit_of(&base, json!({ "type": "unipelt", "num_virtual_tokens": 3 }));
+    let unipelt = with(unipelt, |key, value| match key {
+        key if key.contains("gate") => Some(Tensor::zeros(value.dims(), DType::F32)),
+        key if key.contains(".mlp.") => Some(drawn(&key.replace("unipelt", "pfeiffer"), value)),
+        _ => None,
+    });
+    let pfeiffer = json!({ "type": "pfeiffer", "non_linearity": "swish", "scaling": 0.5 });
+    let pfeiffer = with(edit_of(&base, pfeiffer), |key, value| Some(drawn(key, value)));
+    let prefix = edit_of(&base, json!({ "type": "prefix_tuning", "num_virtual_tokens": 3 }));
+    assert!(apart(&model, stack_of([unipelt.clone()]), stack_of([prefix.clone(), pfeiffer])) < 1e-6);
+    assert!(apart(&model, stack_of([unipelt]), stack_of([prefix])) > 1e-3, "the adapter does something");
 }
 
 #[test]
