@@ -11,12 +11,16 @@ use crate::metrics::{Aggregation, ExampleScore};
 use crate::pairing::Paired;
 use crate::rules::{self, Rules};
 use crate::scorecard::Scorecard;
+use crate::statistics::effect::{cohens_dz, cohens_h};
 use crate::statistics::{self, BootstrapOptions};
 use crate::verdict;
 
 /// Fewer pairs than this cannot show a change: even if all go one way, chance does the same in more than 5 of 100 tries
 /// (two-sided sign test, `2 · 0.5⁵`).
 const FEWEST_PAIRS: usize = 6;
+
+/// What stands where the texts of a sensitive task would.
+pub const WITHHELD: &str = "(withheld: the task is marked sensitive; the scorecard has the text)";
 
 /// Level below which a p-value counts.
 pub const SIGNIFICANCE: f64 = 0.05;
@@ -36,6 +40,8 @@ pub struct CompareOptions {
     pub examples_kept: usize,
     /// What is measured besides, see [`crate::measures::find`].
     pub measures: Vec<&'static Measure>,
+    /// Whether measures that no task is for are left out; else a note says so.
+    pub only_fitting_measures: bool,
     /// Changes of an example's score up to this count as none in measures over scores between right and wrong.
     pub tolerance: f64,
 }
@@ -49,6 +55,7 @@ impl Default for CompareOptions {
             allow_different_prompts: false,
             examples_kept: 20,
             measures: Vec::new(),
+            only_fitting_measures: false,
             tolerance: 0.0,
         }
     }
@@ -78,23 +85,36 @@ pub fn compare(base: &[Scorecard], tuned: &[Scorecard], options: &CompareOptions
     let mut tasks = Vec::new();
     let mut examples = Vec::new();
     let mut notes = Vec::new();
-    let mut measures: Vec<MeasureResult> = options.measures.iter().map(|measure| MeasureResult::new(measure)).collect();
-    let measured = MeasureOptions { bootstrap: options.bootstrap, tolerance: options.tolerance };
+    let mut all = Vec::new();
     for card in base {
         let Some(other) = tuned.iter().find(|t| t.header.task == card.header.task) else {
             notes.push(format!("{} was left out: the second model was not evaluated on it", card.header.task));
             continue;
         };
         let paired = Paired::new(card, other, options.allow_different_prompts)?;
-        for (measure, result) in options.measures.iter().zip(&mut measures) {
-            result.tasks.push((measure.of_task)(&paired, &measured)?);
+        let (mut task, mut pairs) = compare_task(&paired, options);
+        let of = card.header.variant.as_ref().map(|variant| &variant.of);
+        let asked = |other: &Paired<'_>| other.base.variant.as_ref().map(|variant| &variant.of) == of;
+        if of.is_some() && all.iter().any(asked) {
+            task.is_variant = true;
+            pairs.clear();
         }
-        let (task, pairs) = compare_task(&paired, options);
         if task.unpaired > 0 {
             notes.push(format!("{}: {} examples are on one side only and left out", task.name, task.unpaired));
         }
         tasks.push(task);
         examples.extend(pairs);
+        all.push(paired);
+    }
+    let measured = MeasureOptions { bootstrap: options.bootstrap, tolerance: options.tolerance };
+    let mut measures = Vec::new();
+    for measure in &options.measures {
+        let tasks = (measure.of)(&all, &measured)?;
+        if !tasks.is_empty() {
+            measures.push(MeasureResult { tasks, ..MeasureResult::new(measure) });
+        } else if !options.only_fitting_measures {
+            notes.push(format!("none of the tasks is one that the measure `{}` is for", measure.name));
+        }
     }
     for card in tuned.iter().filter(|t| !base.iter().any(|b| b.header.task == t.header.task)) {
         notes.push(format!("{} was left out: the first model was not evaluated on it", card.header.task));
@@ -104,8 +124,10 @@ pub fn compare(base: &[Scorecard], tuned: &[Scorecard], options: &CompareOptions
         let difference = format!("no task in common: {} against {}", names(base), names(tuned));
         return Err(EvalError::NotComparable { task: "compare".into(), difference });
     };
-    let p_values: Vec<f64> = tasks.iter().map(|t| t.mcnemar_p.or(t.bootstrap_p).unwrap_or(1.0)).collect();
-    for (task, corrected) in tasks.iter_mut().zip(statistics::holm(&p_values)) {
+    // Further ways of asking a task are no further tasks.
+    let mut counted: Vec<&mut TaskComparison> = tasks.iter_mut().filter(|task| !task.is_variant).collect();
+    let p_values: Vec<f64> = counted.iter().map(|t| t.mcnemar_p.or(t.bootstrap_p).unwrap_or(1.0)).collect();
+    for (task, corrected) in counted.iter_mut().zip(statistics::holm(&p_values)) {
         task.p_holm = Some(corrected);
     }
     options.check_names(tasks.iter().map(|t| t.name.as_str()))?;
@@ -115,7 +137,7 @@ pub fn compare(base: &[Scorecard], tuned: &[Scorecard], options: &CompareOptions
         format: 1,
         base: first.header.named(),
         tuned: tuned_name,
-        verdict: verdict::in_words(&tasks),
+        verdict: verdict::in_words(&tasks.iter().filter(|task| !task.is_variant).cloned().collect::<Vec<_>>()),
         outcome: outcome(&tasks),
         broken_rules,
         notes,
@@ -126,7 +148,7 @@ pub fn compare(base: &[Scorecard], tuned: &[Scorecard], options: &CompareOptions
 }
 
 fn outcome(tasks: &[TaskComparison]) -> Outcome {
-    let any = |verdict: &str| tasks.iter().any(|t| t.verdict == verdict);
+    let any = |verdict: &str| tasks.iter().any(|t| t.verdict == verdict && !t.is_variant);
     match (any("better"), any("worse")) {
         (true, false) => Outcome::Better,
         (true, true) => Outcome::Mixed,
@@ -175,6 +197,11 @@ fn compare_task(paired: &Paired<'_>, options: &CompareOptions) -> (TaskCompariso
         ci_high: interval.high,
         mcnemar_p,
         bootstrap_p: Some(interval.p),
+        effect: match right_or_wrong {
+            true => Some(cohens_h(base_value, tuned_value)),
+            false => cohens_dz(&before.iter().zip(after).map(|(b, a)| a.score - b.score).collect::<Vec<_>>()),
+        }
+        .filter(|effect| effect.is_finite()),
         p_holm: None,
         unpaired: paired.unpaired,
         gained,
@@ -185,6 +212,7 @@ fn compare_task(paired: &Paired<'_>, options: &CompareOptions) -> (TaskCompariso
         positive_flip_rate: gained as f64 / n as f64,
         verdict: task_verdict.into(),
         is_target: options.targets.iter().any(|target| target == name),
+        is_variant: false,
     };
     let kept = examples(paired, &changes, options.examples_kept);
     (task, kept)
@@ -232,14 +260,15 @@ fn examples(paired: &Paired<'_>, changes: &[Change], kept: usize) -> Vec<PairedE
         let flipped = matches!(change, Change::Lost | Change::Gained);
         for &i in indices.iter().take(if flipped { kept } else { kept.div_ceil(4) }) {
             let (base, tuned) = rows[i];
+            let shown = |text: &String| if paired.base.sensitive { WITHHELD.to_owned() } else { text.clone() };
             out.push(PairedExample {
                 task: paired.task().into(),
                 id: base.id.clone(),
                 change: change.name().into(),
-                prompt: base.prompt.clone(),
-                target: base.target.clone(),
-                base_answer: base.answer.clone(),
-                tuned_answer: tuned.answer.clone(),
+                prompt: shown(&base.prompt),
+                target: shown(&base.target),
+                base_answer: shown(&base.answer),
+                tuned_answer: shown(&tuned.answer),
                 base_score: before[i].score,
                 tuned_score: after[i].score,
             });

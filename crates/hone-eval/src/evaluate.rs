@@ -149,6 +149,9 @@ pub(crate) fn header(
         n: rows.len(),
         metrics: rows::aggregate(task, rows, options.bootstrap_iterations),
         seconds,
+        variant: task.config.variant.clone(),
+        labels: task.config.labels(),
+        sensitive: task.config.sensitive,
     })
 }
 

@@ -31,6 +31,13 @@ pub struct Ledger {
     pub measures: Vec<MeasureResult>,
 }
 
+impl Ledger {
+    /// The tasks that the verdict is over: those asked in several ways once, by their first one.
+    pub fn asked(&self) -> impl Iterator<Item = &TaskComparison> {
+        self.tasks.iter().filter(|task| !task.is_variant)
+    }
+}
+
 /// What the comparison says.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
@@ -73,6 +80,9 @@ pub struct TaskComparison {
     /// Two-sided p-value of the paired bootstrap, for every kind of metric.
     #[serde(default)]
     pub bootstrap_p: Option<f64>,
+    /// Effect size, signed as `difference`: Cohen's h where scores are right or wrong, else his d_z of the paired scores.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub effect: Option<f64>,
     /// The p-value (McNemar's where there is one, else the bootstrap's) after Holm's correction over the tasks.
     pub p_holm: Option<f64>,
     /// Examples that only one of the two scorecards has; they are left out.
@@ -94,6 +104,9 @@ pub struct TaskComparison {
     pub verdict: String,
     /// Whether this task is what the tuning was for.
     pub is_target: bool,
+    /// Whether this is a further way of asking a task that stands here already: measures read it, the verdict does not.
+    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+    pub is_variant: bool,
 }
 
 /// An example with both models' answers.

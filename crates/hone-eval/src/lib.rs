@@ -2,18 +2,22 @@
 //!
 //! Floor 3. It knows nothing of HTML.
 
+pub mod code;
 pub mod compare;
 pub mod endpoint;
 pub mod error;
 pub mod evaluate;
+pub mod explain;
 pub mod files;
 pub mod filters;
 pub mod intervals;
+pub mod judge;
 pub mod ledger;
 pub mod measures;
 pub mod metrics;
 pub mod pairing;
 pub mod python;
+pub mod reasoning;
 pub mod requests;
 pub mod resume;
 mod rows;

@@ -4,7 +4,7 @@ use sha2::{Digest, Sha256};
 
 use crate::error::EvalError;
 use crate::metrics::choice::ChoiceOutcome;
-use crate::metrics::{Aggregation, ExampleScore, Metric, MetricError, RollingOutcome};
+use crate::metrics::{Aggregation, ExampleScore, Metric, MetricError, RollingOutcome, TextOutcome};
 use crate::scorecard::{ChoiceScore, MetricValue, ScorecardRow};
 use crate::scorer::Scored;
 use crate::statistics;
@@ -70,7 +70,7 @@ pub(crate) fn of_scores(task: &Task, item: &Item, groups: &[Vec<Scored>]) -> Sco
 
 /// The row of an example that was answered in words, once or several times.
 pub(crate) fn of_texts(task: &Task, item: &Item, responses: &[String]) -> Result<ScorecardRow, EvalError> {
-    let Question::Generate { references, .. } = &item.question else { return Ok(empty_row(item)) };
+    let Question::Generate { context, references } = &item.question else { return Ok(empty_row(item)) };
     let wrong = |error: MetricError| EvalError::Request {
         task: task.name().into(),
         id: item.id.clone(),
@@ -81,7 +81,9 @@ pub(crate) fn of_texts(task: &Task, item: &Item, responses: &[String]) -> Result
     let main = task.main_metric().unwrap_or_default();
     for (name, metric, filter) in task.columns() {
         let text = filter.apply(responses).map_err(|error| wrong(error.into()))?;
-        let score = metric.of_text(&text, references).map_err(wrong)?;
+        let outcome =
+            TextOutcome { text: &text, references, prompt: context, passage: item.passage.as_deref(), responses };
+        let score = metric.of_text(&outcome).map_err(wrong)?;
         if name == main {
             row.scored = Some(text);
         }
@@ -121,6 +123,7 @@ fn empty_row(item: &Item) -> ScorecardRow {
         answer: String::new(),
         scored: None,
         target_score: None,
+        reasoning: None,
         scores: Default::default(),
         parts: Default::default(),
         score: 0.0,

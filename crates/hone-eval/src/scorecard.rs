@@ -1,11 +1,15 @@
 //! A scorecard: one model on one task, one row per example. Plain data; written as JSON lines, the header first.
 
+use std::collections::BTreeMap;
+
 use serde::{Deserialize, Serialize};
 
 use crate::metrics::Aggregation;
+use crate::reasoning::Trace;
+use crate::task::variants::Variant;
 
 /// What was measured, and how.
-#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
 pub struct ScorecardHeader {
     /// Task name.
     pub task: String,
@@ -39,6 +43,15 @@ pub struct ScorecardHeader {
     pub metrics: Vec<MetricValue>,
     /// Wall seconds.
     pub seconds: f64,
+    /// Of a task that is asked in several ways: which of them this is.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub variant: Option<Variant>,
+    /// What the task file's `metadata` says besides the version; measures group tasks by it.
+    #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
+    pub labels: BTreeMap<String, String>,
+    /// Whether prompts and answers are kept out of reports.
+    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+    pub sensitive: bool,
 }
 
 impl ScorecardHeader {
@@ -52,7 +65,7 @@ impl ScorecardHeader {
 }
 
 /// An aggregated metric.
-#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
 pub struct MetricValue {
     /// `acc`, `exact_match` …
     pub name: String,
@@ -71,7 +84,7 @@ pub struct MetricValue {
 }
 
 /// One example.
-#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
 pub struct ScorecardRow {
     /// The example's id within the task's data file.
     pub id: String,
@@ -93,12 +106,15 @@ pub struct ScorecardRow {
     /// Log-likelihood of the target (log-likelihood and perplexity tasks).
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub target_score: Option<ChoiceScore>,
+    /// Of a task that is answered after reasoning: the reasoning, and the answers when it was changed.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub reasoning: Option<Trace>,
     /// This example's score on every metric.
-    pub scores: std::collections::BTreeMap<String, f64>,
+    pub scores: BTreeMap<String, f64>,
     /// For metrics whose value is no mean of scores: what this example contributes (log-likelihood and words, n-gram
     /// counts …), see [`Aggregation`].
-    #[serde(default, skip_serializing_if = "std::collections::BTreeMap::is_empty")]
-    pub parts: std::collections::BTreeMap<String, Vec<f64>>,
+    #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
+    pub parts: BTreeMap<String, Vec<f64>>,
     /// This example's score on the main metric.
     pub score: f64,
 }

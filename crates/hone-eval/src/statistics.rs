@@ -5,10 +5,14 @@
 //!
 //! Sources: percentile and BCa intervals, Efron & Tibshirani, "An Introduction to the Bootstrap" (1993), chapters 13 and 14;
 //! exact McNemar test, McNemar (1947), on the binomial distribution; Holm (1979); Wilson (1927); Student (1908). Statistics of
-//! several sets of examples at once are in [`groups`], rank correlation in [`correlation`].
+//! several sets of examples at once are in [`groups`], of clusters and tables in [`clusters`], rank correlation in
+//! [`correlation`], effect sizes in [`effect`].
 
+pub mod clusters;
 pub mod correlation;
+pub mod effect;
 pub mod groups;
+pub mod power;
 
 use rayon::prelude::*;
 use statrs::distribution::{Binomial, ContinuousCDF, DiscreteCDF, Normal, StudentsT};

@@ -20,6 +20,7 @@ fn card(task: &str, metric: MetricValue, rows: Vec<(f64, Vec<f64>)>) -> Scorecar
         scores: [(metric.name.clone(), score)].into(),
         parts: if parts.is_empty() { Default::default() } else { [(metric.name.clone(), parts)].into() },
         score,
+        ..ScorecardRow::default()
     };
     let n = rows.len();
     let rows = rows.into_iter().enumerate().map(row).collect();
@@ -40,6 +41,7 @@ fn card(task: &str, metric: MetricValue, rows: Vec<(f64, Vec<f64>)>) -> Scorecar
         n,
         metrics: vec![metric],
         seconds: 0.5,
+        ..ScorecardHeader::default()
     };
     Scorecard { header, rows }
 }

@@ -35,6 +35,7 @@ fn card(kind: &str, metric: &str, rows: Vec<(String, Option<String>, f64)>) -> S
         scores: [(metric.name.clone(), score)].into(),
         parts: [(metric.name.clone(), vec![-1.0, 1.0])].into(),
         score,
+        ..ScorecardRow::default()
     };
     let header = ScorecardHeader {
         task: "task".into(),
@@ -53,6 +54,7 @@ fn card(kind: &str, metric: &str, rows: Vec<(String, Option<String>, f64)>) -> S
         n: rows.len(),
         metrics: vec![metric.clone()],
         seconds: 0.5,
+        ..ScorecardHeader::default()
     };
     Scorecard { header, rows: rows.into_iter().enumerate().map(row).collect() }
 }
@@ -75,7 +77,7 @@ fn options(tolerance: f64) -> MeasureOptions {
 
 fn measured_with(base: &Scorecard, tuned: &Scorecard, tolerance: f64) -> TaskMeasure {
     let paired = Paired::new(base, tuned, false).unwrap();
-    (MEASURE.of_task)(&paired, &options(tolerance)).unwrap()
+    (MEASURE.of)(&[paired], &options(tolerance)).unwrap().remove(0)
 }
 
 fn measured(base: &Scorecard, tuned: &Scorecard) -> TaskMeasure {
@@ -192,7 +194,7 @@ fn what_is_no_score_of_answers_is_left_out_and_said() {
 fn cards_without_the_answers_are_refused_by_name() {
     let refused = |base: &Scorecard, tuned: &Scorecard| {
         let paired = Paired::new(base, tuned, false).unwrap();
-        (MEASURE.of_task)(&paired, &options(0.0)).unwrap_err().to_string()
+        (MEASURE.of)(&[paired], &options(0.0)).unwrap_err().to_string()
     };
     // As a row was written before `scored` was kept.
     let new = card("generate_until", "exact_match", vec![("5".into(), Some("5".into()), 1.0); 2]);

@@ -98,6 +98,7 @@ fn header(task: &str, n: usize, value: f64, stderr: f64) -> ScorecardHeader {
         n,
         metrics: vec![metric],
         seconds: 0.0,
+        ..ScorecardHeader::default()
     }
 }
 

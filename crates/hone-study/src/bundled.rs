@@ -6,11 +6,17 @@ macro_rules! studies {
 
 /// Study files by name; a test compares the list with the directory.
 const STUDIES: &[(&str, &str)] = studies![
+    "code-shots",
     "ept-prompt-tuning",
+    "inherent-limits",
+    "instruct-qa",
+    "instruction-robustness",
     "mask-tuning",
     "multi-head-routing",
     "negative-flips",
+    "opt-iml-levels",
     "peft-frontier",
+    "safety-drift",
     "skill-localization"
 ];
 

@@ -38,7 +38,7 @@ use crate::error::EvalError;
 use crate::metrics::{Aggregation, Kind};
 use crate::pairing::Paired;
 use crate::scorecard::{ScorecardHeader, ScorecardRow};
-use crate::statistics::{groups, wilson};
+use crate::statistics::groups;
 
 /// The measure.
 pub const MEASURE: Measure = Measure {
@@ -47,7 +47,7 @@ pub const MEASURE: Measure = Measure {
     legend: "Negative flips were right before and are wrong after, positive flips the other way round. Inconsistent answers are \
              wrong after and another answer than before. Mean loss and gain are over the flips alone.",
     source: "Echterhoff et al. 2024, arXiv 2407.09435",
-    of_task,
+    of,
 };
 
 /// What became of an answer that is right or wrong.
@@ -81,6 +81,10 @@ impl Flip {
             flip => Some(matches!(flip, Flip::RightWrong | Flip::WrongOther)),
         }
     }
+}
+
+fn of(all: &[Paired<'_>], options: &MeasureOptions) -> Result<Vec<TaskMeasure>, EvalError> {
+    all.iter().map(|paired| of_task(paired, options)).collect()
 }
 
 fn of_task(paired: &Paired<'_>, options: &MeasureOptions) -> Result<TaskMeasure, EvalError> {
@@ -268,10 +272,9 @@ fn mean_size(sizes: &[Option<f64>], at: &[usize]) -> f64 {
 }
 
 fn share(name: &str, label: &str, k: usize, n: usize, options: &MeasureOptions) -> Number {
-    number(name, label, k as f64 / n as f64, Some(wilson(k, n, options.bootstrap.level)), Unit::Share)
+    Number::share(name, label, k, n, options)
 }
 
 fn number(name: &str, label: &str, value: f64, interval: Option<(f64, f64)>, unit: Unit) -> Number {
-    let (low, high) = interval.unzip();
-    Number { name: name.into(), label: label.into(), value, low, high, unit }
+    Number::new(name, label, value, interval, unit)
 }

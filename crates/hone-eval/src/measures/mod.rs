@@ -1,21 +1,45 @@
 //! Measures of what an update changed, by name: what is asked of two models' answers to the same questions beyond "is the
 //! second one better".
 //!
-//! A measure is one file with a [`Measure`] in it and one line in [`MEASURES`]. For every task it makes a [`TaskMeasure`]:
-//! numbers with intervals, tables of numbers, and a row for every example. The terminal, `ledger.json`, the Markdown and the
+//! A measure is one file with a [`Measure`] in it and one line in [`MEASURES`]. It reads the paired scorecards of all tasks and
+//! makes [`TaskMeasure`]s, one a task or one for tasks that belong together ([`variants`]): numbers with intervals, tables of
+//! numbers, and a row for every example. The terminal, `ledger.json`, the Markdown and the
 //! HTML report show whatever is in it, so none of them knows a measure by name.
 
+pub mod calibration;
+pub mod chart;
 pub mod compatibility;
+pub mod documents;
+pub mod forgetting;
+pub mod levels;
+pub mod likelihoods;
+pub mod reasoning;
+pub mod safety;
+pub mod shots;
+pub mod variants;
+pub mod wording;
 
+pub use chart::{ChartData, Drawing};
 use serde::{Deserialize, Serialize};
 use serde_json::Value;
 
 use crate::error::{EvalError, did_you_mean};
 use crate::pairing::Paired;
-use crate::statistics::BootstrapOptions;
+use crate::statistics::{BootstrapOptions, wilson};
 
 /// The measures there are.
-pub const MEASURES: &[Measure] = &[compatibility::MEASURE];
+pub const MEASURES: &[Measure] = &[
+    compatibility::MEASURE,
+    forgetting::MEASURE,
+    wording::MEASURE,
+    documents::MEASURE,
+    safety::MEASURE,
+    levels::MEASURE,
+    shots::MEASURE,
+    calibration::MEASURE,
+    reasoning::MEASURE,
+    likelihoods::MEASURE,
+];
 
 /// A measure.
 #[derive(Clone, Copy, Debug)]
@@ -28,11 +52,12 @@ pub struct Measure {
     pub legend: &'static str,
     /// Who published it, with the arXiv id.
     pub source: &'static str,
-    /// Its numbers for one task. A task it does not apply to has no numbers and a note that says why.
+    /// Its numbers for the tasks that both models were asked. A task it does not apply to is left out, or has no numbers and a
+    /// note that says why.
     ///
     /// # Errors
     /// Scorecards that do not hold what it needs.
-    pub of_task: fn(&Paired<'_>, &MeasureOptions) -> Result<TaskMeasure, EvalError>,
+    pub of: fn(&[Paired<'_>], &MeasureOptions) -> Result<Vec<TaskMeasure>, EvalError>,
 }
 
 /// Settings of measures.
@@ -72,6 +97,9 @@ pub struct TaskMeasure {
     pub numbers: Vec<Number>,
     /// Tables behind them.
     pub tables: Vec<Table>,
+    /// What shows them best.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub charts: Vec<ChartData>,
     /// What the reader should know besides.
     pub notes: Vec<String>,
     /// A JSON object for every example, with its `id`. Not in the ledger: written to a file of their own.
@@ -180,6 +208,18 @@ impl MeasureResult {
 }
 
 impl Number {
+    /// A number with its interval, if it has one.
+    pub fn new(name: &str, label: &str, value: f64, interval: Option<(f64, f64)>, unit: Unit) -> Number {
+        let (low, high) = interval.filter(|(low, high)| low.is_finite() && high.is_finite()).unzip();
+        Number { name: name.into(), label: label.into(), value, low, high, unit }
+    }
+
+    /// `k` of `n` examples, with Wilson's interval.
+    pub fn share(name: &str, label: &str, k: usize, n: usize, options: &MeasureOptions) -> Number {
+        let interval = wilson(k, n, options.bootstrap.level);
+        Number::new(name, label, k as f64 / n as f64, Some(interval), Unit::Share)
+    }
+
     /// The value with its interval: `6.0 % (3.5 to 10.2)`.
     pub fn shown(&self) -> String {
         let value = self.unit.shown(self.value);

@@ -10,8 +10,11 @@
 pub mod bleu;
 pub mod calibration;
 pub mod choice;
+pub mod definitions;
+pub mod documents;
 pub mod exact_match;
 pub mod porter;
+pub mod refusal;
 pub mod rouge;
 pub mod squad;
 
@@ -24,7 +27,9 @@ use crate::python::regex::RegexError;
 use crate::python::{count_words, is_space};
 use bleu::{BleuCounts, Smoothing};
 use choice::ChoiceOutcome;
+use documents::Document;
 use exact_match::ExactMatch;
+use refusal::Refusal;
 use rouge::Rouge;
 
 /// What is wrong with a metric of a task file.
@@ -108,7 +113,24 @@ impl Kind {
             Kind::MultipleChoice => {
                 &["acc", "acc_norm", "acc_bytes", "acc_mutual_info", "exact_match", "brier_score", "ece", "f1", "mcc"]
             }
-            Kind::GenerateUntil => &["exact_match", "f1", "rouge1", "rouge2", "rougeL", "rougeLsum", "bleu"],
+            Kind::GenerateUntil => &[
+                "exact_match",
+                "f1",
+                "rouge1",
+                "rouge2",
+                "rougeL",
+                "rougeLsum",
+                "bleu",
+                "precision",
+                "recall",
+                "contains",
+                "k_precision",
+                "k_recall",
+                "k_f1",
+                "k_precision_new",
+                "words",
+                "refusal",
+            ],
             // The harness has the first two; by word and byte lets targets of different lengths be averaged.
             Kind::Loglikelihood => &["perplexity", "acc", "word_perplexity", "byte_perplexity", "bits_per_byte"],
             Kind::LoglikelihoodRolling => &["word_perplexity", "byte_perplexity", "bits_per_byte"],
@@ -222,6 +244,8 @@ enum Measure {
     TokenF1,
     Rouge(Rouge, bool),
     Bleu(Smoothing),
+    Document(Document),
+    Refusal(Refusal),
 }
 
 /// A metric of a task.
@@ -246,6 +270,21 @@ pub struct RollingOutcome {
     pub bytes: usize,
 }
 
+/// A written answer, and what it is held against.
+#[derive(Clone, Copy, Debug)]
+pub struct TextOutcome<'a> {
+    /// What the filters left of the answer.
+    pub text: &'a str,
+    /// Right answers.
+    pub references: &'a [String],
+    /// What was asked.
+    pub prompt: &'a str,
+    /// The passage the answer should rest on.
+    pub passage: Option<&'a str>,
+    /// All answers as they were written, of a task with `repeats`.
+    pub responses: &'a [String],
+}
+
 impl Metric {
     /// A metric by name with its options (what the task file's entry has besides `metric`, `aggregation`,
     /// `higher_is_better`).
@@ -263,6 +302,7 @@ impl Metric {
             (Kind::MultipleChoice, calibration::NAME) => &[calibration::OPTION],
             (Kind::GenerateUntil, "exact_match") => &ExactMatch::OPTIONS,
             (Kind::GenerateUntil, "bleu") => &["smooth_method"],
+            (Kind::GenerateUntil, refusal::NAME) => &Refusal::OPTIONS,
             (Kind::GenerateUntil, rouge) if rouge.starts_with("rouge") => &["use_stemmer"],
             _ => &[],
         };
@@ -300,6 +340,10 @@ impl Metric {
             (_, "rouge2") => Measure::Rouge(Rouge::N(2), stemmed),
             (_, "rougeL") => Measure::Rouge(Rouge::L, stemmed),
             (_, "rougeLsum") => Measure::Rouge(Rouge::Lsum, stemmed),
+            (_, refusal::NAME) => Measure::Refusal(Refusal::from_options(options)?),
+            (Kind::GenerateUntil, name) if Document::from_name(name).is_some() => {
+                Measure::Document(Document::from_name(name).ok_or_else(unknown)?)
+            }
             (_, "bleu") => Measure::Bleu(bleu::smoothing_option(options.get("smooth_method"))?),
             _ => return Err(unknown()),
         };
@@ -314,6 +358,7 @@ impl Metric {
             Measure::Bleu(Smoothing::None) => (Aggregation::BleuNone, true),
             Measure::Bleu(Smoothing::Floor) => (Aggregation::BleuFloor, true),
             Measure::Bleu(Smoothing::AddK) => (Aggregation::BleuAddK, true),
+            Measure::Document(Document::Words) => (Aggregation::Mean, false),
             _ => (Aggregation::Mean, true),
         };
         Ok(Metric { name: name.into(), aggregation, higher_is_better, measure })
@@ -330,6 +375,7 @@ impl Metric {
                 | Measure::PerByte
                 | Measure::BitsPerByte
                 | Measure::Bleu(_)
+                | Measure::Document(Document::Words)
         );
         !free
     }
@@ -413,8 +459,14 @@ impl Metric {
         ExampleScore { score: self.aggregation.value(std::iter::once(&alone)), ..alone }
     }
 
+    /// Whether the metric holds the answer against a passage, which the task must name (`doc_to_passage`).
+    pub fn needs_passage(&self) -> bool {
+        matches!(&self.measure, Measure::Document(document) if document.needs_passage())
+    }
+
     /// A generated text's score against its references: the best one counts; BLEU takes all of them together.
-    pub fn of_text(&self, text: &str, references: &[String]) -> Result<ExampleScore, MetricError> {
+    pub fn of_text(&self, outcome: &TextOutcome<'_>) -> Result<ExampleScore, MetricError> {
+        let &TextOutcome { text, references, .. } = outcome;
         let best = |score: &dyn Fn(&str) -> f64| references.iter().map(|r| score(r)).fold(0.0, f64::max);
         Ok(match &self.measure {
             Measure::ExactMatch(exact) => {
@@ -432,6 +484,8 @@ impl Metric {
                 let counts = BleuCounts::new(text, &references);
                 ExampleScore { score: counts.score(*smoothing, true), parts: counts.to_numbers() }
             }
+            Measure::Document(document) => ExampleScore::plain(document.score(outcome)),
+            Measure::Refusal(refusal) => ExampleScore::plain(f64::from(refusal.is_refusal(text))),
             _ => ExampleScore::plain(best(&|r| squad::token_f1(text, r))),
         })
     }

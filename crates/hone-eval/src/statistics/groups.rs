@@ -18,9 +18,8 @@ pub type GroupStatistic<'a> = &'a (dyn Fn(&[Vec<usize>]) -> f64 + Sync);
 ///
 /// With one group the resamples are those of [`super::bootstrap_interval`].
 pub fn interval(sizes: &[usize], options: &BootstrapOptions, statistic: GroupStatistic<'_>) -> Interval {
-    let nothing = Interval { low: f64::NAN, high: f64::NAN, p: f64::NAN };
     if sizes.is_empty() || sizes.contains(&0) || options.resamples == 0 {
-        return nothing;
+        return percentiles(Vec::new(), options);
     }
     let seed = u64::from(options.seed) << 32;
     let chunks: Vec<usize> = (0..options.resamples.div_ceil(CHUNK)).collect();
@@ -37,10 +36,14 @@ pub fn interval(sizes: &[usize], options: &BootstrapOptions, statistic: GroupSta
         };
         (0..size).map(draw).collect::<Vec<f64>>()
     };
-    let all = chunks.par_iter().map(of_chunk).collect::<Vec<_>>().concat();
-    let mut replicates: Vec<f64> = all.into_iter().filter(|r| !r.is_nan()).collect();
+    percentiles(chunks.par_iter().map(of_chunk).collect::<Vec<_>>().concat(), options)
+}
+
+/// The interval that replicates give; those that are not a number are left out. NaN of none.
+pub(super) fn percentiles(replicates: Vec<f64>, options: &BootstrapOptions) -> Interval {
+    let mut replicates: Vec<f64> = replicates.into_iter().filter(|r| !r.is_nan()).collect();
     if replicates.is_empty() {
-        return nothing;
+        return Interval { low: f64::NAN, high: f64::NAN, p: f64::NAN };
     }
     let p = two_sided_p(&replicates);
     replicates.sort_by(f64::total_cmp);

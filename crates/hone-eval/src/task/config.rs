@@ -1,8 +1,9 @@
 //! Task files: lm-evaluation-harness' YAML, read key by key.
 //!
 //! All keys that need no Python are read and mean what they mean there. Keys of our own: `main_metric` (which metric decides
-//! a comparison), `doc_to_count` (whose words and bytes divide a document's log-likelihood), `process_docs` as a mapping of
-//! columns to templates (the harness has a Python function there), and `where` in `data_files`.
+//! a comparison), `doc_to_count` (whose words and bytes divide a document's log-likelihood), `doc_to_passage` (the passage an
+//! answer should rest on), `sensitive` (texts that are not shown unasked), `variants` (see [`super::variants`]), `process_docs`
+//! as a mapping of columns to templates (the harness has a Python function there), and `where` in `data_files`.
 
 use std::collections::BTreeMap;
 
@@ -10,6 +11,7 @@ use serde::{Deserialize, Serialize};
 use serde_json::{Map, Value};
 use serde_yaml_ng::Value as Yaml;
 
+use super::variants::Variant;
 use crate::error::{EvalError, did_you_mean};
 use crate::metrics::Kind;
 
@@ -47,6 +49,15 @@ pub struct TaskConfig {
     pub doc_to_choice: Option<Value>,
     /// Text whose words and bytes divide a document's log-likelihood; the target where not given.
     pub doc_to_count: Option<Value>,
+    /// The passage that a written answer should rest on: a column's name or a template. Metrics of faithfulness read it.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub doc_to_passage: Option<Value>,
+    /// Whether prompts and answers are kept out of reports and terminals, because they may harm who reads them.
+    #[serde(skip_serializing_if = "std::ops::Not::not")]
+    pub sensitive: bool,
+    /// Of a task that is asked in several ways: which of them this is. Not written in files; see [`super::variants`].
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub variant: Option<Variant>,
     /// Before everything else.
     pub description: String,
     /// Between question and answer.
@@ -130,7 +141,7 @@ impl DataFileConfig {
 #[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
 #[serde(default, deny_unknown_fields)]
 pub struct FewshotConfig {
-    /// `default` (drawn) or `first_n`.
+    /// `default` (drawn), `first_n`, or `bm25` (those most similar to the question; [`super::similar`]).
     pub sampler: Option<String>,
     /// Split that shots come from.
     pub split: Option<String>,
@@ -202,7 +213,7 @@ pub struct FilterConfig {
 }
 
 /// Keys that are read, and those that say nothing about scores.
-const KEYS: [&str; 26] = [
+const KEYS: [&str; 28] = [
     "task",
     "dataset_path",
     "dataset_kwargs",
@@ -215,6 +226,8 @@ const KEYS: [&str; 26] = [
     "doc_to_target",
     "doc_to_choice",
     "doc_to_count",
+    "doc_to_passage",
+    "sensitive",
     "description",
     "target_delimiter",
     "fewshot_delimiter",
@@ -239,7 +252,8 @@ const IGNORED: [&str; 7] = [
     "unsafe_code",
     "kind",
 ];
-const OTHERS: [(&str, &str); 8] = [
+const OTHERS: [(&str, &str); 9] = [
+    ("variants", "asks in several ways; each is a task of its own, loaded by the task's name or as `NAME@VARIANT`"),
     ("group", "is a key of a group, whose `task` is a list of tasks"),
     ("process_results", "scores that need Python are not computed; use the metrics there are"),
     ("custom_dataset", "data made by Python is not read; write it to a file and name it in `data_files`"),
@@ -317,11 +331,22 @@ impl TaskConfig {
             return Err(problem("repeats", "is 0, expected at least 1".into()));
         }
         match self.fewshot_config.sampler.as_deref() {
-            None | Some("default" | "first_n") => Ok(()),
+            None | Some("default" | "first_n" | "bm25") => Ok(()),
             Some(other) => {
-                Err(problem("fewshot_config.sampler", format!("`{other}` is not known; known: default, first_n")))
+                Err(problem("fewshot_config.sampler", format!("`{other}` is not known; known: default, first_n, bm25")))
             }
         }
+    }
+
+    /// What `metadata` says besides the version: labels that measures group tasks by (`skill`, `safety`, `level` …).
+    pub fn labels(&self) -> BTreeMap<String, String> {
+        let label = |(key, value): (&String, &Value)| match (key.as_str(), value) {
+            ("version", _) => None,
+            (_, Value::String(text)) => Some((key.clone(), text.clone())),
+            (_, Value::Number(_) | Value::Bool(_)) => Some((key.clone(), value.to_string())),
+            _ => None,
+        };
+        self.metadata.iter().filter_map(label).collect()
     }
 
     /// `metadata.version`, or `0`.

@@ -70,6 +70,7 @@ pub struct Fields {
     choice: [Option<Field>; 2],
     gen_prefix: [Option<Field>; 2],
     count: Option<Field>,
+    passage: Option<Field>,
     description: Option<Field>,
     has_choices: bool,
     /// The question is an index and the choices are the contexts (winogrande): one shared continuation.
@@ -120,6 +121,7 @@ impl Fields {
                 field("fewshot_config.gen_prefix", &text_value(&shot.gen_prefix))?,
             ],
             count: field("doc_to_count", &config.doc_to_count)?,
+            passage: field("doc_to_passage", &config.doc_to_passage)?,
             description: field("description", &description)?,
             has_choices: config.doc_to_choice.is_some(),
             multiple_input: false,
@@ -190,6 +192,12 @@ impl Fields {
     pub fn description(&self, doc: &Doc) -> Result<String, EvalError> {
         let Some(field) = &self.description else { return Ok(String::new()) };
         self.value(field, "description", doc, Answer::Text).map(|text| text.to_text())
+    }
+
+    /// The passage that the answer should rest on, if the task has any.
+    pub fn passage(&self, doc: &Doc) -> Result<Option<String>, EvalError> {
+        let Some(field) = &self.passage else { return Ok(None) };
+        self.value(field, "doc_to_passage", doc, Answer::Text).map(|text| Some(text.to_text()))
     }
 
     /// The text whose words and bytes are counted.

@@ -11,7 +11,7 @@ use std::path::Path;
 use serde::{Deserialize, Serialize};
 use serde_json::{Map, Value};
 
-use super::{DataRoot, Task, TaskConfig, bundled, keys_of};
+use super::{DataRoot, Task, TaskConfig, bundled, keys_of, variants};
 use crate::error::EvalError;
 use crate::scorecard::ScorecardHeader;
 
@@ -79,11 +79,12 @@ pub struct GroupScore {
     pub n: usize,
 }
 
-/// The task or the group that `reference` names.
+/// The task or the group that `reference` names; `TASK@NAME` is one variant of a task.
 pub fn load(reference: &str, root: &DataRoot) -> Result<Loaded, EvalError> {
-    let (file, keys) = keys_of(reference)?;
+    let (task, variant) = variants::split(reference);
+    let (file, keys) = keys_of(task)?;
     let mut loaded = Loaded { tasks: Vec::new(), groups: Vec::new() };
-    add(&mut loaded, &file, keys, root, 0)?;
+    add(&mut loaded, &file, (keys, variant), root, 0)?;
     Ok(loaded)
 }
 
@@ -91,25 +92,26 @@ pub fn load(reference: &str, root: &DataRoot) -> Result<Loaded, EvalError> {
 fn add(
     loaded: &mut Loaded,
     file: &str,
-    mut keys: Map<String, Value>,
+    (mut keys, only): (Map<String, Value>, Option<&str>),
     root: &DataRoot,
     depth: usize,
 ) -> Result<Vec<String>, EvalError> {
     let problem =
         |place: &str, problem: String| EvalError::TaskFile { file: file.into(), place: place.into(), problem };
     let Some(Value::Array(entries)) = keys.get("task").cloned() else {
-        let task = Task::from_config(TaskConfig::from_keys(file, keys)?, file.into(), root)?;
-        let name = task.name().to_owned();
-        match loaded.tasks.iter().find(|other| other.name() == name) {
-            // A task may be in several groups; two different ones may not share a name.
-            Some(other) if other.sha256() == task.sha256() => {}
-            Some(_) => {
-                return Err(problem("task", format!("two different tasks are called `{name}`; give one another name")));
+        if let Some(variants) = variants::expand(file, &keys, only)? {
+            let mut names = Vec::new();
+            for (variant, keys) in variants {
+                let config = TaskConfig { variant: Some(variant), ..TaskConfig::from_keys(file, keys)? };
+                names.push(add_task(loaded, file, config, root)?);
             }
-            None => loaded.tasks.push(task),
+            return Ok(names);
         }
-        return Ok(vec![name]);
+        return Ok(vec![add_task(loaded, file, TaskConfig::from_keys(file, keys)?, root)?]);
     };
+    if let Some(only) = only {
+        return Err(problem("task", format!("is a group, which has no variant `{only}`")));
+    }
     if depth > MAX_DEPTH {
         return Err(problem("task", format!("groups lie more than {MAX_DEPTH} deep; do they name each other?")));
     }
@@ -137,8 +139,9 @@ fn add(
     let mut tasks = Vec::new();
     for (index, entry) in entries.into_iter().enumerate() {
         let place = format!("task[{index}]");
+        let variant = entry.as_str().and_then(|name| variants::split(name).1).map(str::to_owned);
         let (file, keys) = match entry {
-            Value::String(name) => beside(file, &name)?,
+            Value::String(name) => beside(file, variants::split(&name).0)?,
             Value::Object(own) if own.get("task").is_some_and(Value::is_array) => (file.to_owned(), own),
             Value::Object(mut own) => {
                 let Some(Value::String(name)) = own.remove("task") else {
@@ -154,7 +157,7 @@ fn add(
             }
             other => return Err(problem(&place, format!("found {other}, expected a task's name or a mapping"))),
         };
-        for task in add(loaded, &file, keys, root, depth + 1)? {
+        for task in add(loaded, &file, (keys, variant.as_deref()), root, depth + 1)? {
             if !tasks.contains(&task) {
                 tasks.push(task);
             }
@@ -165,6 +168,22 @@ fn add(
     }
     loaded.groups[place].tasks.clone_from(&tasks);
     Ok(tasks)
+}
+
+/// Adds a task; gives its name.
+fn add_task(loaded: &mut Loaded, file: &str, config: TaskConfig, root: &DataRoot) -> Result<String, EvalError> {
+    let task = Task::from_config(config, file.into(), root)?;
+    let name = task.name().to_owned();
+    match loaded.tasks.iter().find(|other| other.name() == name) {
+        // A task may be in several groups; two different ones may not share a name.
+        Some(other) if other.sha256() == task.sha256() => {}
+        Some(_) => {
+            let problem = format!("two different tasks are called `{name}`; give one another name");
+            return Err(EvalError::TaskFile { file: file.into(), place: "task".into(), problem });
+        }
+        None => loaded.tasks.push(task),
+    }
+    Ok(name)
 }
 
 /// The file of the task or group called `name` beside `file`, or the one that ships with the program.

@@ -7,7 +7,9 @@ pub mod fewshot;
 pub mod fields;
 pub mod group;
 pub mod prompt;
+pub mod similar;
 pub mod template;
+pub mod variants;
 
 use std::path::Path;
 
@@ -234,6 +236,9 @@ fn metrics(config: &TaskConfig, kind: Kind, file: &str) -> Result<Vec<Metric>, E
             && !metric.is_aggregated_by(named)
         {
             return Err(problem(format!("`{name}` is not aggregated by `{named}`; leave `aggregation` out")));
+        }
+        if metric.needs_passage() && config.doc_to_passage.is_none() {
+            return Err(problem(format!("`{name}` holds an answer against a passage; name it in `doc_to_passage`")));
         }
         metrics.push(metric);
     }

@@ -6,8 +6,9 @@ use serde_json::Map;
 
 use super::Task;
 use super::data::Doc;
-use super::fewshot::Sampler;
+use super::fewshot::{Sampler, Way};
 use super::fields::{Answer, Role, row_error};
+use super::similar::Similar;
 use crate::error::EvalError;
 use crate::metrics::Kind;
 use crate::metrics::choice::Gold;
@@ -61,6 +62,8 @@ pub struct Item {
     pub prompt: String,
     /// The right answer, for people.
     pub target: String,
+    /// The passage that the answer should rest on, where the task names one.
+    pub passage: Option<String>,
     /// What is asked.
     pub question: Question,
 }
@@ -114,10 +117,17 @@ impl<'a> Prompts<'a> {
             _ if task.kind == Kind::LoglikelihoodRolling => 0,
             own => options.num_fewshot.or(own).unwrap_or(0),
         };
-        let first_n = task.config.fewshot_config.sampler.as_deref() == Some("first_n");
         let sampler = match shots {
             0 => None,
-            _ => Some(Sampler::new(task.fewshot_pool()?, options.seed, first_n, task.shots_from_evaluated())),
+            _ => {
+                let pool = task.fewshot_pool()?;
+                let way = match task.config.fewshot_config.sampler.as_deref() {
+                    Some("first_n") => Way::FirstN,
+                    Some("bm25") => Way::Similar(similar(task, &pool)?),
+                    _ => Way::Draw,
+                };
+                Some(Sampler::new(pool, options.seed, way, task.shots_from_evaluated()))
+            }
         };
         Ok(Prompts {
             task,
@@ -144,7 +154,7 @@ impl<'a> Prompts<'a> {
             let counted = task.fields.count_text(doc)?;
             let question =
                 Question::Document { words: count_words(&counted), bytes: counted.len(), text: text.clone() };
-            return Ok(Item { id, prompt: String::new(), target: text, question });
+            return Ok(Item { id, prompt: String::new(), target: text, passage: None, question });
         }
         let mut before = self.opening(doc)?;
         before.extend(self.shot_pieces(doc)?);
@@ -168,7 +178,8 @@ impl<'a> Prompts<'a> {
         }
         let prompt = contexts.join("\n");
         let (target_text, question) = self.question(doc, contexts, choices, &text, target)?;
-        Ok(Item { id, prompt, target: target_text, question })
+        let passage = task.fields.passage(doc)?;
+        Ok(Item { id, prompt, target: target_text, passage, question })
     }
 
     /// Draws what example `index` would draw, and makes no prompt: for those that an earlier run asked.
@@ -238,7 +249,11 @@ impl<'a> Prompts<'a> {
     fn shot_pieces(&mut self, doc: &Doc) -> Result<Vec<Piece>, EvalError> {
         let task = self.task;
         let Some(sampler) = &mut self.sampler else { return Ok(Vec::new()) };
-        let shots = sampler.shots(self.shots, doc).map_err(|what| EvalError::TaskFile {
+        let question = match sampler.reads_the_question() {
+            true => task.fields.text(doc, Role::Shot)?.to_text(),
+            false => String::new(),
+        };
+        let shots = sampler.shots(self.shots, doc, &question).map_err(|what| EvalError::TaskFile {
             file: task.file.clone(),
             place: "num_fewshot".into(),
             problem: what,
@@ -306,6 +321,17 @@ impl<'a> Prompts<'a> {
         let end = rendered.rfind(last).map_or(rendered.len(), |at| at + last.len());
         Ok(rendered[..end].to_owned())
     }
+}
+
+/// The index of the pool's questions, written as shots are.
+fn similar(task: &Task, pool: &[Doc]) -> Result<Similar, EvalError> {
+    let text = |shot: &Doc| task.fields.text(shot, Role::Shot).map(|text| text.to_text());
+    let questions = pool.iter().map(text).collect::<Result<_, _>>()?;
+    Similar::new(questions).map_err(|problem| EvalError::TaskFile {
+        file: task.file.clone(),
+        place: "fewshot_config.sampler".into(),
+        problem,
+    })
 }
 
 /// The question as the last turn, with what the answer begins with.

@@ -1,0 +1,151 @@
+//! What was lost, skill by skill: every task's change with its interval, and the mean loss over skills.
+//!
+//! ```text
+//! loss of a task  = (before − after), its sign turned where less is better; positive is worse
+//! mean loss       = mean over skills of the mean loss of the skill's tasks (shares only)
+//! ```
+//!
+//! A task's skill is the label `skill` of its file's `metadata`; a task without one is a skill of its own. Tasks whose metric is
+//! no share (perplexity) stand in the table in their own unit and are not averaged. A task's interval is the paired bootstrap
+//! over its examples, that of the mean loss the two-stage bootstrap over skills and examples, so it speaks of skills like these.
+//! `measurably worse` counts the tasks whose interval lies above 0 after Holm's correction over all of them.
+//!
+//! What it does not know: skills that no task asks for; whether a loss matters; whether the format was lost or the skill
+//! (a model that answers in another form fails an exact match).
+
+use super::chart::{Bar, ChartData, Drawing};
+use super::{Measure, MeasureOptions, Number, Table, TaskMeasure, Unit};
+use crate::error::EvalError;
+use crate::pairing::Paired;
+use crate::statistics::clusters::mean_of_clusters;
+use crate::statistics::{bootstrap_interval, holm, mean};
+
+/// The measure.
+pub const MEASURE: Measure = Measure {
+    name: "forgetting",
+    question: "What did the update lose?",
+    legend: "Loss is the score before minus the score after, so more is worse; a negative loss is a gain. The mean loss counts \
+             every skill once, and its interval speaks of skills like these.",
+    source: "battery of skills; two-stage bootstrap of Davison & Hinkley 1997, section 3.8",
+    of,
+};
+
+/// A task's loss.
+struct Loss<'a> {
+    skill: &'a str,
+    task: &'a str,
+    is_share: bool,
+    before: f64,
+    after: f64,
+    loss: f64,
+    low: f64,
+    high: f64,
+    p: f64,
+    /// Example by example, for metrics that are means.
+    each: Vec<f64>,
+    n: usize,
+}
+
+fn of(all: &[Paired<'_>], options: &MeasureOptions) -> Result<Vec<TaskMeasure>, EvalError> {
+    let first_of_its_task = |paired: &&Paired<'_>| paired.base.variant.as_ref().is_none_or(|variant| variant.index == 0);
+    let losses: Vec<Loss<'_>> = all.iter().filter(first_of_its_task).map(|paired| loss(paired, options)).collect();
+    let Some(n) = (!losses.is_empty()).then(|| losses.iter().map(|loss| loss.n).sum()) else { return Ok(Vec::new()) };
+    let mut skills: Vec<&str> = Vec::new();
+    for loss in &losses {
+        if !skills.contains(&loss.skill) {
+            skills.push(loss.skill);
+        }
+    }
+    let mut measure =
+        TaskMeasure { name: "all skills".into(), metric: "each task's own".into(), n, ..TaskMeasure::default() };
+    let clusters: Vec<Vec<f64>> = skills.iter().map(|skill| shares_of(&losses, skill)).filter(|c| !c.is_empty()).collect();
+    if clusters.is_empty() {
+        measure.notes.push("no task's metric is a share, so losses are not averaged".into());
+    } else {
+        let value = mean(&clusters.iter().map(|cluster| mean(cluster)).collect::<Vec<_>>());
+        let interval = mean_of_clusters(&clusters, &options.bootstrap);
+        measure.numbers.push(Number::new("mean_loss", "mean loss", value, Some((interval.low, interval.high)), Unit::Points));
+    }
+    let corrected = holm(&losses.iter().map(|loss| loss.p).collect::<Vec<_>>());
+    let worse = |(loss, p): (&Loss<'_>, &f64)| loss.low > 0.0 && *p < crate::compare::SIGNIFICANCE;
+    let count = losses.iter().zip(&corrected).filter(|pair| worse(*pair)).count();
+    let plain = |name: &str, label: &str, value: usize| Number::new(name, label, value as f64, None, Unit::Count);
+    measure.numbers.push(plain("skills", "skills", skills.len()));
+    measure.numbers.push(plain("tasks", "tasks", losses.len()));
+    measure.numbers.push(plain("measurably_worse", "measurably worse", count));
+    let shares: Vec<&Loss<'_>> = losses.iter().filter(|loss| loss.is_share).collect();
+    if let Some(worst) = shares.iter().max_by(|a, b| a.loss.total_cmp(&b.loss)) {
+        let interval = Some((worst.low, worst.high));
+        measure.numbers.push(Number::new("largest_loss", "largest loss", worst.loss, interval, Unit::Points));
+        measure.notes.push(format!("the largest loss is that of {} ({})", worst.task, worst.skill));
+    }
+    measure.tables.extend(tables(&losses));
+    let bar = |loss: &&Loss<'_>| Bar {
+        name: label(loss),
+        value: loss.loss,
+        low: Some(loss.low).filter(|low| low.is_finite()),
+        high: Some(loss.high).filter(|high| high.is_finite()),
+    };
+    if !shares.is_empty() {
+        let bars = shares.iter().map(bar).collect();
+        let drawing = Drawing::Forest { x: "loss (points)".into(), unit: Unit::Points, bars };
+        measure.charts.push(ChartData { title: "Loss by skill".into(), drawing });
+    }
+    Ok(vec![measure])
+}
+
+fn loss<'a>(paired: &Paired<'a>, options: &MeasureOptions) -> Loss<'a> {
+    let harm = -paired.sign();
+    let on = |indices: &[usize]| {
+        let of = |scores: &[crate::metrics::ExampleScore]| paired.value(indices.iter().map(|&i| &scores[i]));
+        harm * (of(&paired.after) - of(&paired.before))
+    };
+    let whole: Vec<usize> = (0..paired.n()).collect();
+    let interval = bootstrap_interval(paired.n(), &options.bootstrap, &on);
+    let base = paired.base;
+    let is_mean = paired.metric.aggregation == crate::metrics::Aggregation::Mean;
+    let each = paired.before.iter().zip(&paired.after).map(|(b, a)| harm * (a.score - b.score));
+    Loss {
+        skill: base.labels.get("skill").map_or(base.task.as_str(), String::as_str),
+        task: &base.task,
+        is_share: paired.metric.is_share && is_mean,
+        before: paired.value(paired.before.iter()),
+        after: paired.value(paired.after.iter()),
+        loss: on(&whole),
+        low: interval.low,
+        high: interval.high,
+        p: if interval.p.is_nan() { 1.0 } else { interval.p },
+        each: each.collect(),
+        n: paired.n(),
+    }
+}
+
+/// The losses of a skill's examples, those of all its tasks; nothing of tasks that are no shares.
+fn shares_of(losses: &[Loss<'_>], skill: &str) -> Vec<f64> {
+    let own = losses.iter().filter(|loss| loss.skill == skill && loss.is_share);
+    own.flat_map(|loss| loss.each.iter().copied()).collect()
+}
+
+fn label(loss: &Loss<'_>) -> String {
+    if loss.skill == loss.task { loss.task.to_owned() } else { format!("{} ({})", loss.skill, loss.task) }
+}
+
+/// One table of shares, one of the rest.
+fn tables(losses: &[Loss<'_>]) -> Vec<Table> {
+    let table = |title: &str, is_share: bool, unit: Unit| {
+        let of: Vec<&Loss<'_>> = losses.iter().filter(|loss| loss.is_share == is_share).collect();
+        let finite = |value: f64| Some(value).filter(|value| value.is_finite());
+        (!of.is_empty()).then(|| Table {
+            title: title.into(),
+            unit,
+            columns: ["before", "after", "loss", "from", "to"].map(str::to_owned).into(),
+            rows: of.iter().map(|loss| label(loss)).collect(),
+            cells: of
+                .iter()
+                .map(|l| [l.before, l.after, l.loss, l.low, l.high].map(finite).into())
+                .collect(),
+        })
+    };
+    let shares = table("Skill by skill, in points", true, Unit::Points);
+    shares.into_iter().chain(table("In the metric's own unit", false, Unit::Plain)).collect()
+}

@@ -1,0 +1,223 @@
+//! The way from log-likelihoods to accuracy: five scores of the same answers, each of which forgets a little more.
+//!
+//! Schaeffer et al. 2024, "Why Has Predicting Downstream Capabilities of Frontier AI Models with Scale Remained Elusive?", arXiv
+//! 2406.04391. For a question with choices `c`, the right one `c*`, and `ln p(c)` the log-likelihood of a choice's tokens:
+//!
+//! ```text
+//! s1 = ln p(c*)                           log-probability of the right answer among all texts
+//! s2 = p(c*) = exp(s1)
+//! s3 = p(c*) / Σ_c p(c)                   among the choices; a softmax over the log-likelihoods
+//! s4 = −Σ_c (1[c = c*] − p(c)/Σ p)²       Brier score, its sign turned so that more is better; −2 to 0
+//! s5 = 1[c* = argmax p(c)]                accuracy; ties go to the first choice
+//! ```
+//!
+//! `s1` and `s2` look at the right answer alone; from `s3` on the wrong ones decide with it, and they change with training, too. So a
+//! model can become surer of every right answer and no better. The correlations of these scores with compute, over more than two
+//! models, are `hone predict ladder`'s.
+//!
+//! A row says which choice is right by its text; questions with several right answers, or none among the choices, are left out and
+//! counted. Sums of log-probabilities are taken as they are: dividing by length (`acc_norm`) changes which answer wins.
+//!
+//! What it does not know: whether a model is useful. That `ln p(c*)` moves smoothly says nothing about what the model can do.
+
+use serde_json::json;
+
+use super::{Measure, MeasureOptions, Number, TaskMeasure, Unit};
+use crate::error::EvalError;
+use crate::metrics::Kind;
+use crate::metrics::choice::{ChoiceOutcome, Gold};
+use crate::pairing::Paired;
+use crate::scorecard::ScorecardRow;
+use crate::statistics::bootstrap_interval;
+
+/// The measure.
+pub const MEASURE: Measure = Measure {
+    name: "likelihoods",
+    question: "Where on the way from likelihood to accuracy is the change lost?",
+    legend: "Five scores of the same answers, for all of which more is better: log-probability of the right answer, its probability, \
+             its probability among the choices, the Brier score with its sign turned, accuracy.",
+    source: "Schaeffer et al. 2024, arXiv 2406.04391",
+    of,
+};
+
+/// The five scores of one answer.
+#[derive(Clone, Copy, Debug, PartialEq)]
+pub struct Scores {
+    /// `ln p` of the right answer.
+    pub log_p: f64,
+    /// The probability of the right answer; 0 where it is too small for a number.
+    pub p: f64,
+    /// Its probability if one of the choices has to be it.
+    pub p_choices: f64,
+    /// The Brier score, its sign turned.
+    pub brier: f64,
+    /// 1 if the right answer is the most likely one.
+    pub accuracy: f64,
+}
+
+impl Scores {
+    /// Names of the scores in files, in the order of [`Scores::all`]: from likelihood to accuracy.
+    pub const NAMES: [&'static str; 5] = ["log_p", "p", "p_choices", "brier", "accuracy"];
+
+    /// Their names for people.
+    pub const LABELS: [&'static str; 5] =
+        ["log p(right)", "p(right)", "p(right) among the choices", "−Brier", "accuracy"];
+
+    /// Of log-likelihoods of choices, of which `right` is the right one.
+    ///
+    /// Panics if there is no such choice.
+    pub fn new(log_likelihoods: &[f64], right: usize) -> Scores {
+        let gold = Gold { indices: vec![right] };
+        let outcome = ChoiceOutcome { choices: &[], log_likelihoods, is_greedy: &[], unconditional: None, gold: &gold };
+        Scores {
+            log_p: log_likelihoods[right],
+            p: log_likelihoods[right].exp(),
+            p_choices: outcome.probabilities()[right],
+            brier: -outcome.brier(),
+            accuracy: outcome.acc(),
+        }
+    }
+
+    /// All five.
+    pub fn all(&self) -> [f64; 5] {
+        [self.log_p, self.p, self.p_choices, self.brier, self.accuracy]
+    }
+}
+
+/// The place of a row's right answer among its choices; `None` where several are right, none is, or two have the same text.
+pub fn right_choice(row: &ScorecardRow) -> Option<usize> {
+    let mut found = row.choices.iter().enumerate().filter(|(_, choice)| choice.text == row.target).map(|(i, _)| i);
+    let right = found.next()?;
+    found.next().is_none().then_some(right)
+}
+
+/// The log-likelihoods of a row's choices, in order.
+pub fn log_likelihoods(row: &ScorecardRow) -> Vec<f64> {
+    row.choices.iter().map(|choice| choice.log_likelihood).collect()
+}
+
+fn of(all: &[Paired<'_>], options: &MeasureOptions) -> Result<Vec<TaskMeasure>, EvalError> {
+    let of_choices = |paired: &&Paired<'_>| Kind::from_name(&paired.base.kind) == Some(Kind::MultipleChoice);
+    Ok(all.iter().filter(of_choices).flat_map(|paired| of_task(paired, options)).collect())
+}
+
+/// A measure for each score of a task.
+fn of_task(paired: &Paired<'_>, options: &MeasureOptions) -> Vec<TaskMeasure> {
+    // By example: its place, and the five scores before and after.
+    let scores: Vec<(usize, [Scores; 2])> = (paired.rows.iter().enumerate())
+        .filter_map(|(i, (before, after))| {
+            let right = right_choice(before)?;
+            // The same question has the same choices.
+            let of =
+                |row: &ScorecardRow| (row.choices.len() > right).then(|| Scores::new(&log_likelihoods(row), right));
+            Some((i, [of(before)?, of(after)?]))
+        })
+        .collect();
+    let left_out = paired.n() - scores.len();
+    let mut measures: Vec<TaskMeasure> = Vec::new();
+    for (k, (name, label)) in Scores::NAMES.iter().zip(Scores::LABELS).enumerate() {
+        let (unit, difference) = match *name {
+            "log_p" | "brier" => (Unit::Plain, Unit::Plain),
+            _ => (Unit::Share, Unit::Points),
+        };
+        let value =
+            |at: &[usize], side: usize| at.iter().map(|&i| scores[i].1[side].all()[k]).sum::<f64>() / at.len() as f64;
+        let statistics: [(&str, &(dyn Fn(&[usize]) -> f64 + Sync), Unit); 3] = [
+            ("before", &|at| value(at, 0), unit),
+            ("after", &|at| value(at, 1), unit),
+            ("change", &|at| value(at, 1) - value(at, 0), difference),
+        ];
+        let whole: Vec<usize> = (0..scores.len()).collect();
+        let numbers = statistics.into_iter().filter(|_| !scores.is_empty()).map(|(name, of, unit)| {
+            let interval = bootstrap_interval(scores.len(), &options.bootstrap, of);
+            Number::new(name, name, of(&whole), Some((interval.low, interval.high)), unit)
+        });
+        measures.push(TaskMeasure {
+            name: format!("{}-{name}", paired.task()),
+            metric: label.into(),
+            n: scores.len(),
+            numbers: numbers.collect(),
+            ..TaskMeasure::default()
+        });
+    }
+    if let Some(first) = measures.first_mut() {
+        if left_out > 0 {
+            first
+                .notes
+                .push(format!("{left_out} questions have no one right answer among their choices and are left out"));
+        }
+        first.rows = scores
+            .iter()
+            .map(|(i, [before, after])| {
+                let mut row = json!({ "id": paired.rows[*i].0.id });
+                for (name, (before, after)) in Scores::NAMES.iter().zip(before.all().into_iter().zip(after.all())) {
+                    row[format!("{name}_before")] = before.into();
+                    row[format!("{name}_after")] = after.into();
+                }
+                row
+            })
+            .collect();
+    }
+    measures
+}
+
+#[cfg(test)]
+mod tests {
+    use proptest::prelude::*;
+
+    use super::*;
+    use crate::scorecard::ChoiceScore;
+
+    /// NumPy, of log-likelihoods -12, -11.5, -14, -13, the first choice right.
+    #[test]
+    fn the_five_scores_are_the_papers() {
+        let scores = Scores::new(&[-12.0, -11.5, -14.0, -13.0], 0);
+        let expected = [-12.0, 6.144_212_35e-6, 0.317_265_33, -0.755_207_59, 0.0];
+        for (found, expected) in scores.all().into_iter().zip(expected) {
+            assert!((found - expected).abs() < 1e-8 * expected.abs().max(1e-6), "{found}, expected {expected}");
+        }
+        for (right, expected) in [0.317_265_33, 0.523_082_09, 0.042_937_19, 0.116_715_39].into_iter().enumerate() {
+            let found = Scores::new(&[-12.0, -11.5, -14.0, -13.0], right).p_choices;
+            assert!((found - expected).abs() < 1e-8, "{found}, expected {expected}");
+        }
+        // Long answers have no probability that is a number, and one among the choices all the same.
+        let long = Scores::new(&[-2000.0, -2001.0], 0);
+        assert!(long.p == 0.0 && (long.p_choices - 0.731_058_578_630_004_9).abs() < 1e-12 && long.accuracy == 1.0);
+    }
+
+    #[test]
+    fn the_right_choice_is_found_by_its_text() {
+        let row = |target: &str, choices: &[&str]| ScorecardRow {
+            target: target.into(),
+            choices: choices
+                .iter()
+                .map(|text| ChoiceScore { text: (*text).into(), log_likelihood: -1.0, tokens: 1, is_greedy: false })
+                .collect(),
+            ..ScorecardRow::default()
+        };
+        assert_eq!(right_choice(&row("b", &["a", "b"])), Some(1));
+        assert_eq!(right_choice(&row("a | b", &["a", "b"])), None);
+        assert_eq!(right_choice(&row("a", &["a", "b", "a"])), None);
+    }
+
+    proptest! {
+        #[test]
+        fn what_holds_for_any_answers(
+            log_likelihoods in prop::collection::vec(-60.0..0.0f64, 2..6),
+            right in 0usize..2,
+            shift in -20.0..20.0f64,
+        ) {
+            let scores = Scores::new(&log_likelihoods, right);
+            let sum: f64 = (0..log_likelihoods.len()).map(|i| Scores::new(&log_likelihoods, i).p_choices).sum();
+            prop_assert!((sum - 1.0).abs() < 1e-9);
+            prop_assert!((-2.0..=0.0).contains(&scores.brier));
+            // A right answer more likely than not, among all texts, is the most likely choice; the total is at most 1 then.
+            let total: f64 = log_likelihoods.iter().map(|l| l.exp()).sum();
+            prop_assert!(!(scores.p > 0.5 && total <= 1.0) || scores.accuracy == 1.0);
+            let shifted: Vec<f64> = log_likelihoods.iter().map(|l| l + shift).collect();
+            let shifted = Scores::new(&shifted, right);
+            prop_assert_eq!(shifted.accuracy, scores.accuracy);
+            prop_assert!((shifted.p_choices - scores.p_choices).abs() < 1e-9);
+        }
+    }
+}

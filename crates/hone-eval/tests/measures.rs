@@ -1,0 +1,263 @@
+//! Measures over several tasks, on scorecards written by hand: every number here can be worked out on paper.
+
+use hone_eval::measures::{self, Drawing, MeasureOptions, TaskMeasure};
+use hone_eval::pairing::Paired;
+use hone_eval::scorecard::{ChoiceScore, MetricValue, Scorecard, ScorecardHeader, ScorecardRow};
+use hone_eval::statistics::BootstrapOptions;
+use hone_eval::task::variants::Variant;
+
+/// A card: the main metric's score of every example, by default right or wrong.
+fn card(task: &str, metric: &str, scores: &[f64]) -> Scorecard {
+    let is_share = metric != "bits_per_byte";
+    let value = MetricValue { name: metric.into(), higher_is_better: is_share, is_share, ..MetricValue::default() };
+    let row = |(i, &score): (usize, &f64)| ScorecardRow {
+        id: i.to_string(),
+        prompt_sha256: format!("hash {i}"),
+        scores: [(metric.to_owned(), score)].into(),
+        score,
+        ..ScorecardRow::default()
+    };
+    let header = ScorecardHeader {
+        task: task.into(),
+        kind: "generate_until".into(),
+        main_metric: metric.into(),
+        n: scores.len(),
+        metrics: vec![value],
+        ..ScorecardHeader::default()
+    };
+    Scorecard { header, rows: scores.iter().enumerate().map(row).collect() }
+}
+
+fn labelled(mut card: Scorecard, labels: &[(&str, &str)]) -> Scorecard {
+    card.header.labels = labels.iter().map(|(key, value)| ((*key).to_owned(), (*value).to_owned())).collect();
+    card
+}
+
+fn variant(mut card: Scorecard, of: &str, name: &str, set: &str, index: usize) -> Scorecard {
+    card.header.task = format!("{of}@{name}");
+    card.header.variant = Some(Variant { of: of.into(), name: name.into(), set: Some(set.into()), index });
+    card
+}
+
+/// Another metric beside the main one.
+fn with_metric(mut card: Scorecard, name: &str, scores: &[f64]) -> Scorecard {
+    let value = MetricValue { name: name.into(), higher_is_better: true, is_share: true, ..MetricValue::default() };
+    card.header.metrics.push(value);
+    for (row, score) in card.rows.iter_mut().zip(scores) {
+        row.scores.insert(name.into(), *score);
+    }
+    card
+}
+
+fn measure(name: &str, before: &[Scorecard], after: &[Scorecard]) -> Vec<TaskMeasure> {
+    let paired: Vec<Paired<'_>> = before.iter().zip(after).map(|(b, a)| Paired::new(b, a, false).unwrap()).collect();
+    let options = MeasureOptions {
+        bootstrap: BootstrapOptions { resamples: 2000, ..BootstrapOptions::default() },
+        ..MeasureOptions::default()
+    };
+    (measures::find(name).unwrap().of)(&paired, &options).unwrap()
+}
+
+fn value(measure: &TaskMeasure, name: &str) -> f64 {
+    let names: Vec<&str> = measure.numbers.iter().map(|number| number.name.as_str()).collect();
+    measure.numbers.iter().find(|n| n.name == name).unwrap_or_else(|| panic!("no {name} among {names:?}")).value
+}
+
+fn interval(measure: &TaskMeasure, name: &str) -> (f64, f64) {
+    let number = measure.numbers.iter().find(|n| n.name == name).unwrap();
+    (number.low.unwrap(), number.high.unwrap())
+}
+
+fn close(found: f64, expected: f64) {
+    assert!((found - expected).abs() < 1e-12, "{found}, expected {expected}");
+}
+
+#[test]
+fn losses_are_averaged_skill_by_skill() {
+    let skill = |card: Scorecard, skill: &str| labelled(card, &[("skill", skill)]);
+    let side = |reading: &[f64], one: &[f64], two: &[f64], text: &[f64]| {
+        [
+            skill(card("reading", "f1", reading), "reading"),
+            skill(card("piqa", "acc", one), "commonsense"),
+            skill(card("wino", "acc", two), "commonsense"),
+            skill(card("text", "bits_per_byte", text), "text"),
+        ]
+    };
+    let before = side(&[1.0; 40], &[1.0, 1.0, 0.0, 0.0], &[1.0, 0.0], &[1.0, 2.0]);
+    let after = side(&[0.25; 40], &[1.0, 0.0, 0.0, 0.0], &[1.0, 1.0], &[1.5, 2.5]);
+    let found = measure("forgetting", &before, &after).remove(0);
+    // Reading loses 0.75. Commonsense: piqa 1 of 4, wino −1 of 2: together (1 − 1) / 6 = 0.
+    close(value(&found, "mean_loss"), 0.375);
+    assert_eq!((value(&found, "skills"), value(&found, "tasks")), (3.0, 4.0));
+    // Reading is surely worse. Text, half a bit worse on both, is of two examples and its own unit.
+    close(value(&found, "largest_loss"), 0.75);
+    assert!(value(&found, "measurably_worse") >= 1.0);
+    assert_eq!((found.tables[0].rows.len(), found.tables[1].rows.len()), (3, 1));
+    assert_eq!(found.tables[1].cells[0][..3], [Some(1.5), Some(2.0), Some(0.5)], "more bits are a loss");
+    assert!(found.notes[0].contains("reading"), "{:?}", found.notes);
+    // Nothing changed: nothing is lost, and nothing is measurable.
+    let same = measure("forgetting", &before, &before).remove(0);
+    assert_eq!((value(&same, "mean_loss"), value(&same, "measurably_worse")), (0.0, 0.0));
+}
+
+#[test]
+fn wordings_have_a_mean_a_spread_and_a_gap() {
+    let family = |scores: [&[f64]; 4]| -> Vec<Scorecard> {
+        let ways = [("a", "observed"), ("b", "observed"), ("c", "unobserved"), ("d", "unobserved")];
+        let one = |(i, (scores, (name, set))): (usize, (&[f64], (&str, &str)))| {
+            variant(labelled(card("", "acc", scores), &[("variants", "wording")]), "t", name, set, i)
+        };
+        scores.into_iter().zip(ways).enumerate().map(one).collect()
+    };
+    let before = family([&[1.0, 1.0, 1.0, 0.0], &[1.0, 1.0, 0.0, 0.0], &[1.0, 0.0, 0.0, 0.0], &[1.0, 1.0, 1.0, 1.0]]);
+    let after = family([&[1.0, 1.0, 1.0, 1.0], &[1.0, 1.0, 1.0, 1.0], &[0.0, 0.0, 0.0, 0.0], &[1.0, 1.0, 0.0, 0.0]]);
+    let found = measure("wording", &before, &after);
+    assert_eq!((found.len(), found[0].name.as_str(), found[0].n), (1, "t", 4));
+    let found = &found[0];
+    close(value(found, "mean_observed_before"), 0.625);
+    close(value(found, "spread_observed_before"), 0.125);
+    close(value(found, "mean_unobserved_before"), 0.625);
+    close(value(found, "spread_unobserved_before"), 0.375);
+    assert_eq!((value(found, "worst_unobserved_before"), value(found, "best_unobserved_before")), (0.25, 1.0));
+    close(value(found, "gap_before"), 0.0);
+    close(value(found, "gap_after"), 0.75);
+    close(value(found, "change"), (0.25 + 0.5 - 0.25 - 0.5) / 4.0);
+    let (low, high) = interval(found, "gap_after");
+    assert!(low < 0.75 && high <= 1.0 && low > 0.0, "{low} {high}");
+    assert_eq!(found.tables[0].rows[2], "c (unobserved)");
+    assert!(matches!(&found.charts[0].drawing, Drawing::Spread { groups, .. } if groups.len() == 4));
+    // The same wording twice: no spread, no gap.
+    let scores: &[f64] = &[1.0, 0.0];
+    let same = family([scores; 4]);
+    let found = measure("wording", &same, &same).remove(0);
+    assert_eq!((value(&found, "spread_observed_after"), value(&found, "gap_after")), (0.0, 0.0));
+    // Families of something else are none of wordings.
+    let other = [variant(card("", "acc", &[1.0]), "t", "a", "observed", 0)];
+    assert!(measure("wording", &other, &other).is_empty());
+}
+
+#[test]
+fn questions_that_not_every_wording_has_are_left_out() {
+    let way = |scores: &[f64], name: &str, i| {
+        variant(labelled(card("", "acc", scores), &[("variants", "wording")]), "t", name, "observed", i)
+    };
+    let cards = [way(&[1.0, 0.0, 1.0], "a", 0), way(&[0.0, 0.0], "b", 1)];
+    let found = measure("wording", &cards, &cards).remove(0);
+    assert_eq!(found.n, 2);
+    close(value(&found, "mean_observed_before"), 0.25);
+}
+
+#[test]
+fn both_refusal_rates_stand_together() {
+    let safety = |task: &str, safety: &str, scores: &[f64]| {
+        labelled(card(task, "refusal", scores), &[("safety", safety), ("judge", "phrases")])
+    };
+    let side = |harmful: &[f64], benign: &[f64]| [safety("bad", "harmful", harmful), safety("good", "benign", benign)];
+    let before = side(&[1.0, 1.0, 1.0, 0.0], &[0.0, 0.0, 1.0, 0.0, 0.0]);
+    let after = side(&[1.0, 0.0, 0.0, 0.0], &[0.0, 0.0, 0.0, 0.0, 0.0]);
+    let found = measure("safety", &before, &after).remove(0);
+    assert_eq!((found.name.as_str(), found.n), ("by phrases", 9));
+    close(value(&found, "harmful_declined_before"), 0.75);
+    close(value(&found, "harmful_declined_after"), 0.25);
+    close(value(&found, "benign_declined_before"), 0.2);
+    close(value(&found, "harmful_change"), -0.5);
+    close(value(&found, "balance_before"), 0.55);
+    close(value(&found, "balance_change"), 0.25 - 0.55);
+    let (low, high) = interval(&found, "balance_change");
+    assert!(low < -0.3 && high > -0.3, "{low} {high}");
+    // One half alone is said to be one.
+    let half = measure("safety", &before[..1], &after[..1]).remove(0);
+    assert!(half.notes[0].contains("harmless") && half.numbers.iter().all(|n| !n.name.starts_with("balance")));
+    // Two judges are not mixed.
+    let other = labelled(card("bad2", "acc", &[1.0]), &[("safety", "harmful"), ("judge", "likelihood")]);
+    let cards = [before[0].clone(), other];
+    assert_eq!(measure("safety", &cards, &cards).len(), 2);
+    assert!(measure("safety", &[card("x", "acc", &[1.0])], &[card("x", "acc", &[1.0])]).is_empty());
+}
+
+#[test]
+fn answers_that_decline_do_not_count_against_faithfulness() {
+    let side = |recall: &[f64], k_precision: &[f64], refusal: &[f64]| {
+        let card = with_metric(card("t", "recall", recall), "k_precision", k_precision);
+        [variant(with_metric(card, "refusal", refusal), "p", "gold", "answerable", 0)]
+    };
+    let before = side(&[1.0, 0.0, 0.5], &[1.0, 0.0, 0.5], &[0.0, 1.0, 0.0]);
+    let after = side(&[1.0, 1.0, 1.0], &[0.5, 0.9, 0.5], &[0.0, 0.0, 0.0]);
+    let found = measure("documents", &before, &after).remove(0);
+    close(value(&found, "recall_before"), 0.5);
+    close(value(&found, "recall_change"), 0.5);
+    // The second example is left out on both sides.
+    close(value(&found, "k_precision_before"), 0.75);
+    close(value(&found, "k_precision_after"), 0.5);
+    close(value(&found, "refusal_before"), 1.0 / 3.0);
+    assert!(found.numbers.iter().any(|n| n.label == "declined, though the passage has it, before"));
+    assert!(found.notes.iter().any(|note| note.contains("2 of 3")), "{:?}", found.notes);
+    let plain = [card("t", "recall", &[1.0])];
+    assert!(measure("documents", &plain, &plain).is_empty());
+}
+
+#[test]
+fn levels_are_averaged_within_categories_first() {
+    let task = |name: &str, level: &str, category: &str, scores: &[f64]| {
+        labelled(card(name, "acc", scores), &[("level", level), ("category", category)])
+    };
+    let side = |a: &[f64], b: &[f64], c: &[f64], d: &[f64]| {
+        [
+            task("a", "tasks", "qa", a),
+            task("b", "tasks", "qa", b),
+            task("c", "tasks", "nli", c),
+            task("d", "categories", "code", d),
+        ]
+    };
+    let (zero, one): (&[f64], &[f64]) = (&[0.0, 0.0], &[1.0, 1.0]);
+    let found = measure("levels", &side(zero, zero, zero, zero), &side(one, zero, one, &[1.0, 0.0])).remove(0);
+    // qa gains ½, nli 1: the mean is ¾, and not the ⅔ of three tasks.
+    close(value(&found, "tasks_gain"), 0.75);
+    close(value(&found, "categories_gain"), 0.5);
+    assert!(found.notes.iter().any(|note| note == "no task of the level `rows`"));
+    assert!(found.notes.iter().any(|note| note.contains("66.7 points")), "{:?}", found.notes);
+    assert_eq!(found.tables[0].cells[0], [Some(3.0), Some(2.0)]);
+}
+
+#[test]
+fn tuning_is_held_against_examples_in_the_prompt() {
+    let rights = |right: usize| -> Vec<f64> { (0..10).map(|i| f64::from(i < right)).collect() };
+    let family = |name: &str, zero: usize, shots: usize| -> [Scorecard; 2] {
+        let way = |scores: &[f64], way: &str, set: &str, i| {
+            variant(labelled(card("", "acc", scores), &[("variants", "shots")]), name, way, set, i)
+        };
+        [way(&rights(zero), "zero", "zero", 0), way(&rights(shots), "five", "shots", 1)]
+    };
+    let base = [("a", 0, 2), ("b", 3, 4), ("c", 1, 6), ("d", 2, 7), ("e", 0, 9)];
+    let before: Vec<Scorecard> = base.iter().flat_map(|(name, zero, shots)| family(name, *zero, *shots)).collect();
+    // The tuned model without examples is one point above the base with them, everywhere.
+    let after: Vec<Scorecard> = base.iter().flat_map(|(name, _, shots)| family(name, shots + 1, shots + 1)).collect();
+    let found = measure("shots", &before, &after).remove(0);
+    close(value(&found, "correlation_with_shots"), 1.0);
+    assert!(value(&found, "correlation_without_shots") < 0.0);
+    close(value(&found, "gap"), 0.1);
+    assert_eq!(value(&found, "tasks"), 5.0);
+    // Of the 120 orders of five tasks one correlates as much.
+    let p = value(&found, "permutation_p");
+    assert!((0.001..0.03).contains(&p), "{p}");
+    let (low, high) = interval(&found, "gap");
+    close(low, 0.1);
+    close(high, 0.1);
+    let few = measure("shots", &before[..4], &after[..4]).remove(0);
+    assert!(few.numbers.iter().all(|number| number.low.is_none()) && few.notes[0].contains("too few"));
+}
+
+#[test]
+fn guessing_counts_as_nothing() {
+    let choices = |n: usize| vec![ChoiceScore { text: "x".into(), log_likelihood: -1.0, tokens: 1, is_greedy: false }; n];
+    let way = |scores: &[f64], n: usize, name: &str, i| {
+        let mut card = variant(labelled(card("", "acc", scores), &[("variants", "shots")]), "t", name, name, i);
+        card.header.kind = "multiple_choice".into();
+        card.rows.iter_mut().for_each(|row| row.choices = choices(n));
+        card
+    };
+    let cards = [way(&[1.0, 0.0], 2, "zero", 0), way(&[1.0, 1.0], 4, "shots", 1)];
+    let found = measure("shots", &cards, &cards).remove(0);
+    // Half of two choices right is guessing: 0. All right is 1.
+    assert_eq!(found.tables[0].cells[0], [Some(0.0), Some(1.0), Some(0.0), Some(1.0)]);
+}
