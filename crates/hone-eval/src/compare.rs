@@ -93,10 +93,8 @@ pub fn compare(base: &[Scorecard], tuned: &[Scorecard], options: &CompareOptions
         };
         let paired = Paired::new(card, other, options.allow_different_prompts)?;
         let (mut task, mut pairs) = compare_task(&paired, options);
-        let of = card.header.variant.as_ref().map(|variant| &variant.of);
-        let asked = |other: &Paired<'_>| other.base.variant.as_ref().map(|variant| &variant.of) == of;
-        if of.is_some() && all.iter().any(asked) {
-            task.is_variant = true;
+        task.is_variant = is_further_way(card, base, tuned);
+        if task.is_variant {
             pairs.clear();
         }
         if task.unpaired > 0 {
@@ -145,6 +143,16 @@ pub fn compare(base: &[Scorecard], tuned: &[Scorecard], options: &CompareOptions
         examples,
         measures,
     })
+}
+
+/// Whether both sides were asked the card's task in a way that stands before this one in the task's file.
+fn is_further_way(card: &Scorecard, base: &[Scorecard], tuned: &[Scorecard]) -> bool {
+    let Some(own) = &card.header.variant else { return false };
+    let both = |other: &Scorecard| tuned.iter().any(|card| card.header.task == other.header.task);
+    let before = |other: &Scorecard| {
+        other.header.variant.as_ref().is_some_and(|other| other.of == own.of && other.index < own.index)
+    };
+    base.iter().any(|other| before(other) && both(other))
 }
 
 fn outcome(tasks: &[TaskComparison]) -> Outcome {

@@ -14,6 +14,7 @@ use hone_model::{Hooks, Model};
 
 use crate::error::EvalError;
 use crate::metrics::{Kind, Metric};
+use crate::reasoning::{Reasoner, ReasoningConfig};
 use crate::requests::{Encoder, Request};
 use crate::resume::Sink;
 use crate::rows;
@@ -152,6 +153,7 @@ pub(crate) fn header(
         variant: task.config.variant.clone(),
         labels: task.config.labels(),
         sensitive: task.config.sensitive,
+        identity: None,
     })
 }
 
@@ -223,9 +225,10 @@ pub fn evaluate_rows(
                 problem: problem.into(),
             });
         }
-        let rows = match task.kind {
-            Kind::GenerateUntil => run.generated(&items)?,
-            _ => run.scored(&items)?,
+        let rows = match (&task.config.reasoning, task.kind) {
+            (Some(config), _) => run.reasoned(&items, config)?,
+            (None, Kind::GenerateUntil) => run.generated(&items)?,
+            (None, _) => run.scored(&items)?,
         };
         run.done = from + items.len();
         sink(rows, Done { examples: run.done, truncated: run.truncated })?;
@@ -370,6 +373,27 @@ impl Run<'_, '_> {
             }
         }
         items.iter().zip(responses).map(|(item, responses)| rows::of_texts(self.task, item, &responses)).collect()
+    }
+
+    /// Rows of a wave whose answers come after a written reasoning.
+    fn reasoned(&mut self, items: &[Item], config: &ReasoningConfig) -> Result<Vec<ScorecardRow>, EvalError> {
+        let answer_stops = self.stops()?;
+        let scorer = self.scorer.clone();
+        // The reasoner reads with the run's encoder while the run says how far it is.
+        let Run { task, encoder, progress, stop, done, total, truncated, .. } = self;
+        let (task, earlier, total) = (*task, *done, *total);
+        let mut report = |in_wave: usize| {
+            let done = (earlier + in_wave).min(total);
+            progress(&Progress { task: task.name(), done, total });
+            match stop.load(Ordering::Relaxed) {
+                true => Err(EvalError::Stopped { task: task.name().into(), done, total }),
+                false => Ok(()),
+            }
+        };
+        let reasoner = Reasoner { task, config, scorer, encoder, answer_stops };
+        let (rows, cut) = reasoner.rows(items, &mut report)?;
+        *truncated += cut;
+        Ok(rows)
     }
 
     /// Texts that end a generation: the task's, and the end-of-text token's.

@@ -6,6 +6,9 @@
 //! What stands behind the last mark is from a wave that was not finished, and is cut off. A part of another evaluation (other
 //! weights, another edit, another task or setting) is not gone on with but replaced.
 //!
+//! A finished scorecard says in its header what its rows depend on, too, and is not made again while that is the same: of several
+//! tasks those that are done stay. (Of a model behind a server only the name is known; delete a card to have it asked anew.)
+//!
 //! In memory a row is its scores and no text, so a large task takes some hundred bytes an example.
 
 use std::fs::{File, OpenOptions};
@@ -75,13 +78,28 @@ fn kept(
     evaluate: impl FnOnce(Done, &mut Sink<'_>) -> Result<Summary, EvalError>,
 ) -> Result<ScorecardHeader, EvalError> {
     let started = Instant::now();
-    let mut part = Part::open(path, &identity(subject, contents, task, options))?;
+    let identity = identity(subject, contents, task, options);
+    if let Some(finished) = finished(path).filter(|header| header.identity.as_deref() == Some(&identity)) {
+        return Ok(finished);
+    }
+    let mut part = Part::open(path, &identity)?;
     let done = Done { examples: part.rows.len(), truncated: part.marked.truncated };
     let summary = evaluate(done, &mut |rows, done| part.append(rows, done))?;
     let seconds = part.marked.seconds + started.elapsed().as_secs_f64();
     let header = header(subject, task, options, summary, &part.rows, seconds)?;
+    let header = ScorecardHeader { identity: Some(identity), ..header };
     part.finish(path, &header)?;
     Ok(header)
+}
+
+/// Longest header that is read, in bytes.
+const MAX_HEADER: u64 = 1 << 20;
+
+/// The header of the card at `path`, if there is one: a card appears whole or not at all.
+fn finished(path: &Path) -> Option<ScorecardHeader> {
+    let mut line = String::new();
+    BufReader::new(File::open(path).ok()?).take(MAX_HEADER).read_line(&mut line).ok()?;
+    serde_json::from_str(&line).ok()
 }
 
 /// A hash of everything that decides what the rows are.
@@ -242,6 +260,7 @@ fn without_texts(row: ScorecardRow) -> ScorecardRow {
         answer: String::new(),
         scored: None,
         target_score: None,
+        reasoning: None,
         ..row
     }
 }

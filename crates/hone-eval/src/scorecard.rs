@@ -49,6 +49,9 @@ pub struct ScorecardHeader {
     /// What the task file's `metadata` says besides the version; measures group tasks by it.
     #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
     pub labels: BTreeMap<String, String>,
+    /// Hash of everything that decides the rows: a finished card with the same one is not scored again.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub identity: Option<String>,
     /// Whether prompts and answers are kept out of reports.
     #[serde(default, skip_serializing_if = "std::ops::Not::not")]
     pub sensitive: bool,

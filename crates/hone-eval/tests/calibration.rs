@@ -91,6 +91,11 @@ fn the_diagram_and_the_table_hold_the_filled_bins() {
     assert!(series[0].points[1].low.unwrap() < 0.3, "one answer says little");
     assert_eq!(task.tables[0].rows, ["50 to 60 %", "60 to 70 %", "80 to 90 %", "90 to 100 %"]);
     assert_eq!(task.tables[0].cells[0], [Some(2.0), Some(0.0)]);
+    // Every number is the mean of the field of its name.
+    for number in &task.numbers {
+        let sum: f64 = task.rows.iter().filter_map(|row| row[&number.name].as_f64()).sum();
+        assert!((sum / 5.0 - number.value).abs() < 1e-12, "{}: {}", number.name, sum / 5.0);
+    }
     let right = task.rows.iter().filter(|row| row["right_after"] == true).count();
     assert_eq!((task.rows.len(), right), (5, 3));
 }

@@ -195,9 +195,15 @@ fn a_stopped_evaluation_goes_on_where_it_was_and_ends_the_same() {
     assert!(read.rows == whole.rows && read.header.metrics == whole.header.metrics);
     assert_eq!(read.header, header.unwrap());
     assert_eq!(std::fs::read_dir(directory.path().join("cards")).unwrap().count(), 1, "the part is gone");
-    // What another edit left is not gone on with.
-    assert!(run("edit", 70).1.is_err());
-    assert_eq!(run("another edit", usize::MAX).0, Some(0));
+    // A finished card is not made again.
+    let bytes = std::fs::read(&place).unwrap();
+    let (from, again) = run("edit", 0);
+    assert_eq!((from, again.unwrap()), (None, read.header));
+    assert_eq!(std::fs::read(&place).unwrap(), bytes);
+    // Another edit's is, and what another edit left is not gone on with.
+    assert!(matches!(run("another edit", 70), (Some(0), Err(EvalError::Stopped { .. }))));
+    assert_eq!(run("a third edit", usize::MAX).0, Some(0));
+    assert_eq!(run("edit", usize::MAX).0, Some(0));
 }
 
 #[test]

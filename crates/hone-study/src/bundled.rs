@@ -7,6 +7,8 @@ macro_rules! studies {
 /// Study files by name; a test compares the list with the directory.
 const STUDIES: &[(&str, &str)] = studies![
     "code-shots",
+    "context-awareness",
+    "cot-impact",
     "ept-prompt-tuning",
     "inherent-limits",
     "instruct-qa",
@@ -16,6 +18,7 @@ const STUDIES: &[(&str, &str)] = studies![
     "negative-flips",
     "opt-iml-levels",
     "peft-frontier",
+    "predicting-downstream",
     "safety-drift",
     "skill-localization"
 ];

@@ -15,7 +15,7 @@ use serde_json::Value;
 use crate::error::StudyError;
 use crate::formula;
 use crate::placeholders::fill_text;
-use crate::plan::{STEPS, bindings, combinations, label, variables_of};
+use crate::plan::{STEPS, bindings, combinations, label, variables_of_measure};
 use crate::quantity::{Examples, Grid, Quantity, compute};
 use crate::read::{Kind, kind};
 use crate::study::{Measure, Study};
@@ -76,13 +76,15 @@ impl<'a> Measures<'a> {
 
     fn read(&self, name: &str, measure: &Measure, path: &str) -> Result<Grid, StudyError> {
         let mut grid = Grid::new();
-        for bound in combinations(self.study, &variables_of(path, self.study)) {
+        for bound in combinations(self.study, &variables_of_measure(path, measure.value.as_deref(), self.study)) {
             let wrong = |file: &Path, problem| StudyError::Measure { measure: name.into(), file: file.into(), problem };
             let mut values = self.study.constants.clone();
             values.extend(bound.clone());
             let below = fill_text(path, &values).map_err(|problem| wrong(self.directory, problem))?;
             let file = self.directory.join(STEPS).join(below);
-            let quantity = read_file(measure, &file).map_err(|problem| wrong(&file, problem))?;
+            let pointer = fill_text(measure.value.as_deref().unwrap_or_default(), &values);
+            let pointer = pointer.map_err(|problem| wrong(&file, problem))?;
+            let quantity = read_file(measure, &pointer, &file).map_err(|problem| wrong(&file, problem))?;
             let key = bindings(&bound).map_err(|problem| wrong(&file, problem))?;
             grid.insert(key, Arc::new(quantity));
         }
@@ -90,7 +92,7 @@ impl<'a> Measures<'a> {
     }
 }
 
-fn read_file(measure: &Measure, file: &Path) -> Result<Quantity, String> {
+fn read_file(measure: &Measure, pointer: &str, file: &Path) -> Result<Quantity, String> {
     if measure.scorecard.is_some() {
         return scorecard(file, measure.metric.as_deref());
     }
@@ -99,7 +101,6 @@ fn read_file(measure: &Measure, file: &Path) -> Result<Quantity, String> {
         return Err(format!("{length} bytes, at most {MAX_LENGTH} are read"));
     }
     let text = std::fs::read_to_string(file).map_err(|error| error.to_string())?;
-    let pointer = measure.value.as_deref().unwrap_or_default();
     if measure.rows.is_some() {
         return rows(&text, measure, pointer, file);
     }

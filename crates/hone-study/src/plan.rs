@@ -102,6 +102,17 @@ pub fn variables_of(text: &str, study: &Study) -> Vec<String> {
     variables
 }
 
+/// The variables of a measure that is read from a file: those in its path, then those in its `value`.
+pub fn variables_of_measure(path: &str, value: Option<&str>, study: &Study) -> Vec<String> {
+    let mut variables = variables_of(path, study);
+    for variable in variables_of(value.unwrap_or_default(), study) {
+        if !variables.contains(&variable) {
+            variables.push(variable);
+        }
+    }
+    variables
+}
+
 /// What a value of a variable is called.
 pub fn label(value: &Value) -> Result<String, String> {
     as_text(value)

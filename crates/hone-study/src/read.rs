@@ -10,7 +10,7 @@ use crate::claims::Condition;
 use crate::error::{StudyError, did_you_mean};
 use crate::formula::{self, Formula};
 use crate::placeholders::names;
-use crate::plan::{label, unnamed_variable, variables_of};
+use crate::plan::{label, unnamed_variable, variables_of_measure};
 use crate::study::{Measure, PlotKind, Study};
 
 /// Longest study that is read, in bytes.
@@ -184,12 +184,13 @@ impl Check<'_> {
         let variables = match kind(measure).map_err(|problem| error("", problem))? {
             Kind::File(key, path) => {
                 let unknown = names(path)
+                    .chain(names(measure.value.as_deref().unwrap_or_default()))
                     .find(|n| !self.study.variables.contains_key(*n) && !self.study.constants.contains_key(*n));
                 if let Some(unknown) = unknown {
                     let known = self.study.variables.keys().chain(self.study.constants.keys()).map(String::as_str);
                     return Err(error(key, format!("`{{{unknown}}}` is no variable{}", did_you_mean(unknown, known))));
                 }
-                variables_of(path, self.study).into_iter().collect()
+                variables_of_measure(path, measure.value.as_deref(), self.study).into_iter().collect()
             }
             Kind::Formula(text) => {
                 open.push(name.to_owned());

@@ -2,7 +2,7 @@
 //!
 //! All keys that need no Python are read and mean what they mean there. Keys of our own: `main_metric` (which metric decides
 //! a comparison), `doc_to_count` (whose words and bytes divide a document's log-likelihood), `doc_to_passage` (the passage an
-//! answer should rest on), `sensitive` (texts that are not shown unasked), `variants` (see [`super::variants`]), `process_docs`
+//! answer should rest on), `sensitive` (texts that are not shown unasked), `reasoning` (see [`crate::reasoning`]), `variants` (see [`super::variants`]), `process_docs`
 //! as a mapping of columns to templates (the harness has a Python function there), and `where` in `data_files`.
 
 use std::collections::BTreeMap;
@@ -14,6 +14,7 @@ use serde_yaml_ng::Value as Yaml;
 use super::variants::Variant;
 use crate::error::{EvalError, did_you_mean};
 use crate::metrics::Kind;
+use crate::reasoning::ReasoningConfig;
 
 /// Files may include files, so deep.
 const MAX_INCLUDES: usize = 8;
@@ -55,6 +56,9 @@ pub struct TaskConfig {
     /// Whether prompts and answers are kept out of reports and terminals, because they may harm who reads them.
     #[serde(skip_serializing_if = "std::ops::Not::not")]
     pub sensitive: bool,
+    /// Whether, and how, a reasoning is written before the answer; see [`crate::reasoning`].
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub reasoning: Option<ReasoningConfig>,
     /// Of a task that is asked in several ways: which of them this is. Not written in files; see [`super::variants`].
     #[serde(skip_serializing_if = "Option::is_none")]
     pub variant: Option<Variant>,
@@ -213,7 +217,7 @@ pub struct FilterConfig {
 }
 
 /// Keys that are read, and those that say nothing about scores.
-const KEYS: [&str; 28] = [
+const KEYS: [&str; 29] = [
     "task",
     "dataset_path",
     "dataset_kwargs",
@@ -228,6 +232,7 @@ const KEYS: [&str; 28] = [
     "doc_to_count",
     "doc_to_passage",
     "sensitive",
+    "reasoning",
     "description",
     "target_delimiter",
     "fewshot_delimiter",
@@ -327,6 +332,7 @@ impl TaskConfig {
         if kind == Kind::MultipleChoice && self.doc_to_choice.is_none() {
             return Err(problem("doc_to_choice", "missing; multiple_choice tasks need the choices".into()));
         }
+        self.check_reasoning(kind, &problem)?;
         if self.repeats == 0 {
             return Err(problem("repeats", "is 0, expected at least 1".into()));
         }
@@ -335,6 +341,26 @@ impl TaskConfig {
             Some(other) => {
                 Err(problem("fewshot_config.sampler", format!("`{other}` is not known; known: default, first_n, bm25")))
             }
+        }
+    }
+
+    /// What a task with reasoning cannot have: answers that are drawn, or scored without the prompt.
+    fn check_reasoning(&self, kind: Kind, problem: &dyn Fn(&str, String) -> EvalError) -> Result<(), EvalError> {
+        let Some(reasoning) = &self.reasoning else { return Ok(()) };
+        if let Some((place, what)) = reasoning.problem() {
+            return Err(problem(place, what));
+        }
+        if !matches!(kind, Kind::MultipleChoice | Kind::GenerateUntil) {
+            let what = format!("is for multiple_choice and generate_until tasks; this one is {}", kind.name());
+            return Err(problem("reasoning", what));
+        }
+        if self.repeats > 1 || self.generation_kwargs.do_sample == Some(true) {
+            return Err(problem("reasoning", "answers are decoded once and greedily; leave out `repeats` and `do_sample`".into()));
+        }
+        let metrics = self.metric_list.iter().flatten().filter_map(|entry| entry.get("metric")?.as_str());
+        match metrics.into_iter().any(|metric| metric == "acc_mutual_info") {
+            true => Err(problem("reasoning", "answers have no score without the prompt; leave out `acc_mutual_info`".into())),
+            false => Ok(()),
         }
     }
 

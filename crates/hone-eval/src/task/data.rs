@@ -55,7 +55,10 @@ impl DataRoot {
     /// that ships with the program.
     fn read(&self, task: &str, file: &str, beside: Option<&Path>) -> Result<(PathBuf, Vec<u8>), EvalError> {
         let directories = beside.into_iter().chain(self.directories.iter().map(PathBuf::as_path));
-        let paths: Vec<PathBuf> = directories.map(|directory| directory.join(file)).collect();
+        let paths: Vec<PathBuf> = match Path::new(file).is_absolute() {
+            true => vec![file.into()],
+            false => directories.map(|directory| directory.join(file)).collect(),
+        };
         if let Some(path) = paths.iter().find(|path| path.is_file()) {
             let bytes = std::fs::read(path).map_err(|source| EvalError::Io { path: path.clone(), source })?;
             return Ok((path.clone(), bytes));
