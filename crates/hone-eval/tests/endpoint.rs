@@ -75,7 +75,12 @@ fn answer(
         // A client that has given up is no concern of the server's.
         let _ = stream.write_all(format!("{head}{text}").as_bytes());
     };
-    match behave(number, &body) {
+    let behaviour = behave(number, &body);
+    // Before the reply, which the client may follow with its next request at once.
+    if !matches!(behaviour, Behaviour::Hang) {
+        now.fetch_sub(1, Ordering::SeqCst);
+    }
+    match behaviour {
         Behaviour::Answer(text) => {
             let chat = body.get("messages").is_some();
             let choice = if chat { json!({ "message": { "content": text } }) } else { json!({ "text": text }) };
@@ -83,9 +88,11 @@ fn answer(
         }
         Behaviour::Status(status, text) => reply(status, text),
         Behaviour::Garbage => reply(200, "<html>not an answer</html>"),
-        Behaviour::Hang => std::thread::sleep(Duration::from_secs(3)),
+        Behaviour::Hang => {
+            std::thread::sleep(Duration::from_secs(3));
+            now.fetch_sub(1, Ordering::SeqCst);
+        }
     }
-    now.fetch_sub(1, Ordering::SeqCst);
 }
 
 /// `Say N.`, and the answer is N: the server says what it is asked to, with more behind the stop text.
