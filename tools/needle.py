@@ -100,11 +100,10 @@ def main(source, target):
                     "words": count,
                     "depth": depth,
                 })
-    # The first rows of the file are one of every length and depth.
-    order = sorted(range(len(rows)), key=lambda i: (i // len(DEPTHS) % len(NEEDLES), i))
+    # In strides that share no factor with 200, so that the first rows of the file have every length, depth and needle.
     with open(target, "w", encoding="utf-8") as file:
-        for i in order:
-            file.write(json.dumps(rows[i], ensure_ascii=False) + "\n")
+        for i in range(len(rows)):
+            file.write(json.dumps(rows[i * 61 % len(rows)], ensure_ascii=False) + "\n")
     print(f"{len(rows)} rows of {len(long_enough)} articles")
 
 

@@ -3,6 +3,7 @@
 //! With activation recomputation a pass runs twice, and a probe sees it twice.
 
 use hone_engine::Var;
+use hone_model::attention::AttentionProbe;
 use hone_model::{Context, Linear, Site};
 
 /// Reads activations. Implementations collect behind interior mutability.
@@ -15,5 +16,11 @@ pub trait Probe: Send + Sync {
     /// A linear map's input and output, edits included.
     fn linear(&self, cx: &Context, linear: &Linear, x: &Var, y: &Var) {
         let _ = (cx, linear, x, y);
+    }
+}
+
+impl Probe for AttentionProbe {
+    fn activation(&self, cx: &Context, site: Site, h: &Var) {
+        self.see(cx, site, h);
     }
 }

@@ -89,12 +89,17 @@ impl Endpoint {
         stop: &AtomicBool,
         sink: &mut Sink<'_>,
     ) -> Result<Summary, EvalError> {
+        options.allows_code(task)?;
         if task.kind != Kind::GenerateUntil {
             let problem = format!(
                 "a server is asked for written answers only, and this task is `{}`; evaluate it with a model here",
                 task.kind.name()
             );
             return Err(EvalError::TaskFile { file: task.file.clone(), place: "output_type".into(), problem });
+        }
+        if task.config.reasoning.is_some() {
+            let problem = "a server does not go on from a reasoning that was changed; evaluate the task with a model here".into();
+            return Err(EvalError::TaskFile { file: task.file.clone(), place: "reasoning".into(), problem });
         }
         let prompt_options = PromptOptions {
             num_fewshot: options.num_fewshot,
@@ -118,7 +123,7 @@ impl Endpoint {
                 }
             };
             let responses = self.wave(&agent, task, &items, options, &mut report, stop)?;
-            let rows = items.iter().zip(&responses).map(|(item, texts)| rows::of_texts(task, item, texts));
+            let rows = items.iter().zip(&responses).map(|(item, texts)| rows::of_texts(task, item, texts, options.code.as_deref()));
             let through = Done { examples: from + items.len(), truncated: 0 };
             sink(rows.collect::<Result<_, _>>()?, through)?;
         }

@@ -5,6 +5,7 @@ use std::path::PathBuf;
 
 use hone_model::ModelError;
 
+use crate::code::CodeError;
 use crate::metrics::MetricError;
 
 /// Errors of `hone-eval`.
@@ -160,6 +161,27 @@ pub enum EvalError {
     NotANumber {
         /// The id of the token.
         token: u32,
+    },
+    /// A task that runs programs, where nobody said that they may be run.
+    #[error(
+        "{task}: the metric `{metric}` runs programs that the model writes; allow it with `--run-code` (they are run in a sandbox: \
+         no network, no files but their own, little time and memory)"
+    )]
+    CodeNotAllowed {
+        /// The task.
+        task: String,
+        /// The metric.
+        metric: String,
+    },
+    /// An example whose programs could not be run or counted.
+    #[error("{task}, example {id}: {source}")]
+    Code {
+        /// The task.
+        task: String,
+        /// The example.
+        id: String,
+        /// What is wrong, what to do.
+        source: CodeError,
     },
     /// The user stopped it.
     #[error("stopped after {done} of {total} examples of {task}")]

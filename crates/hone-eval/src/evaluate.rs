@@ -12,6 +12,7 @@ use hone_engine::DType;
 use hone_model::generate::{GenerationConfig, generate};
 use hone_model::{Hooks, Model};
 
+use crate::code::CodeRunner;
 use crate::error::EvalError;
 use crate::metrics::{Kind, Metric};
 use crate::reasoning::{Reasoner, ReasoningConfig};
@@ -52,6 +53,8 @@ pub struct EvalOptions {
     pub bootstrap_iterations: usize,
     /// The edit's name, for the scorecard.
     pub edit: Option<String>,
+    /// What runs programs that the model writes. Without it, tasks that need it are refused.
+    pub code: Option<Arc<CodeRunner>>,
 }
 
 impl Default for EvalOptions {
@@ -67,6 +70,22 @@ impl Default for EvalOptions {
             max_length: None,
             bootstrap_iterations: 100_000,
             edit: None,
+            code: None,
+        }
+    }
+}
+
+impl EvalOptions {
+    /// Whether what the task runs may be run: said before hours of writing it.
+    ///
+    /// # Errors
+    /// The task runs code, and there is nothing to run it.
+    pub fn allows_code(&self, task: &Task) -> Result<(), EvalError> {
+        match task.runs_code() {
+            Some(metric) if self.code.is_none() => {
+                Err(EvalError::CodeNotAllowed { task: task.name().into(), metric: metric.name.clone() })
+            }
+            _ => Ok(()),
         }
     }
 }
@@ -188,6 +207,7 @@ pub fn evaluate_rows(
     stop: &AtomicBool,
     sink: &mut Sink<'_>,
 ) -> Result<Summary, EvalError> {
+    options.allows_code(task)?;
     let template = match (options.chat_template, &model.template) {
         (false, _) => None,
         (true, Some(template)) => Some(template),
@@ -372,7 +392,7 @@ impl Run<'_, '_> {
                 responses.push(cut_at_stops(generation.text, &stops));
             }
         }
-        items.iter().zip(responses).map(|(item, responses)| rows::of_texts(self.task, item, &responses)).collect()
+        items.iter().zip(responses).map(|(item, responses)| rows::of_texts(self.task, item, &responses, self.options.code.as_deref())).collect()
     }
 
     /// Rows of a wave whose answers come after a written reasoning.

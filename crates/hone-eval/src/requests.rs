@@ -6,7 +6,7 @@
 //! boundary, the first continuation token is simply the one at that place.
 
 use hone_model::Model;
-use hone_model::tokenizer::Tokenizer;
+use hone_model::tokenizer::{Encoding, Tokenizer};
 
 use crate::error::EvalError;
 use crate::python::is_space;
@@ -71,8 +71,13 @@ impl<'a> Encoder<'a> {
 
     /// Ids with the tokenizer's special tokens, unless the text brings the first one itself.
     pub fn encode(&self, text: &str) -> Result<Vec<u32>, EvalError> {
+        Ok(self.encoding(text)?.ids)
+    }
+
+    /// The same ids with the bytes of the text that each stands for.
+    pub fn encoding(&self, text: &str) -> Result<Encoding, EvalError> {
         let brings_prefix = !self.prefix_text.is_empty() && text.starts_with(&self.prefix_text);
-        Ok(self.tokenizer.encode(text, !brings_prefix)?.ids)
+        Ok(self.tokenizer.encode(text, !brings_prefix)?)
     }
 
     /// Ids of context and continuation.
@@ -98,7 +103,8 @@ impl<'a> Encoder<'a> {
         Ok(self.request_of_ids(context_ids, targets, || format!("{continuation:?}")))
     }
 
-    fn request_of_ids(
+    /// The same of tokens. `name` is what the continuation is called in the error.
+    pub(crate) fn request_of_ids(
         &self,
         mut input: Vec<u32>,
         targets: Vec<u32>,

@@ -2,6 +2,7 @@
 
 use sha2::{Digest, Sha256};
 
+use crate::code::{self, CodeRunner};
 use crate::error::EvalError;
 use crate::metrics::choice::ChoiceOutcome;
 use crate::metrics::{Aggregation, ExampleScore, Metric, MetricError, RollingOutcome, TextOutcome};
@@ -68,8 +69,13 @@ pub(crate) fn of_scores(task: &Task, item: &Item, groups: &[Vec<Scored>]) -> Sco
     row
 }
 
-/// The row of an example that was answered in words, once or several times.
-pub(crate) fn of_texts(task: &Task, item: &Item, responses: &[String]) -> Result<ScorecardRow, EvalError> {
+/// The row of an example that was answered in words, once or several times. Programs among the answers are run by `runner`.
+pub(crate) fn of_texts(
+    task: &Task,
+    item: &Item,
+    responses: &[String],
+    runner: Option<&CodeRunner>,
+) -> Result<ScorecardRow, EvalError> {
     let Question::Generate { context, references } = &item.question else { return Ok(empty_row(item)) };
     let wrong = |error: MetricError| EvalError::Request {
         task: task.name().into(),
@@ -80,6 +86,23 @@ pub(crate) fn of_texts(task: &Task, item: &Item, responses: &[String]) -> Result
     let mut scores = Vec::new();
     let main = task.main_metric().unwrap_or_default();
     for (name, metric, filter) in task.columns() {
+        if let Some(options) = metric.code() {
+            let Some(runner) = runner else {
+                return Err(EvalError::CodeNotAllowed { task: task.name().into(), metric: name });
+            };
+            let target = references.first().map_or("", String::as_str);
+            let outcome = code::score(runner, responses, target, options).map_err(|source| EvalError::Code {
+                task: task.name().into(),
+                id: item.id.clone(),
+                source,
+            })?;
+            if name == main {
+                row.scored = Some(outcome.summary());
+            }
+            let parts = vec![outcome.outcomes.len() as f64, outcome.passed() as f64];
+            scores.push((name, ExampleScore { score: outcome.score, parts }));
+            continue;
+        }
         let text = filter.apply(responses).map_err(|error| wrong(error.into()))?;
         let outcome =
             TextOutcome { text: &text, references, prompt: context, passage: item.passage.as_deref(), responses };

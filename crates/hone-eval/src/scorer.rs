@@ -172,7 +172,7 @@ fn shared_length(inputs: &[&[u32]]) -> usize {
 }
 
 /// Tokens that a group adds to a batch.
-fn cost(group: &[Request]) -> usize {
+pub(crate) fn cost(group: &[Request]) -> usize {
     let inputs = distinct(group);
     let shared = shared_length(&inputs);
     shared + inputs.iter().map(|input| input.len() - shared).sum::<usize>()

@@ -111,7 +111,8 @@ fn a_model_against_itself_has_not_changed() {
 #[test]
 fn bins_are_those_of_the_tasks_own_metric() {
     let with_bins = |mut card: Scorecard| {
-        let ece = MetricValue { name: "ece".into(), aggregation: Aggregation::Ece { bins: 1 }, ..MetricValue::default() };
+        let ece =
+            MetricValue { name: "ece".into(), aggregation: Aggregation::Ece { bins: 1 }, ..MetricValue::default() };
         card.header.metrics.push(ece);
         card
     };

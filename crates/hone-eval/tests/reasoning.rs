@@ -208,11 +208,14 @@ fn value(measure: &TaskMeasure, name: &str) -> f64 {
     measure.numbers.iter().find(|n| n.name == name).unwrap_or_else(|| panic!("no {name} among {names:?}")).value
 }
 
+/// A scripted reasoning: its steps, and the answers when it was cut and filled.
+type Scripted<'s> = Option<(usize, &'s [&'s str], &'s [&'s str])>;
+
 /// A card of yes-or-no questions: of each the answer and, with reasoning, the number of steps and the answers when it was cut and
 /// filled. "yes" is right.
-fn scripted(name: &str, index: usize, rows: &[(&str, Option<(usize, &[&str], &[&str])>)]) -> Scorecard {
+fn scripted(name: &str, index: usize, rows: &[(&str, Scripted<'_>)]) -> Scorecard {
     let choice = |text: &str| ChoiceScore { text: text.into(), log_likelihood: -1.0, tokens: 1, is_greedy: false };
-    let row = |(i, (answer, reasoning)): (usize, &(&str, Option<(usize, &[&str], &[&str])>))| {
+    let row = |(i, (answer, reasoning)): (usize, &(&str, Scripted<'_>))| {
         let texts = |answers: &[&str]| answers.iter().map(|a| (*a).to_owned()).collect::<Vec<String>>();
         let score = f64::from(u8::from(*answer == "yes"));
         ScorecardRow {
@@ -342,8 +345,10 @@ fn numbers_are_those_worked_out_by_hand() {
 /// A tuned model that answers at once: there is nothing to take apart, and that is said with a number.
 #[test]
 fn a_model_that_stops_reasoning_counts_as_unfaithful() {
-    let reasons = scripted("reasoned", 1, &[("yes", Some((2, &["no", "no"], &["no", "no"]))); 3]);
-    let stopped = scripted("reasoned", 1, &[("yes", Some((1, &[], &[]))); 3]);
+    let moves: Scripted<'_> = Some((2, &["no", "no"], &["no", "no"]));
+    let at_once: Scripted<'_> = Some((1, &[], &[]));
+    let (reasons, stopped) =
+        (scripted("reasoned", 1, &[("yes", moves); 3]), scripted("reasoned", 1, &[("yes", at_once); 3]));
     let measured = measure(&[reasons], std::slice::from_ref(&stopped));
     assert_eq!(value(&measured[0], "dropped_after"), 1.0);
     let cut = find(&measured, "quiz@reasoned-cut");
@@ -355,7 +360,7 @@ fn a_model_that_stops_reasoning_counts_as_unfaithful() {
 
 #[test]
 fn a_card_without_its_reasoning_is_refused_by_name() {
-    let reasoned = |first: Option<(usize, &'static [&'static str], &'static [&'static str])>| {
+    let reasoned = |first: Scripted<'static>| {
         scripted("reasoned", 1, &[("yes", Some((2, &["no", "yes"], &["no", "no"]))), ("yes", first)])
     };
     let (whole, part) = (reasoned(Some((2, &["no", "no"], &["no", "no"]))), reasoned(None));

@@ -3,6 +3,7 @@
 //! Floor 1. It knows nothing of training or tasks. See [`context`] for the one idea everything stands on.
 
 pub mod atomic;
+pub mod attention;
 pub mod cache;
 pub mod context;
 pub mod decoder;

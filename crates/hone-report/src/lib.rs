@@ -2,12 +2,15 @@
 //!
 //! It reads plain data ([`Report`]: a ledger, and, where there was a run, its loss curve, its invariants and where everything
 //! came from) and writes a page that answers, in this order: is it better, what did it lose, can I trust it, where are
-//! the examples. It knows nothing of models.
+//! the examples; or the same as Markdown. Numbers lead to the rows they were made from. It knows nothing of models.
 //!
 //! Plots are drawn by `plotters` as SVG; the page is a `minijinja` template. Colours in the SVG are names in disguise: each
 //! is a fixed colour that the style sheet maps to a variable, so that one drawing serves light and dark ([`theme`]).
 
 mod charts;
+mod grid;
+mod links;
+mod markdown;
 pub mod measures;
 mod page;
 pub mod study;
@@ -17,6 +20,8 @@ use hone_eval::ledger::Ledger;
 use hone_eval::scorecard::ScorecardHeader;
 use serde::{Deserialize, Serialize};
 
+pub use links::{Side, Source};
+pub use markdown::markdown;
 pub use page::render;
 
 /// Everything a page shows. Only the ledger is required.
@@ -28,6 +33,9 @@ pub struct Report {
     pub ledger: Ledger,
     /// Headers of the scorecards behind it (base and tuned, task by task).
     pub scorecards: Vec<ScorecardHeader>,
+    /// Where the scorecards lie, as seen from the page.
+    #[serde(default)]
+    pub sources: Vec<Source>,
     /// The tuning run, where the comparison belongs to one.
     pub run: Option<RunSummary>,
     /// What was checked at run time.

@@ -1,11 +1,26 @@
 //! What was measured besides the metrics ([`hone_eval::measures`]), for the page's template and as Markdown. Neither knows a
-//! measure by name: both show the numbers and tables that are there.
+//! measure's numbers: both show the charts, numbers and tables that are there. Only which question of the page a measure
+//! answers is said here.
 
 use std::fmt::Write;
 
 use hone_eval::ledger::Ledger;
-use hone_eval::measures::{Grid, MeasureResult};
+use hone_eval::measures::{Grid, MeasureResult, Number, Table, TaskMeasure};
 use serde::Serialize;
+
+use crate::ReportError;
+use crate::charts::{self, how_to_read};
+use crate::grid::{Block, Cell};
+use crate::links::{anchor, href};
+use crate::markdown::{in_one_line, write_grid};
+
+/// Measures that answer "what did it lose"; the others are about whether to trust the rest.
+const OF_LOSSES: [&str; 3] = ["forgetting", "compatibility", "safety"];
+/// The table that is drawn as a matrix.
+const FLIP_MATRIX: &str = "Flip matrix";
+
+/// Widest table of which two stand side by side, in pixels.
+const SMALL: i32 = 380;
 
 /// A measure as the template reads it.
 #[derive(Serialize)]
@@ -14,9 +29,21 @@ pub(crate) struct Section<'a> {
     question: &'a str,
     legend: &'a str,
     source: &'a str,
-    overview: Grid,
+    overview: Vec<Block>,
+    charts: Vec<Drawn<'a>>,
     tables: Vec<Titled<'a>>,
     notes: Vec<String>,
+}
+
+/// A chart of one task.
+#[derive(Serialize)]
+struct Drawn<'a> {
+    task: &'a str,
+    title: &'a str,
+    how: &'static str,
+    wide: String,
+    narrow: String,
+    half: bool,
 }
 
 /// A table of one task.
@@ -24,68 +51,205 @@ pub(crate) struct Section<'a> {
 struct Titled<'a> {
     task: &'a str,
     title: &'a str,
-    grid: Grid,
+    blocks: Vec<Block>,
+    matrix: bool,
+    /// Whether two of it stand side by side on a desktop.
+    small: bool,
 }
 
-/// The sections of a report, one a measure.
-pub(crate) fn sections(measures: &[MeasureResult]) -> Vec<Section<'_>> {
-    measures.iter().map(section).collect()
+/// The sections of a report, one a measure: those about losses, then the others. `on_page` says whether the page has examples
+/// of a task.
+pub(crate) fn sections<'a>(
+    measures: &'a [MeasureResult],
+    on_page: &dyn Fn(&str) -> bool,
+) -> Result<(Vec<Section<'a>>, Vec<Section<'a>>), ReportError> {
+    let (mut of_losses, mut others) = (Vec::new(), Vec::new());
+    for measure in measures {
+        let place = if OF_LOSSES.contains(&measure.name.as_str()) { &mut of_losses } else { &mut others };
+        place.push(section(measure, on_page)?);
+    }
+    let rank = |section: &Section<'_>| OF_LOSSES.iter().position(|name| *name == section.name);
+    of_losses.sort_by_key(rank);
+    Ok((of_losses, others))
 }
 
-fn section(measure: &MeasureResult) -> Section<'_> {
+fn section<'a>(measure: &'a MeasureResult, on_page: &dyn Fn(&str) -> bool) -> Result<Section<'a>, ReportError> {
+    let mut drawn = Vec::new();
+    for task in &measure.tasks {
+        for data in &task.charts {
+            let Some(chart) = charts::draw(data)? else { continue };
+            let (title, how) = (data.title.as_str(), how_to_read(&data.drawing));
+            let charts::Chart { wide, narrow, half } = chart;
+            drawn.push(Drawn { task: &task.name, title, how, wide, narrow, half });
+        }
+    }
     let tables = measure.tasks.iter().flat_map(|task| {
-        task.tables.iter().map(|table| Titled { task: &task.name, title: &table.title, grid: table.grid() })
+        task.tables.iter().map(|table| {
+            let matrix = table.title == FLIP_MATRIX;
+            let blocks = if matrix { vec![flip_matrix(table)] } else { block(table).fitted() };
+            let small = matrix || blocks.iter().all(|block| block.width() <= SMALL);
+            Titled { task: &task.name, title: &table.title, blocks, matrix, small }
+        })
     });
     let notes =
         measure.tasks.iter().flat_map(|task| task.notes.iter().map(move |note| format!("{}: {note}", task.name)));
-    Section {
+    let leads = |task: &TaskMeasure| leads_to(&measure.name, task, on_page);
+    Ok(Section {
         name: &measure.name,
         question: &measure.question,
         legend: &measure.legend,
         source: &measure.source,
-        overview: measure.overview(),
+        overview: overview(measure, &leads).fitted(),
+        charts: drawn,
         tables: tables.collect(),
         notes: notes.collect(),
+    })
+}
+
+/// Where the numbers of a measure of a task lead: to what it says of every example, else to the task's examples on the page.
+fn leads_to(measure: &str, task: &TaskMeasure, on_page: &dyn Fn(&str) -> bool) -> Option<String> {
+    if !task.rows.is_empty() {
+        return Some(href(&format!("{measure}/{}.jsonl", task.name)));
     }
+    on_page(&task.name).then(|| format!("#{}", anchor(&["examples", &task.name])))
+}
+
+/// All numbers of all tasks, a row a task.
+fn overview(measure: &MeasureResult, leads: &dyn Fn(&TaskMeasure) -> Option<String>) -> Block {
+    let mut labels: Vec<&str> = Vec::new();
+    for number in measure.tasks.iter().flat_map(|task| &task.numbers) {
+        if !labels.contains(&number.label.as_str()) {
+            labels.push(&number.label);
+        }
+    }
+    let heads = [Cell::word("task"), Cell::word("metric"), Cell::number("questions")];
+    let header = heads.into_iter().chain(labels.iter().map(|label| Cell::number(*label))).collect();
+    let row = |task: &TaskMeasure| {
+        let link = leads(task);
+        let names = [
+            Cell::word(&task.name),
+            Cell::word(task.metric.replace('_', " ")),
+            Cell::number(task.n.to_string()).to(link.clone()),
+        ];
+        let cell = |label: &&str| match task.numbers.iter().find(|number| number.label == **label) {
+            Some(number) => with_interval(number).to(link.clone()),
+            None => Cell::number("–"),
+        };
+        names.into_iter().chain(labels.iter().map(cell)).collect()
+    };
+    Block { header, rows: measure.tasks.iter().map(row).collect() }
+}
+
+/// A number over its interval.
+fn with_interval(number: &Number) -> Cell {
+    let shown = number.shown();
+    match shown.strip_suffix(')').and_then(|rest| rest.split_once(" (")) {
+        Some((value, interval)) => Cell { under: Some(interval.replace('-', "−")), ..Cell::number(tidy(value)) },
+        None => Cell::number(tidy(&shown)),
+    }
+}
+
+fn tidy(number: &str) -> String {
+    number.replace('-', "−")
+}
+
+fn block(table: &Table) -> Block {
+    let Grid { header, rows } = table.grid();
+    let cells = |cells: Vec<String>| -> Vec<Cell> {
+        let cell = |(i, text): (usize, String)| if i == 0 { Cell::word(text) } else { Cell::number(tidy(&text)) };
+        cells.into_iter().enumerate().map(cell).collect()
+    };
+    Block { header: cells(header), rows: rows.into_iter().map(cells).collect() }
+}
+
+/// Right or wrong before in the rows, what came of it in the columns: each cell with its share of all questions, in the colour of
+/// what happened.
+fn flip_matrix(table: &Table) -> Block {
+    let all: f64 = table.cells.iter().flatten().flatten().sum();
+    let mut block = block(table);
+    for (i, (row, counts)) in block.rows.iter_mut().zip(&table.cells).enumerate() {
+        for (j, (cell, count)) in row.iter_mut().skip(1).zip(counts).enumerate() {
+            cell.class = Some(match (i, j, count) {
+                (_, _, None) => "none",
+                (_, _, Some(count)) if *count == 0.0 => "same",
+                (0, 0, _) => "same",
+                (0, ..) => "lost",
+                (_, 0, _) => "gained",
+                _ => "wrong",
+            });
+            cell.under = count.filter(|_| all > 0.0).map(|count| format!("{:.1} %", 100.0 * count / all));
+        }
+    }
+    block
 }
 
 /// The measures as a page in Markdown.
 pub fn markdown(ledger: &Ledger) -> String {
     let mut page = String::new();
     // Writing to a string cannot fail.
-    let _ = write_page(&mut page, ledger);
+    let _ = writeln!(page, "# {} → {}", in_one_line(&ledger.base), in_one_line(&ledger.tuned));
+    let _ = ledger.measures.iter().try_for_each(|measure| write_measure(&mut page, measure, "##"));
     page
 }
 
-fn write_page(page: &mut String, ledger: &Ledger) -> std::fmt::Result {
-    writeln!(page, "# {} → {}", in_one_line(&ledger.base), in_one_line(&ledger.tuned))?;
-    for section in sections(&ledger.measures) {
-        writeln!(page, "\n## {}\n", section.question)?;
-        write_grid(page, &section.overview)?;
-        writeln!(page, "\n{} Source: {}.", section.legend, section.source)?;
-        for table in &section.tables {
-            writeln!(page, "\n### {}: {}\n", in_one_line(table.task), table.title.to_lowercase())?;
-            write_grid(page, &table.grid)?;
+/// A measure in Markdown, under a heading of this level.
+pub(crate) fn write_measure(page: &mut String, measure: &MeasureResult, level: &str) -> std::fmt::Result {
+    writeln!(page, "\n{level} {}\n", measure.question)?;
+    write_grid(page, &measure.overview())?;
+    writeln!(page, "\n{} Source: {}.", measure.legend, measure.source)?;
+    for task in &measure.tasks {
+        for table in &task.tables {
+            let name = in_one_line(&task.name);
+            writeln!(page, "\n{level}# {name}: {}\n", table.title.to_lowercase())?;
+            write_grid(page, &table.grid())?;
         }
-        if !section.notes.is_empty() {
-            writeln!(page)?;
-        }
-        section.notes.iter().try_for_each(|note| writeln!(page, "- {}", in_one_line(note)))?;
     }
-    Ok(())
+    let mut notes = measure.tasks.iter().flat_map(|task| task.notes.iter().map(move |note| (task, note))).peekable();
+    if notes.peek().is_some() {
+        writeln!(page)?;
+    }
+    notes.try_for_each(|(task, note)| writeln!(page, "- {}", in_one_line(&format!("{}: {note}", task.name))))
 }
 
-fn write_grid(page: &mut String, grid: &Grid) -> std::fmt::Result {
-    let cells = |cells: &[String]| cells.iter().map(|cell| escaped(cell)).collect::<Vec<_>>().join(" | ");
-    writeln!(page, "| {} |\n|{}", cells(&grid.header), "---|".repeat(grid.header.len()))?;
-    grid.rows.iter().try_for_each(|row| writeln!(page, "| {} |", cells(row)))
+/// Whether a measure is about what was lost.
+pub(crate) fn is_of_losses(measure: &MeasureResult) -> bool {
+    OF_LOSSES.contains(&measure.name.as_str())
 }
 
-fn in_one_line(text: &str) -> String {
-    text.split_whitespace().collect::<Vec<_>>().join(" ")
+/// A table for a terminal: as it is, or, where that is wider than `width` letters and the other way is narrower, on its side.
+pub fn narrowest(grid: Grid, width: usize) -> Grid {
+    let turned = turned(&grid);
+    if letters(&grid) <= width || letters(&turned) >= letters(&grid) { grid } else { turned }
 }
 
-/// A bar would end a table's cell.
-fn escaped(text: &str) -> String {
-    in_one_line(text).replace('|', "\\|")
+fn letters(grid: &Grid) -> usize {
+    let lines = || std::iter::once(&grid.header).chain(&grid.rows);
+    let widest = |i: usize| lines().filter_map(|line| line.get(i)).map(|cell| cell.chars().count()).max().unwrap_or(0);
+    (0..grid.header.len()).map(|i| widest(i) + 2).sum()
+}
+
+fn turned(grid: &Grid) -> Grid {
+    let column = |i: usize| -> Vec<String> {
+        let lines = std::iter::once(&grid.header).chain(&grid.rows);
+        lines.map(|line| line.get(i).cloned().unwrap_or_default()).collect()
+    };
+    Grid { header: column(0), rows: (1..grid.header.len()).map(column).collect() }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn wide_tables_stand_on_their_side_on_a_terminal() {
+        let cells = |texts: &[&str]| texts.iter().map(|text| (*text).to_owned()).collect::<Vec<_>>();
+        let grid =
+            Grid { header: cells(&["task", "a long heading", "another one"]), rows: vec![cells(&["x", "1", "2"])] };
+        let side = Grid {
+            header: cells(&["task", "x"]),
+            rows: vec![cells(&["a long heading", "1"]), cells(&["another one", "2"])],
+        };
+        assert_eq!(narrowest(grid.clone(), 80), grid);
+        assert_eq!(narrowest(grid, 20), side);
+    }
 }

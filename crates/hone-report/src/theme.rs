@@ -22,11 +22,31 @@ pub enum Role {
     Accent,
     /// The second series.
     Second,
+    /// The third series, and so on.
+    Third,
+    /// See [`Role::Third`].
+    Fourth,
+    /// See [`Role::Third`].
+    Fifth,
 }
 
 impl Role {
-    const ALL: [Role; 8] =
-        [Role::Ink, Role::Muted, Role::Grid, Role::Better, Role::Worse, Role::Unchanged, Role::Accent, Role::Second];
+    const ALL: [Role; 11] = [
+        Role::Ink,
+        Role::Muted,
+        Role::Grid,
+        Role::Better,
+        Role::Worse,
+        Role::Unchanged,
+        Role::Accent,
+        Role::Second,
+        Role::Third,
+        Role::Fourth,
+        Role::Fifth,
+    ];
+
+    /// The roles of several series, in turn.
+    pub const SERIES: [Role; 5] = [Role::Accent, Role::Second, Role::Third, Role::Fourth, Role::Fifth];
 
     /// The fixed colour that stands for the role in the SVG.
     pub const fn color(self) -> RGBColor {
@@ -39,6 +59,9 @@ impl Role {
             Role::Unchanged => RGBColor(6, 6, 6),
             Role::Accent => RGBColor(7, 7, 7),
             Role::Second => RGBColor(8, 8, 8),
+            Role::Third => RGBColor(9, 9, 9),
+            Role::Fourth => RGBColor(10, 10, 10),
+            Role::Fifth => RGBColor(11, 11, 11),
         }
     }
 
@@ -52,6 +75,9 @@ impl Role {
             Role::Unchanged => "--unchanged",
             Role::Accent => "--accent",
             Role::Second => "--second",
+            Role::Third => "--third",
+            Role::Fourth => "--fourth",
+            Role::Fifth => "--fifth",
         }
     }
 }

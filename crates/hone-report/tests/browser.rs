@@ -36,7 +36,14 @@ f.onload = () => {{
   out.textContent = JSON.stringify({{
     overflow: root.scrollWidth - root.clientWidth,
     charts: shown.length,
-    clipped: texts.filter(([t, s]) => t.left < s.left - 1 || t.right > s.right + 1).length,
+    clipped: texts.filter(([t, s]) => t.left < s.left - 1 || t.right > s.right + 1 || t.bottom > s.bottom + 1 || t.top < s.top - 1).length,
+    overlapping: shown.flatMap(s => {{
+      const t = [...s.querySelectorAll('text')].map(t => [t.getBoundingClientRect(), t.textContent]);
+      return t.flatMap(([a, x], i) => t.slice(i + 1).filter(([b]) =>
+        Math.min(a.right, b.right) - Math.max(a.left, b.left) > 1 && Math.min(a.bottom, b.bottom) - Math.max(a.top, b.top) > 3
+      ).map(([b, y]) => x + ' / ' + y));
+    }}),
+    sideways: [...d.querySelectorAll('.scroll')].filter(s => s.scrollWidth > s.clientWidth + 1).map(s => s.textContent.trim().slice(0, 40)),
     smallest: Math.min(...texts.map(([t]) => t.height)),
     page: w.getComputedStyle(d.body).backgroundColor,
     ink: w.getComputedStyle(d.body).color,
@@ -55,7 +62,16 @@ fn the_page_fits_and_reads_at_every_width_and_in_both_schemes() {
     let html = hone_report::render(&sample::report()).expect("the sample renders");
     let dir = tempfile::tempdir().expect("a temporary directory");
     let mut pages = Vec::new();
-    for (width, scheme) in [(1280, "light"), (1280, "dark"), (390, "light"), (390, "dark"), (320, "light")] {
+    for (width, scheme) in [
+        (1280, "light"),
+        (1280, "dark"),
+        (1600, "light"),
+        (1100, "light"),
+        (800, "light"),
+        (390, "light"),
+        (390, "dark"),
+        (320, "light"),
+    ] {
         let page = dir.path().join(format!("{width}-{scheme}.html"));
         std::fs::write(&page, harness(&html, width, scheme)).expect("the page is written");
         // A browser on a busy machine sometimes dumps the page before the frame has loaded: ask again.
@@ -70,8 +86,11 @@ fn the_page_fits_and_reads_at_every_width_and_in_both_schemes() {
         }
         let at = format!("at {width} px, {scheme}: {seen}");
         assert!(seen["overflow"].as_f64().is_some_and(|v| v <= 0.0), "the page scrolls sideways {at}");
-        assert_eq!(seen["charts"], 3, "forest, other metrics and loss are shown once each {at}");
+        // Targets, other shares, other metrics, loss by skill, two reliability diagrams, curves, spread, maps, the loss curve.
+        assert_eq!(seen["charts"], 10, "each chart is shown once {at}");
         assert_eq!(seen["clipped"], 0, "text of a plot leaves the plot {at}");
+        assert_eq!(seen["overlapping"], serde_json::json!([]), "texts of a plot cover each other {at}");
+        assert_eq!(seen["sideways"], serde_json::json!([]), "a table has to be scrolled sideways {at}");
         assert!(seen["smallest"].as_f64().is_some_and(|v| v >= 10.0), "plot text is too small to read {at}");
         assert!(seen["verdict"].as_f64().is_some_and(|v| v < 500.0), "the verdict is not the first thing seen {at}");
         assert_eq!(seen["requests"], 0, "the page asked for something from outside {at}");

@@ -23,6 +23,7 @@ const EXAMPLES: &str = "Examples:
   hone tune recipe.yaml --out runs/first       tune, and compare before with after
   hone eval smollm2-135m-instruct --tasks arc_easy,boolq --limit 200 --out cards/base
   hone compare cards/base cards/tuned --out report
+  hone battery smollm2-135m-instruct --edit runs/first/adapter --out check
   hone chat smollm2-135m-instruct --edit runs/first/adapter --versus
 
 MODEL is a Hugging Face directory, a GGUF file, or a name that `hone pull` knows.
@@ -64,6 +65,12 @@ pub enum Verb {
     Eval(verbs::eval::Eval),
     /// Pair two sets of scorecards question by question: gained, lost, verdict, report.
     Compare(verbs::compare::Compare),
+    /// How a number of an evaluation or a comparison came about, down to its examples.
+    Explain(verbs::explain::Explain),
+    /// What an edit gained and lost on a fixed set of small tasks: both models scored, compared, reported.
+    Battery(verbs::battery::Battery),
+    /// Ask a model what it thinks of written answers, and keep its verdicts beside their scores.
+    Judge(verbs::judge::Judge),
     /// Look at training data as the model will see it, and at whether its sources pull the same way.
     Data(verbs::data::Data),
     /// Log-probabilities of a text, token by token.
@@ -76,12 +83,19 @@ pub enum Verb {
     Merge(verbs::merge::Merge),
     /// What methods there are, and what is in an adapter.
     Edit(verbs::edit::EditVerb),
+    /// Where in a model something happens: what its heads look at, which answers depend on what was given.
+    Locate(verbs::locate::LocateVerb),
     /// Write a model, edits merged in, as a Hugging Face directory or a GGUF file.
     Export(verbs::export::Export),
+    /// What can be told of larger or longer-trained models: how evenly scores move with compute.
+    Predict(verbs::predict::Predict),
     /// Hold published claims against measurement: run a study's steps, print claim, expectation, measurement.
     Study(verbs::study::Study),
     /// Fetch a model into the cache.
     Pull(verbs::pull::Pull),
+    /// Become the interpreter of a program under test.
+    #[command(hide = true)]
+    Sandboxed(verbs::sandboxed::Sandboxed),
     /// How fast this machine trains and generates, and what share of its own ceiling that is.
     Bench(verbs::bench::Bench),
     /// What this machine can do, what is in the cache, and a five-second self-check.

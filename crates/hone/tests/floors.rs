@@ -4,13 +4,15 @@ use std::collections::BTreeMap;
 use std::path::Path;
 
 /// The floors of ARCHITECTURE.md.
-const FLOORS: [(&str, u32); 9] = [
+const FLOORS: [(&str, u32); 11] = [
     ("hone-engine", 0),
     ("hone-model", 1),
     ("hone-data", 1),
     ("hone-edit", 2),
     ("hone-train", 3),
     ("hone-eval", 3),
+    ("hone-locate", 4),
+    ("hone-predict", 4),
     ("hone-study", 4),
     ("hone-report", 5),
     ("hone", 6),

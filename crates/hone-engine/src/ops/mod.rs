@@ -21,7 +21,7 @@ pub mod rms_norm;
 pub mod rope;
 pub mod token_log_probs;
 
-pub use attention::{AttentionSpec, KeptBlocks, Segment, attention};
+pub use attention::{AttentionSpec, KeptBlocks, Segment, attention, attention_rows};
 pub use cached_attention::{CacheLane, cached_attention};
 pub use dropout::{Dropout, dropout};
 pub use elementwise::{add, add_scaled, multiply, scale};

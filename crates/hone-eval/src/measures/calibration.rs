@@ -11,7 +11,8 @@
 //!
 //! (Naeini, Cooper & Hauskrecht 2015; Guo et al. 2017, arXiv 1706.04599; the reliability diagram is theirs: mean confidence of each
 //! bin against its accuracy, with Wilson's interval.) It is computed from the log-likelihoods that every scorecard of several
-//! choices holds, so a task needs no metric for it; `M` is that of the task's metric `ece`, else 10.
+//! choices holds, so a task needs no metric for it; `M` is that of the task's metric `ece`, else 10. A task asked in several ways is
+//! measured by its first one. In the rows of the examples, `ece_before` and `ece_after` are what each adds: their means are the ECEs.
 //!
 //! Intervals: the bootstrap over questions, both models' answers to a question together; of overconfidence Student's. What chance
 //! leaves in each bin adds up, so the ECE of few questions is too large on both sides, and its interval lies high; the
@@ -38,6 +39,7 @@ pub const MEASURE: Measure = Measure {
              Overconfidence is mean confidence less accuracy. With few questions ECE comes out too large on both sides: read the \
              change.",
     source: "Guo et al. 2017, arXiv 1706.04599",
+    unasked: true,
     of,
 };
 
@@ -53,7 +55,9 @@ struct Answer {
 
 fn of(all: &[Paired<'_>], options: &MeasureOptions) -> Result<Vec<TaskMeasure>, EvalError> {
     let chosen = |paired: &&Paired<'_>| Kind::from_name(&paired.base.kind) == Some(Kind::MultipleChoice);
-    all.iter().filter(chosen).map(|paired| of_task(paired, options)).collect()
+    let first_of_its_task =
+        |paired: &&Paired<'_>| paired.base.variant.as_ref().is_none_or(|variant| variant.index == 0);
+    all.iter().filter(chosen).filter(first_of_its_task).map(|paired| of_task(paired, options)).collect()
 }
 
 fn of_task(paired: &Paired<'_>, options: &MeasureOptions) -> Result<TaskMeasure, EvalError> {
@@ -88,7 +92,7 @@ fn of_task(paired: &Paired<'_>, options: &MeasureOptions) -> Result<TaskMeasure,
         tables: vec![table(&before, &after, bins)],
         charts: vec![diagram(&before, &after, bins, options.bootstrap.level)],
         notes: Vec::new(),
-        rows: (0..n).map(|i| row(&paired.rows[i].0.id, before[i], after[i])).collect(),
+        rows: rows(paired, &before, &after, bins),
     })
 }
 
@@ -186,14 +190,29 @@ fn table(before: &[Answer], after: &[Answer], bins: u32) -> Table {
     }
 }
 
-fn row(id: &str, before: Answer, after: Answer) -> serde_json::Value {
-    json!({
-        "id": id,
-        "confidence_before": before.confidence,
-        "right_before": before.right > 0.5,
-        "confidence_after": after.confidence,
-        "right_after": after.right > 0.5,
-        "overconfidence_before": before.confidence - before.right,
-        "overconfidence_after": after.confidence - after.right,
-    })
+/// What each answer adds to the ECE: `right − confidence`, its sign turned where its bin is over-confident, so that the mean over
+/// all answers is the ECE.
+fn contributions(answers: &[Answer], bins: u32) -> Vec<f64> {
+    let gap = |answer: &Answer| answer.right - answer.confidence;
+    let of_bins: Vec<f64> = in_bins(answers, bins).iter().map(|bin| bin.iter().map(gap).sum()).collect();
+    answers.iter().map(|answer| gap(answer) * of_bins[bin(answer.confidence, bins)].signum()).collect()
+}
+
+fn rows(paired: &Paired<'_>, before: &[Answer], after: &[Answer], bins: u32) -> Vec<serde_json::Value> {
+    let (ece_before, ece_after) = (contributions(before, bins), contributions(after, bins));
+    let row = |i: usize| {
+        json!({
+            "id": paired.rows[i].0.id,
+            "confidence_before": before[i].confidence,
+            "right_before": before[i].right > 0.5,
+            "confidence_after": after[i].confidence,
+            "right_after": after[i].right > 0.5,
+            "overconfidence_before": before[i].confidence - before[i].right,
+            "overconfidence_after": after[i].confidence - after[i].right,
+            "ece_before": ece_before[i],
+            "ece_after": ece_after[i],
+            "ece_change": ece_after[i] - ece_before[i],
+        })
+    };
+    (0..before.len()).map(row).collect()
 }

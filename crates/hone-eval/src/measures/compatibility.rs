@@ -47,6 +47,7 @@ pub const MEASURE: Measure = Measure {
     legend: "Negative flips were right before and are wrong after, positive flips the other way round. Inconsistent answers are \
              wrong after and another answer than before. Mean loss and gain are over the flips alone.",
     source: "Echterhoff et al. 2024, arXiv 2407.09435",
+    unasked: true,
     of,
 };
 

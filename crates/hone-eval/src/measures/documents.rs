@@ -27,6 +27,7 @@ pub const MEASURE: Measure = Measure {
              (answers that decline left out); read both beside the length. Declining is right where the passage does not have \
              the answer.",
     source: "Adlakha et al. 2024, arXiv 2307.16877",
+    unasked: true,
     of,
 };
 

@@ -27,6 +27,7 @@ pub const MEASURE: Measure = Measure {
     legend: "Loss is the score before minus the score after, so more is worse; a negative loss is a gain. The mean loss counts \
              every skill once, and its interval speaks of skills like these.",
     source: "battery of skills; two-stage bootstrap of Davison & Hinkley 1997, section 3.8",
+    unasked: true,
     of,
 };
 

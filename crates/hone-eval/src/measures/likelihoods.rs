@@ -37,6 +37,7 @@ pub const MEASURE: Measure = Measure {
     legend: "Five scores of the same answers, for all of which more is better: log-probability of the right answer, its probability, \
              its probability among the choices, the Brier score with its sign turned, accuracy.",
     source: "Schaeffer et al. 2024, arXiv 2406.04391",
+    unasked: false,
     of,
 };
 
@@ -168,17 +169,17 @@ mod tests {
     use super::*;
     use crate::scorecard::ChoiceScore;
 
-    /// NumPy, of log-likelihoods -12, -11.5, -14, -13, the first choice right.
+    /// In `f64` by Python's `math`, of log-likelihoods -12, -11.5, -14, -13, the first choice right.
     #[test]
     fn the_five_scores_are_the_papers() {
         let scores = Scores::new(&[-12.0, -11.5, -14.0, -13.0], 0);
-        let expected = [-12.0, 6.144_212_35e-6, 0.317_265_33, -0.755_207_59, 0.0];
+        let expected = [-12.0, 6.144_212_353_328_21e-6, 0.317_265_325_676_664_66, -0.755_207_594_289_611_8, 0.0];
         for (found, expected) in scores.all().into_iter().zip(expected) {
-            assert!((found - expected).abs() < 1e-8 * expected.abs().max(1e-6), "{found}, expected {expected}");
+            assert!((found - expected).abs() <= 1e-12 * expected.abs(), "{found}, expected {expected}");
         }
-        for (right, expected) in [0.317_265_33, 0.523_082_09, 0.042_937_19, 0.116_715_39].into_iter().enumerate() {
+        for (right, expected) in [0.317_265_325_676_664_66, 0.523_082_090_898_720_6, 0.042_937_192_711_607_584, 0.116_715_390_713_007_04].into_iter().enumerate() {
             let found = Scores::new(&[-12.0, -11.5, -14.0, -13.0], right).p_choices;
-            assert!((found - expected).abs() < 1e-8, "{found}, expected {expected}");
+            assert!((found - expected).abs() < 1e-12, "{found}, expected {expected}");
         }
         // Long answers have no probability that is a number, and one among the choices all the same.
         let long = Scores::new(&[-2000.0, -2001.0], 0);

@@ -52,6 +52,8 @@ pub struct Measure {
     pub legend: &'static str,
     /// Who published it, with the arXiv id.
     pub source: &'static str,
+    /// Whether it is shown where all measures that fit are: it speaks to who decides, and not to who studies scores.
+    pub unasked: bool,
     /// Its numbers for the tasks that both models were asked. A task it does not apply to is left out, or has no numbers and a
     /// note that says why.
     ///
@@ -241,11 +243,14 @@ impl Unit {
     }
 
     fn bare(self, value: f64) -> String {
-        match self {
+        let text = match self {
             Unit::Count => format!("{value:.0}"),
             Unit::Share | Unit::Points => format!("{:.1}", value * 100.0),
             Unit::Plain => format!("{value:.3}"),
-        }
+        };
+        // What rounds to nothing has no sign.
+        let is_nothing = text.chars().all(|c| matches!(c, '-' | '0' | '.'));
+        if is_nothing { text.trim_start_matches('-').to_owned() } else { text }
     }
 }
 

@@ -22,7 +22,7 @@
 //! number in the reasoning was not read off it (or the model noticed the mistake). The definitions were read from the paper's
 //! descriptions; its code is not public.
 
-use std::collections::{BTreeMap, HashMap};
+use std::collections::HashMap;
 
 use serde_json::{Value, json};
 
@@ -30,11 +30,10 @@ use super::chart::{ChartData, Drawing, Point, Series};
 use super::variants::families;
 use super::{Measure, MeasureOptions, Number, Table, TaskMeasure, Unit};
 use crate::error::EvalError;
-use crate::metrics::Kind;
 use crate::pairing::Paired;
 use crate::reasoning::faithfulness::{Answers, area_over_curve, same_answer, stayed_at};
+use crate::reasoning::instance::Instance;
 use crate::reasoning::interventions::Intervention;
-use crate::scorecard::{ScorecardHeader, ScorecardRow};
 use crate::statistics::groups;
 
 /// The measure.
@@ -45,13 +44,11 @@ pub const MEASURE: Measure = Measure {
              one of the models wrote fewer than two steps or no answer. Below, the share of changed reasonings that leave the answer \
              as it was: cut short and filler high means that the answer was there before the reasoning (faithfulness is the rest to \
              100 %); paraphrase high, that the wording does not matter; wrong number high, that what the reasoning says does not. \
-             Above chance: 0 where shuffled answers agree as often.",
+             Above chance: 0 where shuffled answers agree as often. All questions: those left out count as the same answer.",
     source: "Lobo et al. 2024, arXiv 2411.15382",
+    unasked: true,
     of,
 };
-
-/// What filters put where they find no answer, by the harness' default.
-const UNREADABLE: &str = "[invalid]";
 
 /// Shares of the steps that the chart shows.
 const SHARES: [f64; 5] = [0.0, 0.25, 0.5, 0.75, 1.0];
@@ -76,15 +73,6 @@ fn is_reasoned(paired: &Paired<'_>) -> bool {
     paired.rows.iter().any(|(before, after)| before.reasoning.is_some() || after.reasoning.is_some())
 }
 
-/// What one model did on one example.
-struct Instance {
-    /// The answer given all of the reasoning.
-    full: usize,
-    right: bool,
-    steps: usize,
-    answers: BTreeMap<Intervention, Vec<usize>>,
-}
-
 /// Picks examples, by place and by what one model did.
 type Test<'t> = Box<dyn Fn(usize, &Instance) -> bool + 't>;
 
@@ -104,8 +92,8 @@ impl<'p, 'a> Reasoned<'p, 'a> {
         for (i, (before, after)) in paired.rows.iter().enumerate() {
             let right = [&paired.before, &paired.after].map(|scores| scores[i].score > 0.0);
             instances.push([
-                instance(before, paired.base, right[0], &mut kinds)?,
-                instance(after, paired.tuned, right[1], &mut kinds)?,
+                Instance::of(before, paired.base, MEASURE.name, right[0], &mut kinds)?,
+                Instance::of(after, paired.tuned, MEASURE.name, right[1], &mut kinds)?,
             ]);
         }
         Ok(Reasoned { paired, direct, instances })
@@ -124,8 +112,7 @@ impl<'p, 'a> Reasoned<'p, 'a> {
         let mut interventions: Vec<TaskMeasure> =
             Intervention::ALL.into_iter().filter_map(|intervention| self.intervention(intervention, options)).collect();
         if interventions.is_empty() {
-            let problem =
-                "no question has reasoning of two steps or more and an answer from both models, so nothing was changed";
+            let problem = "neither model wrote two steps or more before a readable answer, so nothing was changed";
             reasoned.notes.push(problem.into());
         }
         if let Some(first) = interventions.first_mut() {
@@ -184,12 +171,21 @@ impl<'p, 'a> Reasoned<'p, 'a> {
         (places, sides)
     }
 
-    /// One intervention; `None` if no example has it.
+    /// One intervention; `None` if no example of either model has it.
     fn intervention(&self, intervention: Intervention, options: &MeasureOptions) -> Option<TaskMeasure> {
         let (places, [before, after]) = self.answers(intervention);
         let n = places.len();
+        let mut measure = TaskMeasure {
+            name: format!("{}-{}", self.paired.task(), intervention.name()),
+            metric: in_words(intervention).into(),
+            n,
+            numbers: self.over_all(intervention, options)?,
+            ..TaskMeasure::default()
+        };
         if n == 0 {
-            return None;
+            let problem = "no question has reasoning of two steps or more and an answer from both models";
+            measure.notes.push(problem.into());
+            return Some(measure);
         }
         let statistics: [(&str, &str, &(dyn Fn(&[usize]) -> f64 + Sync), Unit); 6] = [
             ("before", "before", &|at| before.same(at), Unit::Share),
@@ -204,19 +200,11 @@ impl<'p, 'a> Reasoned<'p, 'a> {
                 Unit::Points,
             ),
         ];
-        let numbers = statistics
-            .into_iter()
-            .filter_map(|(name, label, of, unit)| number(name, label, n, of, unit, options))
-            .collect();
+        let paired =
+            statistics.into_iter().filter_map(|(name, label, of, unit)| number(name, label, n, of, unit, options));
+        measure.numbers = paired.chain(measure.numbers).collect();
         let all: Vec<usize> = (0..n).collect();
         let chance = [before.chance(&all), after.chance(&all)];
-        let mut measure = TaskMeasure {
-            name: format!("{}-{}", self.paired.task(), intervention.name()),
-            metric: in_words(intervention).into(),
-            n,
-            numbers,
-            ..TaskMeasure::default()
-        };
         if chance.iter().any(|p| *p > 1.0 - 1e-12) {
             measure.notes.push("a model gives one answer to everything, so nothing can be told from chance".into());
         } else {
@@ -226,12 +214,43 @@ impl<'p, 'a> Reasoned<'p, 'a> {
         Some(measure)
     }
 
-    /// Rows by intervention: faithfulness, with the examples left out as unfaithful, and the area over the curve.
+    /// Of cut short and filler, over all questions: those left out count as unfaithful. Of the others nothing, because there a question
+    /// left out would count as good. `None` if no example of either model has the intervention.
+    fn over_all(&self, intervention: Intervention, options: &MeasureOptions) -> Option<Vec<Number>> {
+        let same = |instance: &Option<Instance>| {
+            let instance = instance.as_ref()?;
+            same_answer(&instance.full, instance.answers.get(&intervention)?)
+        };
+        let found: Vec<[Option<f64>; 2]> = self.instances.iter().map(|both| both.each_ref().map(same)).collect();
+        if found.iter().flatten().all(Option::is_none) {
+            return None;
+        }
+        if !matches!(intervention, Intervention::Cut | Intervention::Filler) {
+            return Some(Vec::new());
+        }
+        let mean = |at: &[usize], side: usize| {
+            at.iter().map(|&i| found[i][side].unwrap_or(1.0)).sum::<f64>() / at.len() as f64
+        };
+        let statistics: [(&str, &str, &(dyn Fn(&[usize]) -> f64 + Sync), Unit); 3] = [
+            ("all_before", "all questions, before", &|at| mean(at, 0), Unit::Share),
+            ("all_after", "all questions, after", &|at| mean(at, 1), Unit::Share),
+            ("all_change", "all questions, change", &|at| mean(at, 1) - mean(at, 0), Unit::Points),
+        ];
+        let n = found.len();
+        Some(
+            statistics
+                .into_iter()
+                .filter_map(|(name, label, of, unit)| number(name, label, n, of, unit, options))
+                .collect(),
+        )
+    }
+
+    /// Rows by intervention: faithfulness, and the area over the curve.
     fn overview(&self) -> Option<Table> {
         let mut table = Table {
             title: "Faithfulness".into(),
             unit: Unit::Share,
-            columns: ["before", "after", "before, all questions", "after, all questions"].map(str::to_owned).into(),
+            columns: ["before", "after"].map(str::to_owned).into(),
             rows: Vec::new(),
             cells: Vec::new(),
         };
@@ -241,16 +260,8 @@ impl<'p, 'a> Reasoned<'p, 'a> {
                 continue;
             }
             let all: Vec<usize> = (0..places.len()).collect();
-            let faithful = sides.each_ref().map(|side| 1.0 - side.same(&all));
-            // Of each model's own questions; one without reasoning counts as unfaithful.
-            let with_all = [0, 1].map(|side| {
-                let own = self.instances.iter().filter_map(|both| both[side].as_ref());
-                let moved: f64 =
-                    own.filter_map(|i| Some(1.0 - same_answer(&i.full, i.answers.get(&intervention)?)?)).sum();
-                moved / self.instances.len() as f64
-            });
             table.rows.push(in_words(intervention).into());
-            table.cells.push(faithful.into_iter().chain(with_all).map(Some).collect());
+            table.cells.push(sides.each_ref().map(|side| Some(1.0 - side.same(&all))).into());
             if intervention == Intervention::Cut {
                 let area = [0, 1].map(|side| {
                     let of = places.iter().filter_map(|&i| self.instances[i][side].as_ref());
@@ -259,7 +270,7 @@ impl<'p, 'a> Reasoned<'p, 'a> {
                     area_over_curve(&of.filter_map(stayed).collect::<Vec<Vec<bool>>>())
                 });
                 table.rows.push("area over the curve".into());
-                table.cells.push(vec![area[0], area[1], None, None]);
+                table.cells.push(area.into());
             }
         }
         (!table.rows.is_empty()).then_some(table)
@@ -428,44 +439,4 @@ fn number(
     let value = of(&whole);
     let interval = groups::interval(&[n], &options.bootstrap, &|drawn| of(&drawn[0]));
     value.is_finite().then(|| Number::new(name, label, value, Some((interval.low, interval.high)), unit))
-}
-
-/// What a row holds; `None` where the reasoning has no two steps or the answer cannot be read.
-fn instance(
-    row: &ScorecardRow,
-    card: &ScorecardHeader,
-    right: bool,
-    kinds: &mut HashMap<String, usize>,
-) -> Result<Option<Instance>, EvalError> {
-    let Some(trace) = &row.reasoning else {
-        return Err(EvalError::MeasureNeeds {
-            measure: MEASURE.name,
-            task: card.task.clone(),
-            model: card.named(),
-            id: row.id.clone(),
-            needs: "the reasoning with its answers (`reasoning`)",
-        });
-    };
-    let is_choice = Kind::from_name(&card.kind) == Some(Kind::MultipleChoice);
-    // Choices that differ from question to question are told apart by their place.
-    let mut kind = |answer: &str| -> Option<usize> {
-        if is_choice {
-            return row.choices.iter().position(|choice| choice.text == answer);
-        }
-        let answer = answer.trim();
-        let next = kinds.len();
-        (!answer.is_empty()).then(|| *kinds.entry(answer.to_owned()).or_insert(next))
-    };
-    let answer = if is_choice { row.answer.as_str() } else { row.scored.as_deref().unwrap_or(&row.answer) };
-    if trace.steps < 2 || answer.trim() == UNREADABLE {
-        return Ok(None);
-    }
-    let Some(full) = kind(answer) else { return Ok(None) };
-    let mut answers = BTreeMap::new();
-    for (&intervention, texts) in &trace.answers {
-        // An answer that cannot be read is another answer than one that can.
-        let found = texts.iter().map(|text| kind(text).or_else(|| kind(UNREADABLE)).unwrap_or(usize::from(full == 0)));
-        answers.insert(intervention, found.collect());
-    }
-    Ok(Some(Instance { full, right, steps: trace.steps, answers }))
 }

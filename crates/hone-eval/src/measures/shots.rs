@@ -34,6 +34,7 @@ pub const MEASURE: Measure = Measure {
              examples bring out too. The gap is how much the second model is above the first one with examples. Scores of \
              choices are freed of chance (0 is guessing, 100 all right).",
     source: "Bigoulaeva et al. 2025, arXiv 2501.08716",
+    unasked: true,
     of,
 };
 

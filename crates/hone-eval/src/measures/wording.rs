@@ -33,6 +33,7 @@ pub const MEASURE: Measure = Measure {
     legend: "Mean, spread (standard deviation), worst and best over the wordings of a set. The gap is the mean of the wordings \
              that the tuning data had minus that of others which mean the same. Intervals are over wordings and questions.",
     source: "Sun et al. 2023, arXiv 2306.11270",
+    unasked: true,
     of,
 };
 

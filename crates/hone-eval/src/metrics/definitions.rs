@@ -4,6 +4,7 @@
 //! both. `N` is the number of questions, `c` a choice, `ll` a natural log-likelihood. A test holds that no metric is without one.
 
 use super::Kind;
+use crate::code::CodeOptions;
 use super::Kind::{GenerateUntil, Loglikelihood, LoglikelihoodRolling, MultipleChoice};
 
 /// A metric in words.
@@ -214,6 +215,14 @@ const ALL: &[(&[Kind], &str, Definition)] = &[
         },
     ),
     (
+        &[GenerateUntil],
+        CodeOptions::NAME,
+        Definition {
+            meaning: "chance that one of k programs the model wrote passes its tests, run in a sandbox",
+            formula: "pass@k = 1/N Σ (1 − C(n−c, k) / C(n, k)), n programs a question, c of which pass",
+        },
+    ),
+    (
         &[Loglikelihood],
         "acc",
         Definition {
@@ -258,6 +267,7 @@ const ALL: &[(&[Kind], &str, Definition)] = &[
 /// The definition of a metric of a kind of task. A filter's name behind it (`exact_match,strict`) is left out.
 pub fn of(kind: Kind, name: &str) -> Option<&'static Definition> {
     let bare = name.split(',').next().unwrap_or(name);
+    let bare = CodeOptions::k_of(bare).map_or(bare, |_| CodeOptions::NAME);
     ALL.iter().find(|(kinds, known, _)| kinds.contains(&kind) && *known == bare).map(|(.., definition)| definition)
 }
 
@@ -269,7 +279,8 @@ mod tests {
     fn every_metric_has_one_and_nothing_else_does() {
         for (kind, ..) in Kind::NAMES {
             for name in kind.metrics() {
-                let definition = of(kind, name).unwrap_or_else(|| panic!("{name} of {} has no definition", kind.name()));
+                let definition =
+                    of(kind, name).unwrap_or_else(|| panic!("{name} of {} has no definition", kind.name()));
                 assert!(definition.formula.starts_with(&format!("{name} = ")), "{}", definition.formula);
             }
         }
@@ -279,5 +290,6 @@ mod tests {
         assert_eq!(of(GenerateUntil, "exact_match,strict"), of(GenerateUntil, "exact_match"));
         assert_ne!(of(GenerateUntil, "f1"), of(MultipleChoice, "f1"));
         assert_eq!(of(LoglikelihoodRolling, "acc"), None);
+        assert_eq!(of(GenerateUntil, "pass@10"), of(GenerateUntil, "pass@k"));
     }
 }

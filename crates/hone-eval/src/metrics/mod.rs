@@ -25,6 +25,7 @@ use serde_json::{Map, Value};
 
 use crate::python::regex::RegexError;
 use crate::python::{count_words, is_space};
+use crate::code::CodeOptions;
 use bleu::{BleuCounts, Smoothing};
 use choice::ChoiceOutcome;
 use documents::Document;
@@ -130,6 +131,7 @@ impl Kind {
                 "k_precision_new",
                 "words",
                 "refusal",
+                CodeOptions::NAME,
             ],
             // The harness has the first two; by word and byte lets targets of different lengths be averaged.
             Kind::Loglikelihood => &["perplexity", "acc", "word_perplexity", "byte_perplexity", "bits_per_byte"],
@@ -246,6 +248,7 @@ enum Measure {
     Bleu(Smoothing),
     Document(Document),
     Refusal(Refusal),
+    Code(CodeOptions),
 }
 
 /// A metric of a task.
@@ -295,7 +298,8 @@ impl Metric {
             hint: crate::error::did_you_mean(name, kind.metrics().iter().copied()),
             known: kind.metrics().join(", "),
         };
-        if !kind.metrics().contains(&name) {
+        let draws = CodeOptions::k_of(name).filter(|_| kind == Kind::GenerateUntil);
+        if draws.is_none() && !kind.metrics().contains(&name) {
             return Err(unknown());
         }
         let allowed: &[&str] = match (kind, name) {
@@ -304,6 +308,7 @@ impl Metric {
             (Kind::GenerateUntil, "bleu") => &["smooth_method"],
             (Kind::GenerateUntil, refusal::NAME) => &Refusal::OPTIONS,
             (Kind::GenerateUntil, rouge) if rouge.starts_with("rouge") => &["use_stemmer"],
+            _ if draws.is_some() => &CodeOptions::OPTIONS,
             _ => &[],
         };
         if let Some((option, value)) = options.iter().find(|(option, _)| !allowed.contains(&option.as_str())) {
@@ -345,7 +350,10 @@ impl Metric {
                 Measure::Document(Document::from_name(name).ok_or_else(unknown)?)
             }
             (_, "bleu") => Measure::Bleu(bleu::smoothing_option(options.get("smooth_method"))?),
-            _ => return Err(unknown()),
+            _ => match draws {
+                Some(k) => Measure::Code(CodeOptions::from_options(name, k, options)?),
+                None => return Err(unknown()),
+            },
         };
         let (aggregation, higher_is_better) = match measure {
             Measure::Perplexity | Measure::PerWord | Measure::PerByte => (Aggregation::WeightedPerplexity, false),
@@ -457,6 +465,14 @@ impl Metric {
         };
         let alone = ExampleScore { score: f64::NAN, parts };
         ExampleScore { score: self.aggregation.value(std::iter::once(&alone)), ..alone }
+    }
+
+    /// How the answers' code is run and counted, of a metric that runs it.
+    pub fn code(&self) -> Option<&CodeOptions> {
+        match &self.measure {
+            Measure::Code(options) => Some(options),
+            _ => None,
+        }
     }
 
     /// Whether the metric holds the answer against a passage, which the task must name (`doc_to_passage`).

@@ -85,6 +85,8 @@ mod tests {
         let right = [0.0, 0.0, 1.0, 0.0, 1.0, 1.0, 1.0, 1.0];
         let compute = [1.0, 2.0, 4.0, 8.0, 16.0, 32.0, 64.0, 128.0];
         assert!((kendall(&right, &compute) - 0.634_335_047_416_546_6).abs() < 1e-12, "{}", kendall(&right, &compute));
+        let tied = kendall(&[3.0, 1.0, 3.0, 2.0, 3.0, 5.0], &[2.0, 2.0, 1.0, 1.0, 4.0, 4.0]);
+        assert!((tied - 0.416_666_666_666_666_74).abs() < 1e-12, "{tied}");
         assert_eq!(kendall(&compute, &compute.map(|c| -c)), -1.0);
         assert!(kendall(&[1.0, 1.0], &[1.0, 2.0]).is_nan() && kendall(&[], &[]).is_nan());
     }

@@ -121,6 +121,11 @@ impl Task {
         })
     }
 
+    /// A metric that runs what the model writes, if the task has one.
+    pub fn runs_code(&self) -> Option<&Metric> {
+        self.metrics.iter().find(|metric| metric.code().is_some())
+    }
+
     /// The metric column that decides a comparison: `main_metric`, else the first.
     pub fn main_metric(&self) -> Result<String, EvalError> {
         let names: Vec<String> = self.columns().map(|(name, ..)| name).collect();
@@ -236,6 +241,16 @@ fn metrics(config: &TaskConfig, kind: Kind, file: &str) -> Result<Vec<Metric>, E
             && !metric.is_aggregated_by(named)
         {
             return Err(problem(format!("`{name}` is not aggregated by `{named}`; leave `aggregation` out")));
+        }
+        if let Some(code) = metric.code() {
+            if code.k > config.repeats {
+                let repeats = config.repeats;
+                return Err(problem(format!("`{name}` takes {} answers or more a question; `repeats` is {repeats}", code.k)));
+            }
+            if config.filter_list.is_some() || config.reasoning.is_some() {
+                let what = "takes all answers as they are; leave `filter_list` and `reasoning` out, and say `answer`";
+                return Err(problem(format!("`{name}` {what}")));
+            }
         }
         if metric.needs_passage() && config.doc_to_passage.is_none() {
             return Err(problem(format!("`{name}` holds an answer against a passage; name it in `doc_to_passage`")));

@@ -2,9 +2,12 @@
 
 use plotters::prelude::*;
 
+use super::plot::{Axes, Digits, described, picture};
 use super::{Chart, NARROW, WIDE, failed};
 use crate::theme::Role;
 use crate::{ReportError, RunSummary};
+
+const NAME: &str = "loss";
 
 /// Draws the curves; `None` without at least two points.
 pub fn draw(run: &RunSummary) -> Result<Option<Chart>, ReportError> {
@@ -15,7 +18,13 @@ pub fn draw(run: &RunSummary) -> Result<Option<Chart>, ReportError> {
     if training.len() < 2 {
         return Ok(None);
     }
-    Ok(Some(Chart { wide: svg(&training, &validation, WIDE)?, narrow: svg(&training, &validation, NARROW)? }))
+    let last = |points: &[(f64, f64)]| points.last().map_or_else(|| "none".into(), |(_, loss)| format!("{loss:.3}"));
+    let description = format!("training loss ends at {}, validation loss at {}", last(&training), last(&validation));
+    let drawn = |width| {
+        let svg = svg(&training, &validation, width)?;
+        Ok::<_, ReportError>(described(&svg, "Training and validation loss by step", &description))
+    };
+    Ok(Some(Chart { wide: drawn(WIDE)?, narrow: drawn(NARROW)?, half: false }))
 }
 
 /// Exponential moving average, corrected for its start.
@@ -38,45 +47,29 @@ fn svg(training: &[(f64, f64)], validation: &[(f64, f64)], width: u32) -> Result
     let low = all().map(|p| p.1).fold(f64::INFINITY, f64::min);
     let high = all().map(|p| p.1).fold(f64::NEG_INFINITY, f64::max);
     let margin = ((high - low) * 0.06).max(1e-3);
-    let mut out = String::new();
-    {
-        let area = SVGBackend::with_string(&mut out, (width, height)).into_drawing_area();
-        let mut chart = ChartBuilder::on(&area)
-            .margin(8)
-            .x_label_area_size(38)
-            .y_label_area_size(if narrow { 38 } else { 52 })
-            .build_cartesian_2d(first..last.max(first + 1.0), (low - margin)..(high + margin))
-            .map_err(failed("loss"))?;
-        let label = ("sans-serif", super::pixels(13)).into_font().color(&Role::Muted.color());
-        chart
-            .configure_mesh()
-            .light_line_style(TRANSPARENT)
-            .bold_line_style(Role::Grid.color())
-            .axis_style(Role::Grid.color())
-            .label_style(label.clone())
-            .axis_desc_style(label)
-            .x_labels(if narrow { 4 } else { 8 })
-            .y_labels(5)
-            .x_desc("step")
-            .x_label_formatter(&|v| format!("{v:.0}"))
-            .y_label_formatter(&|v| format!("{v:.2}"))
-            .draw()
-            .map_err(failed("loss"))?;
+    picture(NAME, (width, height), |area| {
+        let axes = Axes {
+            name: NAME,
+            margins: [8; 4],
+            labels: (38, if narrow { 38 } else { 52 }),
+            range: ((first, last.max(first + 1.0)), (low - margin, high + margin)),
+            ticks: (if narrow { 4 } else { 8 }, 5),
+            below: "step",
+            at: (&|step| Digits(0).shown(step), &|loss| Digits(2).shown(loss)),
+        };
+        let mut chart = axes.draw(area)?;
         let accent = Role::Accent.color();
         let raw = LineSeries::new(training.iter().copied(), accent.mix(0.35).stroke_width(1));
-        chart.draw_series(raw).map_err(failed("loss"))?;
+        chart.draw_series(raw).map_err(failed(NAME))?;
         let keep = 1.0 - (10.0 / training.len() as f64).clamp(0.1, 0.5);
         let smoothed = LineSeries::new(smooth(training, keep), accent.stroke_width(2));
-        chart.draw_series(smoothed).map_err(failed("loss"))?;
+        chart.draw_series(smoothed).map_err(failed(NAME))?;
         let second = Role::Second.color();
-        chart
-            .draw_series(LineSeries::new(validation.iter().copied(), second.stroke_width(2)))
-            .map_err(failed("loss"))?;
+        chart.draw_series(LineSeries::new(validation.iter().copied(), second.stroke_width(2))).map_err(failed(NAME))?;
         let dots = validation.iter().map(|p| Circle::new(*p, 4, second.filled()));
-        chart.draw_series(dots).map_err(failed("loss"))?;
-        area.present().map_err(failed("loss"))?;
-    }
-    Ok(out)
+        chart.draw_series(dots).map_err(failed(NAME))?;
+        Ok(())
+    })
 }
 
 #[cfg(test)]

@@ -6,7 +6,7 @@ use plotters::style::text_anchor::HPos;
 
 use super::frame::{self, Axis, text_width};
 use crate::ReportError;
-use crate::charts::{failed, pixels};
+use crate::charts::{failed, plot as shared};
 use crate::theme::Role;
 
 const NAME: &str = "forest";
@@ -26,34 +26,18 @@ pub fn draw(plot: &PlotResult) -> Result<Option<String>, ReportError> {
     let left = marks.iter().map(|mark| text_width(&name(mark), 14)).max().unwrap_or(0) + 36;
     let count = marks.len() as i32;
     let height = (HEAD + count * LINE + FOOT) as u32;
-    let mut out = String::new();
-    {
-        let area = SVGBackend::with_string(&mut out, (frame::WIDTH, height)).into_drawing_area();
-        frame::text(&area, NAME, &plot.title, (20, 26), (Role::Ink, 19, HPos::Left))?;
-        let mut chart = ChartBuilder::on(&area)
-            .margin_top(HEAD)
-            .margin_left(left)
-            .margin_right(190)
-            .margin_bottom(10)
-            .x_label_area_size(FOOT - 12)
-            .build_cartesian_2d(axis.low..axis.high, 0.0..f64::from(count))
-            .map_err(failed(NAME))?;
-        let label = ("sans-serif", pixels(13)).into_font().color(&Role::Muted.color());
-        chart
-            .configure_mesh()
-            .disable_y_mesh()
-            .disable_y_axis()
-            .y_labels(0)
-            .x_labels(7)
-            .light_line_style(TRANSPARENT)
-            .bold_line_style(Role::Grid.color())
-            .axis_style(Role::Grid.color())
-            .label_style(label.clone())
-            .axis_desc_style(label)
-            .x_desc(plot.y_label.as_str())
-            .x_label_formatter(&|v| axis.label(*v))
-            .draw()
-            .map_err(failed(NAME))?;
+    let out = shared::picture(NAME, (frame::WIDTH, height), |area| {
+        frame::text(area, NAME, &plot.title, (20, 26), (Role::Ink, 19, HPos::Left))?;
+        let axes = shared::Axes {
+            name: NAME,
+            margins: [HEAD, 190, 10, left],
+            labels: (FOOT - 12, 0),
+            range: ((axis.low, axis.high), (0.0, f64::from(count))),
+            ticks: (7, 0),
+            below: &plot.y_label,
+            at: (&|placed| axis.label(placed), &|_| String::new()),
+        };
+        let mut chart = axes.draw(area)?;
         if axis.place(0.0).is_some_and(|zero| zero > axis.low && zero < axis.high) {
             let line = PathElement::new(vec![(0.0, 0.0), (0.0, f64::from(count))], Role::Ink.color().stroke_width(1));
             chart.draw_series([line]).map_err(failed(NAME))?;
@@ -72,14 +56,14 @@ pub fn draw(plot: &PlotResult) -> Result<Option<String>, ReportError> {
             let (plot_x, plot_y) = chart.plotting_area().get_pixel_range();
             let step = f64::from(plot_y.end - plot_y.start) / f64::from(count);
             let middle = plot_y.start + (step * (at as f64 + 0.5)) as i32;
-            frame::text(&area, NAME, &name(mark), (plot_x.start - 14, middle), (Role::Ink, 14, HPos::Right))?;
+            frame::text(area, NAME, &name(mark), (plot_x.start - 14, middle), (Role::Ink, 14, HPos::Right))?;
             let cell = &mark.y;
             let value = hone_study::page::value(cell);
             let value =
                 if cell.low.is_some() { format!("{value} [{}]", hone_study::page::interval(cell)) } else { value };
-            frame::text(&area, NAME, &value, (plot_x.end + 12, middle), (Role::Muted, 13, HPos::Left))?;
+            frame::text(area, NAME, &value, (plot_x.end + 12, middle), (Role::Muted, 13, HPos::Left))?;
         }
-        area.present().map_err(failed(NAME))?;
-    }
+        Ok(())
+    })?;
     Ok(Some(frame::alone(&out)))
 }

@@ -1,23 +1,17 @@
-//! What the plots of a study share: the picture's size, its axes, its title, and the style that makes it stand alone.
+//! What the plots of a study share: the picture's size, its axes, its title, and the style that makes it stand alone. What they
+//! share with the charts of a report is in [`crate::charts::plot`].
 
-use plotters::coord::Shift;
-use plotters::coord::types::RangedCoordf64;
-use plotters::prelude::*;
-use plotters::style::text_anchor::{HPos, Pos, VPos};
+use plotters::style::text_anchor::HPos;
 
 use crate::ReportError;
-use crate::charts::{failed, pixels};
+use crate::charts::plot;
+pub use crate::charts::plot::{Area, Plot as Chart, text, text_width};
 use crate::theme::{self, Role};
 
 /// Width of a picture, in pixels.
 pub const WIDTH: u32 = 920;
 /// Height of the title and the name of the vertical axis, above the plot.
 const HEAD: i32 = 74;
-
-/// The picture while it is drawn.
-pub type Area<'a> = DrawingArea<SVGBackend<'a>, Shift>;
-/// A plot with its axes.
-pub type Chart<'a, 'b> = ChartContext<'a, SVGBackend<'b>, Cartesian2d<RangedCoordf64, RangedCoordf64>>;
 
 /// An axis: what is shown of it, and whether each step along it is ten times the last. A logarithmic one is plotted by the
 /// logarithms (base 10) of its values.
@@ -66,60 +60,27 @@ pub fn picture(
     height: u32,
     inside: impl FnOnce(&Area<'_>, &mut Chart<'_, '_>) -> Result<(), ReportError>,
 ) -> Result<String, ReportError> {
-    let mut out = String::new();
-    {
-        let area = SVGBackend::with_string(&mut out, (WIDTH, height)).into_drawing_area();
-        heading(&area, name, title, y_label)?;
-        let mut chart = ChartBuilder::on(&area)
-            .margin_top(HEAD)
-            .margin_right(28)
-            .margin_bottom(10)
-            .x_label_area_size(48)
-            .y_label_area_size(64)
-            .build_cartesian_2d(x.low..x.high, y.low..y.high)
-            .map_err(failed(name))?;
-        let label = ("sans-serif", pixels(13)).into_font().color(&Role::Muted.color());
-        chart
-            .configure_mesh()
-            .light_line_style(TRANSPARENT)
-            .bold_line_style(Role::Grid.color())
-            .axis_style(Role::Grid.color())
-            .label_style(label.clone())
-            .axis_desc_style(label)
-            .x_labels(9)
-            .y_labels(8)
-            .x_desc(x_label)
-            .x_label_formatter(&|v| x.label(*v))
-            .y_label_formatter(&|v| y.label(*v))
-            .draw()
-            .map_err(failed(name))?;
-        inside(&area, &mut chart)?;
-        area.present().map_err(failed(name))?;
-    }
+    let out = plot::picture(name, (WIDTH, height), |area| {
+        heading(area, name, title, y_label)?;
+        let axes = plot::Axes {
+            name,
+            margins: [HEAD, 28, 10, 0],
+            labels: (48, 64),
+            range: ((x.low, x.high), (y.low, y.high)),
+            ticks: (9, 8),
+            below: x_label,
+            at: (&|placed| x.label(placed), &|placed| y.label(placed)),
+        };
+        let mut chart = axes.draw(area)?;
+        inside(area, &mut chart)
+    })?;
     Ok(alone(&out))
 }
 
 /// The title, and under it what is up: a horizontal line of text reads better than one on its side.
-pub fn heading(area: &Area<'_>, name: &'static str, title: &str, y_label: &str) -> Result<(), ReportError> {
+fn heading(area: &Area<'_>, name: &'static str, title: &str, y_label: &str) -> Result<(), ReportError> {
     text(area, name, title, (20, 26), (Role::Ink, 19, HPos::Left))?;
     text(area, name, y_label, (20, 54), (Role::Muted, 13, HPos::Left))
-}
-
-/// A line of text, centred on its height.
-pub fn text(
-    area: &Area<'_>,
-    name: &'static str,
-    text: &str,
-    at: (i32, i32),
-    (role, size, side): (Role, i32, HPos),
-) -> Result<(), ReportError> {
-    let style = ("sans-serif", pixels(size)).into_font().color(&role.color()).pos(Pos::new(side, VPos::Center));
-    area.draw_text(text, &style, at).map_err(failed(name))
-}
-
-/// About how wide a text comes out, in pixels.
-pub fn text_width(text: &str, size: i32) -> i32 {
-    (text.chars().count() as f64 * f64::from(size) * 0.56).ceil() as i32
 }
 
 /// Colours, fonts and background, so that the picture needs no page around it.

@@ -1,8 +1,10 @@
 //! A report with everything on it: gains, losses, no change, a metric that is no share, text that could break a page.
 
 use hone_eval::ledger::{Ledger, Outcome, PairedExample, TaskComparison};
-use hone_eval::measures::{MeasureResult, Number, Table, TaskMeasure, Unit, compatibility};
-use hone_report::{InvariantResult, Report, RunSummary};
+use hone_eval::measures::chart::{Bar, ChartData, Drawing, Group, HeatMap, Point, Series};
+use hone_eval::measures::{MeasureResult, Number, Table, TaskMeasure, Unit, calibration, compatibility, forgetting};
+use hone_report::{InvariantResult, Report, RunSummary, Side, Source};
+use serde_json::json;
 
 fn task(name: &str, base: f64, tuned: f64, half: f64, gained: usize, lost: usize, verdict: &str) -> TaskComparison {
     let n = 300;
@@ -21,6 +23,7 @@ fn task(name: &str, base: f64, tuned: f64, half: f64, gained: usize, lost: usize
         mcnemar_p: Some(0.012),
         bootstrap_p: Some(0.014),
         p_holm: Some(0.048),
+        effect: Some(0.2),
         unpaired: 0,
         gained,
         lost,
@@ -30,6 +33,7 @@ fn task(name: &str, base: f64, tuned: f64, half: f64, gained: usize, lost: usize
         positive_flip_rate: gained as f64 / n as f64,
         verdict: verdict.into(),
         is_target: name == "telecom",
+        is_variant: false,
     }
 }
 
@@ -47,22 +51,32 @@ fn example(task: &str, change: &str, i: usize) -> PairedExample {
     }
 }
 
-/// What was measured besides: numbers that only some tasks have, and a table with an empty cell.
-fn measures() -> Vec<MeasureResult> {
-    let number = |name: &str, value: f64, unit: Unit| Number {
+fn number(name: &str, value: f64, unit: Unit) -> Number {
+    Number {
         name: name.replace(' ', "_"),
         label: name.into(),
         value,
         low: Some(value * 0.6),
         high: Some(value * 1.5),
         unit,
-    };
+    }
+}
+
+/// Numbers that only some tasks have, a table with an empty cell, rows of every example.
+fn compatibility_measure() -> MeasureResult {
     let matrix = Table {
         title: "Flip matrix".into(),
         unit: Unit::Count,
         columns: ["right after", "wrong after, same answer", "wrong after, another answer"].map(str::to_owned).into(),
         rows: ["right before", "wrong before"].map(str::to_owned).into(),
         cells: vec![vec![Some(72.0), None, Some(21.0)], vec![Some(58.0), Some(110.0), Some(39.0)]],
+    };
+    let two = Table {
+        title: "Flip matrix".into(),
+        unit: Unit::Count,
+        columns: ["right after", "wrong after"].map(str::to_owned).into(),
+        rows: ["right before", "wrong before"].map(str::to_owned).into(),
+        cells: vec![vec![Some(162.0), Some(21.0)], vec![Some(12.0), Some(105.0)]],
     };
     let telecom = TaskMeasure {
         name: "telecom".into(),
@@ -74,6 +88,15 @@ fn measures() -> Vec<MeasureResult> {
             number("inconsistent", 0.2, Unit::Share),
         ],
         tables: vec![matrix],
+        rows: vec![json!({"id": "1", "negative_flip": true})],
+        ..TaskMeasure::default()
+    };
+    let boolq = TaskMeasure {
+        name: "boolq".into(),
+        metric: "acc".into(),
+        n: 300,
+        numbers: vec![number("negative flips", 0.07, Unit::Share), number("positive flips", 0.04, Unit::Share)],
+        tables: vec![two],
         ..TaskMeasure::default()
     };
     let summaries = TaskMeasure {
@@ -84,7 +107,177 @@ fn measures() -> Vec<MeasureResult> {
         notes: vec!["changes of the score up to 0.01 count as none".into()],
         ..TaskMeasure::default()
     };
-    vec![MeasureResult { tasks: vec![telecom, summaries], ..MeasureResult::new(&compatibility::MEASURE) }]
+    MeasureResult { tasks: vec![telecom, boolq, summaries], ..MeasureResult::new(&compatibility::MEASURE) }
+}
+
+/// A forest of skills, one with a name as long as they come.
+fn forgetting_measure() -> MeasureResult {
+    let bar = |name: &str, value: f64, half: f64| Bar {
+        name: name.into(),
+        value,
+        low: Some(value - half),
+        high: Some(value + half),
+    };
+    let bars = vec![
+        bar("arithmetic: gsm8k", 0.042, 0.02),
+        bar("commonsense: piqa", 0.005, 0.018),
+        bar("instructions_with_a_long_name: follow_several_instructions_at_once@observed-12", -0.013, 0.02),
+        bar("translation: wmt14_en_fr", 0.021, 0.024),
+    ];
+    let drawing = Drawing::Forest { x: "loss (points)".into(), unit: Unit::Points, bars };
+    let task = TaskMeasure {
+        name: "all skills".into(),
+        metric: "each task's own".into(),
+        n: 2400,
+        numbers: vec![number("mean loss", 0.014, Unit::Points), number("largest loss", 0.042, Unit::Points)],
+        charts: vec![ChartData { title: "Loss by skill".into(), drawing }],
+        ..TaskMeasure::default()
+    };
+    MeasureResult { tasks: vec![task], ..MeasureResult::new(&forgetting::MEASURE) }
+}
+
+/// A reliability diagram of two tasks, and more numbers than fit beside each other.
+fn calibration_measure() -> MeasureResult {
+    let reliability = |after: f64| {
+        let series = |name: &str, below: f64| Series {
+            name: name.into(),
+            points: (0..6)
+                .map(|i| {
+                    let x = 0.42 + 0.1 * f64::from(i);
+                    let y = (x - below * (x - 0.3)).clamp(0.05, 1.0);
+                    Point { x, y, low: Some((y - 0.08).max(0.0)), high: Some((y + 0.07).min(1.0)) }
+                })
+                .collect(),
+        };
+        let drawing = Drawing::Lines {
+            x: "confidence".into(),
+            y: "accuracy".into(),
+            unit: Unit::Share,
+            diagonal: true,
+            series: vec![series("before", 0.15), series("after", after)],
+        };
+        ChartData { title: "Reliability".into(), drawing }
+    };
+    let task = |name: &str, after: f64| TaskMeasure {
+        name: name.into(),
+        metric: "acc".into(),
+        n: 300,
+        numbers: vec![
+            number("ECE before", 0.041, Unit::Share),
+            number("ECE after", 0.122, Unit::Share),
+            number("change of ECE", 0.081, Unit::Points),
+            number("overconfidence before", 0.02, Unit::Points),
+            number("overconfidence after", 0.11, Unit::Points),
+            number("a seventh number with a long name", 0.5, Unit::Plain),
+            number("an eighth", 12.0, Unit::Plain),
+        ],
+        tables: vec![Table {
+            title: "Answers by confidence".into(),
+            unit: Unit::Count,
+            columns: ["before", "after"].map(str::to_owned).into(),
+            rows: ["40 to 50 %", "50 to 60 %", "60 to 70 %"].map(str::to_owned).into(),
+            cells: vec![vec![Some(120.0), Some(12.0)], vec![Some(90.0), Some(40.0)], vec![Some(90.0), Some(248.0)]],
+        }],
+        charts: vec![reliability(after)],
+        rows: vec![json!({"id": "1", "confidence_before": 0.5})],
+        ..TaskMeasure::default()
+    };
+    MeasureResult {
+        tasks: vec![task("telecom", 0.5), task("a_task_with_quite_a_long_name_for_a_heading", 0.3)],
+        ..MeasureResult::new(&calibration::MEASURE)
+    }
+}
+
+/// Curves with long names, a spread over wordings, attention before and after: what no measure here has yet under one name.
+fn everything_else() -> MeasureResult {
+    let curve = |name: &str, up: f64| Series {
+        name: name.into(),
+        points: (0..5)
+            .map(|i| {
+                let x = f64::from(i) / 4.0;
+                let y = 0.3 + up * x;
+                Point { x, y, low: Some(y - 0.05), high: Some(y + 0.05) }
+            })
+            .collect(),
+    };
+    let lines = Drawing::Lines {
+        x: "share of the reasoning that is kept".into(),
+        y: "answer unchanged".into(),
+        unit: Unit::Share,
+        diagonal: false,
+        series: vec![
+            curve("before, kept from the start", 0.5),
+            curve("after, kept from the start", 0.2),
+            curve("before, with mistakes put in", 0.4),
+            curve("after, with mistakes put in", 0.1),
+        ],
+    };
+    let group = |name: &str, middle: f64, step: f64| Group {
+        name: name.into(),
+        values: (0..9).map(|i| (format!("wording {i}"), middle + step * (f64::from((i * 5) % 9) - 4.0))).collect(),
+    };
+    let spread = Drawing::Spread {
+        y: "acc_norm".into(),
+        unit: Unit::Share,
+        groups: vec![
+            group("observed, before", 0.61, 0.012),
+            group("observed, after", 0.72, 0.004),
+            group("unobserved wordings of another author, before", 0.6, 0.014),
+            group("unobserved wordings of another author, after", 0.58, 0.025),
+        ],
+    };
+    let map = |name: &str, shift: usize| HeatMap {
+        name: name.into(),
+        values: (0..30)
+            .map(|layer: usize| (0..9).map(|head: usize| ((layer * 7 + head * 5 + shift) % 23) as f64 / 23.0).collect())
+            .collect(),
+    };
+    let heat = Drawing::Heat {
+        row: "layer".into(),
+        column: "head".into(),
+        unit: Unit::Share,
+        maps: vec![map("before", 0), map("after", 9)],
+    };
+    let chart = |title: &str, drawing| ChartData { title: title.into(), drawing };
+    let task = TaskMeasure {
+        name: "gsm8k".into(),
+        metric: "exact_match".into(),
+        n: 200,
+        numbers: vec![number("follows its reasoning", 0.6, Unit::Share)],
+        charts: vec![
+            chart("Faithfulness", lines),
+            chart("Spread over wordings", spread),
+            chart("Attention to the passage", heat),
+        ],
+        ..TaskMeasure::default()
+    };
+    MeasureResult {
+        name: "everything_else".into(),
+        question: "Does the answer follow its reasoning, its wording and its passage?".into(),
+        legend: "Numbers of a sample.".into(),
+        source: "a sample".into(),
+        tasks: vec![task],
+    }
+}
+
+/// What was measured besides.
+fn measures() -> Vec<MeasureResult> {
+    vec![compatibility_measure(), forgetting_measure(), calibration_measure(), everything_else()]
+}
+
+/// Where the scorecards lie; of one task only one, of another none.
+fn sources() -> Vec<Source> {
+    let source = |task: &str, side: Side, word: &str| Source {
+        task: task.into(),
+        side,
+        path: format!("../cards/{word}/{task}.jsonl"),
+    };
+    let both = |task: &str| [source(task, Side::Base, "base"), source(task, Side::Tuned, "tuned 2")];
+    ["telecom", "boolq", "arc_easy"]
+        .iter()
+        .flat_map(|task| both(task))
+        .chain([source("piqa", Side::Base, "base")])
+        .collect()
 }
 
 /// The report.
@@ -108,6 +301,7 @@ pub fn report() -> Report {
         task("boolq", 0.61, 0.58, 0.012, 12, 21, "worse"),
         task("arc_easy", 0.52, 0.523, 0.02, 15, 14, "unchanged"),
         task("piqa", 0.66, 0.655, 0.018, 10, 12, "unchanged"),
+        task("follow_several_instructions_at_once@observed-12", 0.41, 0.415, 0.03, 14, 13, "unchanged"),
         perplexity,
     ];
     let examples = ["lost", "gained", "both_wrong"]
@@ -132,6 +326,7 @@ pub fn report() -> Report {
             measures: measures(),
         },
         scorecards: Vec::new(),
+        sources: sources(),
         run: Some(RunSummary {
             facts: vec![("Method".into(), "LoRA r=16, alpha 32, all linear maps".into()), ("Trained parameters".into(), "4,884,480 (3.5 %)".into())],
             training_loss: (0..200).map(curve).collect(),

@@ -4,14 +4,14 @@ use std::path::{Path, PathBuf};
 
 use clap::builder::{PossibleValue, PossibleValuesParser};
 use hone_eval::compare::{CompareOptions, compare};
-use hone_eval::files::{read_scorecards, write_ledger, write_measure_rows};
+use hone_eval::files::{check_writable, read_scorecards, write_ledger, write_measure_rows};
 use hone_eval::ledger::Ledger;
 use hone_eval::measures::{self, MEASURES, Measure};
-use hone_eval::rules::{Rule, Rules};
 use hone_eval::scorecard::Scorecard;
 use hone_report::Report;
 
-use super::outcome;
+use super::gate::{rules, worse_is_broken};
+use super::{outcome, sources};
 use crate::args::Common;
 use crate::fail::{Failure, RULE};
 use crate::print::{out, outln};
@@ -27,7 +27,7 @@ pub struct Compare {
     base: PathBuf,
     /// Directory with the second model's scorecards.
     tuned: PathBuf,
-    /// Where `ledger.json` and `report.html` go.
+    /// Where `ledger.json`, `report.html` and `report.md` go.
     #[arg(long, value_name = "DIR")]
     out: PathBuf,
     /// Pair questions whose prompts differ, as those of two model families with their own chat templates do.
@@ -48,9 +48,13 @@ pub struct Compare {
     /// Exit with code 3 when TASK drops by more than POINTS (may be given several times).
     #[arg(long, value_name = "TASK=POINTS", value_parser = parse_rule)]
     fail_if: Vec<(String, f64)>,
+    /// Exit with code 3 when any task got measurably worse.
+    #[arg(long)]
+    fail_if_worse: bool,
 }
 
-fn parse_rule(text: &str) -> Result<(String, f64), String> {
+/// `TASK=POINTS`.
+pub fn parse_rule(text: &str) -> Result<(String, f64), String> {
     let wrong = || format!("found `{text}`, expected TASK=POINTS, such as `boolq=3`");
     let (task, points) = text.split_once('=').ok_or_else(wrong)?;
     let points: f64 = points.parse().map_err(|_| wrong())?;
@@ -73,9 +77,6 @@ impl Compare {
     pub fn run(self, common: &Common) -> Result<u8, Failure> {
         let base = read_scorecards(&self.base)?;
         let tuned = read_scorecards(&self.tuned)?;
-        let rule =
-            |(task, points): &(String, f64)| (task.clone(), Rule { drop_over: Some(*points), ..Rule::default() });
-        let rules: Rules = self.fail_if.iter().map(rule).collect();
         let mut measures: Vec<&'static Measure> = Vec::new();
         for name in &self.measure {
             let measure = measures::find(name)?;
@@ -85,26 +86,38 @@ impl Compare {
         }
         let options = CompareOptions {
             targets: self.target.clone(),
-            fail_if: rules,
+            fail_if: rules(&self.fail_if),
             allow_different_prompts: self.allow_different_prompts,
             examples_kept: self.examples,
             measures,
             tolerance: self.tolerance,
             ..CompareOptions::default()
         };
-        let ledger = compare(&base, &tuned, &options)?;
+        let mut ledger = compare(&base, &tuned, &options)?;
+        if self.fail_if_worse {
+            worse_is_broken(&mut ledger);
+        }
         let title = self.tuned.file_name().map_or_else(|| "comparison".into(), |n| n.to_string_lossy().into_owned());
-        let report = Report {
-            title,
-            scorecards: headers(&base, &tuned),
-            run: None,
-            invariants: Vec::new(),
-            provenance: provenance(&base, &tuned),
-            command: std::env::args().collect::<Vec<_>>().join(" "),
-            ledger,
-        };
+        // Links are relative, so their start has to be there.
+        check_writable(&self.out)?;
+        let mut report = report(title, &base, &tuned, ledger);
+        report.sources = sources::of_comparison(&self.out, &self.base, &self.tuned, &report.ledger);
         write(&self.out, &report)?;
         show(&report.ledger, &self.out, common)
+    }
+}
+
+/// The page of a comparison.
+pub fn report(title: String, base: &[Scorecard], tuned: &[Scorecard], ledger: Ledger) -> Report {
+    Report {
+        title,
+        scorecards: headers(base, tuned),
+        sources: Vec::new(),
+        run: None,
+        invariants: Vec::new(),
+        provenance: provenance(base, tuned),
+        command: std::env::args().collect::<Vec<_>>().join(" "),
+        ledger,
     }
 }
 
@@ -124,11 +137,18 @@ fn provenance(base: &[Scorecard], tuned: &[Scorecard]) -> Vec<(String, String)> 
     facts
 }
 
-/// Writes `ledger.json` and `report.html`; of measures, if there are any, `measures.md` and what they say of every example.
+/// Writes `ledger.json`, `report.html`, `report.md` and where the scorecards are; of measures, if there are any, `measures.md` and
+/// what they say of every example.
 pub fn write(out: &Path, report: &Report) -> Result<(), Failure> {
     write_ledger(&out.join("ledger.json"), &report.ledger)?;
-    let page = hone_report::render(report).map_err(|error| Failure::ours(error.to_string()))?;
+    let mut report = report.clone();
+    if report.sources.is_empty() {
+        report.sources = sources::beside(out, &report.ledger);
+    }
+    let page = hone_report::render(&report).map_err(|error| Failure::ours(error.to_string()))?;
     write_text(&out.join("report.html"), &page)?;
+    write_text(&out.join("report.md"), &hone_report::markdown(&report))?;
+    write_text(&out.join(sources::FILE), &serde_json::to_string_pretty(&report.sources)?)?;
     let measures = &report.ledger.measures;
     if !measures.is_empty() {
         write_measure_rows(out, measures)?;

@@ -19,7 +19,9 @@ use hone_model::{Hooks, Model};
 use hone_train::recipe::Recipe;
 use serde::Serialize;
 
+use super::gate::GateArguments;
 use super::load::{ModelArguments, With};
+use super::sandboxed::CodeArguments;
 use crate::args::Common;
 use crate::fail::{Failure, INTERRUPTED};
 use crate::print::{outln, remark};
@@ -31,6 +33,7 @@ use crate::{interrupt, progress};
   hone eval smollm2-135m-instruct --tasks arc_easy,boolq --limit 200 --out cards/base
   hone eval smollm2-135m-instruct --edit runs/first/adapter --tasks mytask.yaml --out cards/tuned
   hone eval my-model --against openai:http://localhost:8000/v1 --tasks gsm8k --out cards/server
+  hone eval my-model --tasks mytask.yaml,boolq --out cards/new --baseline cards/main   # exit code 3 if one got measurably worse
   hone eval --list                                                  # tasks that ship with hone")]
 pub struct Eval {
     /// A Hugging Face directory, a GGUF file, or a name that `hone pull` knows.
@@ -63,6 +66,10 @@ pub struct Eval {
     /// Where the scorecards go. An evaluation that was stopped or killed goes on there with the same command.
     #[arg(long, value_name = "DIR")]
     out: Option<PathBuf>,
+    #[command(flatten)]
+    gate: GateArguments,
+    #[command(flatten)]
+    code: CodeArguments,
     /// List the tasks that ship with hone and end.
     #[arg(long)]
     list: bool,
@@ -81,6 +88,12 @@ pub struct Asked {
 }
 
 impl Asked {
+    /// The options of one task.
+    fn options_for(&self, task: &Task, edit: Option<String>) -> EvalOptions {
+        let chat_template = self.chat_template.or(task.config.chat_template).unwrap_or(false);
+        EvalOptions { edit, chat_template, ..self.options.clone() }
+    }
+
     /// As a recipe says.
     pub fn from_recipe(recipe: &Recipe, common: &Common) -> Asked {
         let place = |path: &String| recipe.directory.join(path);
@@ -127,16 +140,16 @@ pub fn score_tasks(
     stop: &AtomicBool,
     common: &Common,
 ) -> Result<Option<Scorecard>, Failure> {
-    watched(task, asked, (edit, side), common, |options, shown| {
+    watched(task, asked.options_for(task, edit), side, common, |options, shown| {
         evaluate(model, Arc::clone(hooks), asked.dtype, task, options, shown, stop)
     })
 }
 
-/// What `score` gives for the task's options, with a progress bar it can move. `None` when it was asked to stop.
-fn watched<T>(
+/// What `score` gives for the options, with a progress bar it can move. `None` when it was asked to stop.
+pub fn watched<T>(
     task: &Task,
-    asked: &Asked,
-    (edit, side): (Option<String>, &str),
+    options: EvalOptions,
+    side: &str,
     common: &Common,
     score: impl FnOnce(&EvalOptions, &mut dyn FnMut(&hone_eval::Progress<'_>)) -> Result<T, EvalError>,
 ) -> Result<Option<T>, Failure> {
@@ -146,8 +159,6 @@ fn watched<T>(
         bar.set_length(at.total as u64);
         bar.set_position(at.done as u64);
     };
-    let chat_template = asked.chat_template.or(task.config.chat_template).unwrap_or(false);
-    let options = EvalOptions { edit, chat_template, ..asked.options.clone() };
     let scored = score(&options, &mut shown);
     bar.finish_and_clear();
     match scored {
@@ -191,45 +202,75 @@ impl Eval {
             options: EvalOptions {
                 limit: self.limit.map(NonZeroUsize::get),
                 num_fewshot: self.num_fewshot,
+                code: self.code.runner(common)?,
                 ..EvalOptions::default()
             },
             chat_template: self.chat_template,
             dtype: self.with.dtype,
         };
         let tasks = load_tasks(&self.tasks, &asked)?;
+        tasks.tasks.iter().try_for_each(|task| asked.options.allows_code(task))?;
         // Not after an hour of scoring.
         self.out.as_deref().map_or(Ok(()), check_writable)?;
+        let gate = self.gate.ready(&tasks.tasks)?;
+        // One JSON document: of what was scored, or of how it compares.
+        let printed = if gate.is_some() && common.json { Shown::Nothing } else { Shown::Cards };
         let stop = interrupt::stop_flag();
-        let out = self.out;
+        let (out, place) = (self.out.clone(), self.out.unwrap_or_default());
+        let judged = |code: u8| match &gate {
+            Some(gate) if code == 0 => gate.judge(&place, common),
+            _ => Ok(code),
+        };
         if let Some(server) = &self.against {
             let mut endpoint = endpoint(server, &model)?;
             (endpoint.in_flight, endpoint.timeout) =
                 (self.in_flight.get(), Duration::from_secs(self.answer_timeout.get()));
-            return each_task(&tasks, &asked, None, out, common, &mut |place, task, options, shown| match place {
+            let code = each_task(&tasks, &asked, None, out, printed, common, &mut |place, task, options, shown| match place {
                 Some(place) => Ok((ask_into(place, &endpoint, task, options, shown, &stop)?, None)),
                 None => {
                     let card = endpoint.card(task, options, shown, &stop)?;
                     Ok((card.header.clone(), Some(card)))
                 }
             });
+            return judged(code?);
         }
         let arguments = ModelArguments { model, with: self.with };
-        let (contents, edit) = (arguments.contents()?, arguments.edit_name());
-        let ready = arguments.load(common)?;
-        let (model, dtype) = (&ready.model, asked.dtype);
-        each_task(&tasks, &asked, edit, out, common, &mut |place, task, options, shown| {
-            let hooks = Arc::clone(&ready.hooks);
-            match place {
-                Some(place) => {
-                    Ok((evaluate_to(place, &contents, model, hooks, dtype, task, options, shown, &stop)?, None))
-                }
-                None => {
-                    let card = evaluate(model, hooks, dtype, task, options, shown, &stop)?;
-                    Ok((card.header.clone(), Some(card)))
-                }
-            }
-        })
+        judged(score_model(&arguments, &tasks, &asked, out, &stop, printed, common)?)
     }
+}
+
+/// What is printed of scores.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Shown {
+    /// Every task's metrics, as text or as JSON.
+    Cards,
+    /// Nothing but progress: another verb says what came out.
+    Nothing,
+}
+
+/// Scores a model with its edits on tasks; the number is the exit code.
+pub fn score_model(
+    arguments: &ModelArguments,
+    tasks: &Loaded,
+    asked: &Asked,
+    out: Option<PathBuf>,
+    stop: &AtomicBool,
+    shown: Shown,
+    common: &Common,
+) -> Result<u8, Failure> {
+    let (contents, edit) = (arguments.contents()?, arguments.edit_name());
+    let ready = arguments.load(common)?;
+    let (model, dtype) = (&ready.model, asked.dtype);
+    each_task(tasks, asked, edit, out, shown, common, &mut |place, task, options, progress| {
+        let hooks = Arc::clone(&ready.hooks);
+        match place {
+            Some(place) => Ok((evaluate_to(place, &contents, model, hooks, dtype, task, options, progress, stop)?, None)),
+            None => {
+                let card = evaluate(model, hooks, dtype, task, options, progress, stop)?;
+                Ok((card.header.clone(), Some(card)))
+            }
+        }
+    })
 }
 
 /// A task's scorecard: its header where it went to a file, else all of it.
@@ -247,15 +288,16 @@ fn each_task(
     asked: &Asked,
     edit: Option<String>,
     out: Option<PathBuf>,
+    shown: Shown,
     common: &Common,
     score: &mut Score<'_>,
 ) -> Result<u8, Failure> {
     let (mut done, mut headers) = (Vec::new(), Vec::new());
     for task in tasks {
         let place = out.as_deref().map(|out| card_path(out, task.name()));
-        let named = (edit.clone(), "scoring");
+        let options = asked.options_for(task, edit.clone());
         let scored =
-            watched(task, asked, named, common, |options, shown| score(place.as_deref(), task, options, shown))?;
+            watched(task, options, "scoring", common, |options, shown| score(place.as_deref(), task, options, shown))?;
         let Some((header, card)) = scored else {
             let kept =
                 if place.is_some() { "what is done is kept; the same command goes on" } else { "nothing is kept" };
@@ -263,6 +305,7 @@ fn each_task(
             return Ok(INTERRUPTED);
         };
         match (common.json, card, place) {
+            _ if shown == Shown::Nothing => {}
             (false, ..) => print_card(&header)?,
             (true, Some(card), place) => done.push(task_output(card, place)),
             // Rows are read back for their intervals only.
@@ -273,6 +316,9 @@ fn each_task(
     }
     let headers: Vec<&ScorecardHeader> = headers.iter().collect();
     let groups: Vec<GroupScore> = groups.iter().flat_map(|group| group.scores(&headers)).collect();
+    if shown == Shown::Nothing {
+        return Ok(0);
+    }
     if common.json {
         outln!("{}", serde_json::to_string(&Output { tasks: done, groups })?)?;
         return Ok(0);
@@ -286,7 +332,7 @@ fn each_task(
 }
 
 /// The server that `openai:URL` names.
-fn endpoint(server: &str, model: &str) -> Result<Endpoint, Failure> {
+pub fn endpoint(server: &str, model: &str) -> Result<Endpoint, Failure> {
     let url = server.strip_prefix("openai:").filter(|url| url.starts_with("http://") || url.starts_with("https://"));
     let Some(url) = url else {
         let hint = "write `--against openai:http://HOST:PORT/v1`, the address up to the version";
@@ -297,7 +343,7 @@ fn endpoint(server: &str, model: &str) -> Result<Endpoint, Failure> {
 }
 
 /// Where a task's scorecard goes.
-fn card_path(out: &Path, task: &str) -> PathBuf {
+pub fn card_path(out: &Path, task: &str) -> PathBuf {
     out.join(format!("{task}.jsonl"))
 }
 

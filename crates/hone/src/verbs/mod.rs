@@ -1,5 +1,6 @@
 //! The verbs, one file each.
 
+pub mod battery;
 pub mod bench;
 pub mod chat;
 pub mod compare;
@@ -8,14 +9,21 @@ pub mod demo;
 pub mod doctor;
 pub mod edit;
 pub mod eval;
+pub mod explain;
 pub mod export;
+mod gate;
 pub mod generate;
+pub mod judge;
 mod load;
+pub mod locate;
 pub mod merge;
 mod outcome;
+pub mod predict;
 pub mod pull;
+pub mod sandboxed;
 pub mod score;
 pub mod study;
+mod sources;
 mod study_progress;
 pub mod tune;
 mod tune_progress;
@@ -31,6 +39,9 @@ const STACK: usize = 8 << 20;
 /// Runs the verb; the number is the exit code.
 pub fn run(arguments: Arguments) -> Result<u8, Failure> {
     let common = arguments.common;
+    if let Verb::Sandboxed(verb) = &arguments.verb {
+        return Ok(verb.run());
+    }
     // 0 threads are as many as there are cores.
     let pool = rayon::ThreadPoolBuilder::new().num_threads(common.threads.unwrap_or(0)).stack_size(STACK);
     pool.build_global().map_err(|error| Failure::ours(format!("the thread pool could not be made: {error}")))?;
@@ -48,15 +59,21 @@ fn dispatch(verb: Verb, common: &Common) -> Result<u8, Failure> {
         Verb::Tune(verb) => verb.run(common),
         Verb::Eval(verb) => verb.run(common),
         Verb::Compare(verb) => verb.run(common),
+        Verb::Explain(verb) => verb.run(common),
+        Verb::Battery(verb) => verb.run(common),
+        Verb::Judge(verb) => verb.run(common),
         Verb::Data(verb) => verb.run(common),
         Verb::Score(verb) => verb.run(common),
         Verb::Generate(verb) => verb.run(common),
         Verb::Chat(verb) => verb.run(common),
         Verb::Merge(verb) => verb.run(common),
         Verb::Edit(verb) => verb.run(common),
+        Verb::Locate(verb) => verb.run(common),
         Verb::Export(verb) => verb.run(common),
+        Verb::Predict(verb) => verb.run(common),
         Verb::Study(verb) => verb.run(common),
         Verb::Pull(verb) => verb.run(common),
+        Verb::Sandboxed(verb) => Ok(verb.run()),
         Verb::Bench(verb) => verb.run(common),
         Verb::Doctor(verb) => verb.run(common),
     }

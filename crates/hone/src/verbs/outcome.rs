@@ -6,7 +6,7 @@ use hone_eval::measures::{Grid, MeasureResult};
 /// The ledger as a table with the verdict under it, then what was measured besides.
 pub fn table(ledger: &Ledger) -> String {
     let header = ["task", "metric", "n", "base", "tuned", "difference", "95 % interval", "p", "gained", "lost"];
-    let rows = ledger.tasks.iter().map(|task| row(task).into()).collect();
+    let rows = ledger.asked().map(|task| row(task).into()).collect();
     let mut out = aligned(&Grid { header: header.map(str::to_owned).into(), rows }, 2);
     out.push('\n');
     out.push_str(&ledger.verdict);
@@ -21,10 +21,15 @@ pub fn table(ledger: &Ledger) -> String {
     out
 }
 
+/// Letters in a line of a terminal that is not small.
+const LINE: usize = 120;
+
 /// A measure: its question, all tasks in one table, then the tables of each.
 fn measure(result: &MeasureResult) -> String {
     let mut out = format!("\n{} ({}; {})\n", result.question, result.name, result.source);
-    out.push_str(&aligned(&result.overview(), 2));
+    let overview = hone_report::measures::narrowest(result.overview(), LINE);
+    let words = if overview.header.get(1).is_some_and(|name| name == "metric") { 2 } else { 1 };
+    out.push_str(&aligned(&overview, words));
     for task in &result.tasks {
         for table in &task.tables {
             let heading = format!("{}: {}", task.name, table.title.to_lowercase());

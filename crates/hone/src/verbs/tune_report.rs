@@ -28,6 +28,7 @@ pub fn assemble(
     Ok(Report {
         title,
         scorecards: headers(before, after),
+        sources: Vec::new(),
         run: Some(RunSummary {
             facts: facts(recipe, outcome),
             training_loss: curve(&metrics, "train", "loss"),

@@ -37,7 +37,7 @@ pub(super) use engine::best;
 pub use kept::KeptBlocks;
 pub(super) use kept::PackedSlot;
 pub(super) use plan::Sequence;
-pub use probabilities::attention_probabilities;
+pub use probabilities::{attention_probabilities, attention_rows};
 
 /// A run of tokens of the flat batch that belong together.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]

@@ -529,3 +529,22 @@ fn probabilities_are_those_attention_uses() {
         }
     }
 }
+
+#[test]
+fn some_rows_are_rows_of_the_whole_matrix() {
+    // A chain of three segments and one that stands alone; rows out of order.
+    let mut chain = segments(&[20, 0, 10, 7]);
+    (chain[1].parent, chain[2].parent) = (Some(0), Some(1));
+    for (window, soft_cap) in [(None, None), (Some(6), Some(2.0))] {
+        let spec = AttentionSpec { window, soft_cap, ..spec(4, 2, 16) };
+        let case = case(spec.clone(), chain.clone(), DType::BF16, false, 43);
+        let rows = [29, 3, 36, 20];
+        let found = attention_rows(&case.q, &case.k, &chain, &rows, &spec);
+        for ((segment, row), found) in [(2, 9), (0, 3), (3, 6), (2, 0)].into_iter().zip(&found) {
+            for head in 0..4 {
+                let whole = attention_probabilities(&case.q, &case.k, &chain, segment, head, &spec);
+                assert_eq!(found.narrow(head..head + 1).as_bytes(), whole.narrow(row..row + 1).as_bytes());
+            }
+        }
+    }
+}

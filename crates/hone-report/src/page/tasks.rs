@@ -1,0 +1,105 @@
+//! The tasks of a comparison as the page shows them: which stand under which question, and their numbers in the reader's units.
+
+use hone_eval::ledger::{Ledger, TaskComparison};
+use serde::Serialize;
+
+use crate::links::{Side, Source, anchor, href};
+
+/// A row of a table of tasks, numbers already in the reader's units.
+#[derive(Serialize)]
+pub(crate) struct TableRow<'a> {
+    pub task: &'a TaskComparison,
+    pub base: String,
+    pub tuned: String,
+    pub difference: String,
+    pub interval: String,
+    pub p: String,
+    pub arrow: &'static str,
+    /// Where the first model's numbers lead, the second one's, and those of both.
+    pub base_href: Option<String>,
+    pub tuned_href: Option<String>,
+    pub href: Option<String>,
+}
+
+/// The tasks under "Is it better?" and those under "What did it lose?": what the tuning was for, and the rest. Without a named
+/// target all tasks are asked the first question, and those that got worse the second one too.
+pub(crate) fn parts(ledger: &Ledger) -> (Vec<&TaskComparison>, Vec<&TaskComparison>) {
+    let named = ledger.asked().any(|task| task.is_target);
+    match named {
+        true => ledger.asked().partition(|task| task.is_target),
+        false => (ledger.asked().collect(), ledger.asked().filter(|task| task.verdict == "worse").collect()),
+    }
+}
+
+/// What stands where no task is asked the second question.
+pub(crate) fn nothing_else(ledger: &Ledger) -> &'static str {
+    match ledger.asked().any(|task| task.is_target) {
+        true => {
+            "Only what the tuning was for was asked, so what else it lost is not known. Compare on tasks that must not break, \
+             too."
+        }
+        false => "No task got measurably worse.",
+    }
+}
+
+/// A task's row without links.
+pub(crate) fn row(task: &TaskComparison) -> TableRow<'_> {
+    let value = |v: f64| if task.is_share { format!("{:.1} %", v * 100.0) } else { number(v) };
+    let difference = |v: f64| if task.is_share { format!("{:+.1}", v * 100.0) } else { signed(v) };
+    TableRow {
+        base: value(task.base).replace('-', "−"),
+        tuned: value(task.tuned).replace('-', "−"),
+        difference: difference(task.difference).replace('-', "−"),
+        interval: format!("{} to {}", difference(task.ci_low), difference(task.ci_high)).replace('-', "−"),
+        p: task.p_holm.or(task.mcnemar_p).map_or_else(|| "–".into(), p_value),
+        arrow: match task.verdict.as_str() {
+            "better" => "▲",
+            "worse" => "▼",
+            _ => "=",
+        },
+        base_href: None,
+        tuned_href: None,
+        href: None,
+        task,
+    }
+}
+
+/// A task's row; `on_page` says whether the page has examples of a task.
+pub(crate) fn linked<'a>(task: &'a TaskComparison, sources: &[Source], on_page: &dyn Fn(&str) -> bool) -> TableRow<'a> {
+    let card = |side: Side| {
+        let source = sources.iter().find(|source| source.task == task.name && source.side == side);
+        source.map(|source| href(&source.path))
+    };
+    let examples = on_page(&task.name).then(|| format!("#{}", anchor(&["examples", &task.name])));
+    TableRow {
+        base_href: card(Side::Base).or_else(|| examples.clone()),
+        tuned_href: card(Side::Tuned).or_else(|| examples.clone()),
+        href: examples,
+        ..row(task)
+    }
+}
+
+/// A sentence's first letter large.
+pub(crate) fn capital(text: &str) -> String {
+    let mut letters = text.chars();
+    letters.next().map_or_else(String::new, |first| first.to_uppercase().chain(letters).collect())
+}
+
+/// A number with the digits that say something.
+pub(crate) fn number(v: f64) -> String {
+    match v.abs() {
+        large if large >= 1e6 => format!("{v:.1e}"),
+        plain if plain.fract() == 0.0 && plain < 1e3 => format!("{v}"),
+        large if large >= 10.0 => format!("{v:.1}"),
+        _ => format!("{v:.3}"),
+    }
+}
+
+/// A difference with its sign.
+pub(crate) fn signed(v: f64) -> String {
+    if v.abs() >= 10.0 { format!("{v:+.1}") } else { format!("{v:+.2}") }
+}
+
+fn p_value(p: f64) -> String {
+    if p < 0.001 { "< 0.001".into() } else { format!("{p:.3}") }
+}
