@@ -19,9 +19,6 @@ use crate::verdict;
 /// (two-sided sign test, `2 · 0.5⁵`).
 const FEWEST_PAIRS: usize = 6;
 
-/// What stands where the texts of a sensitive task would.
-pub const WITHHELD: &str = "(withheld: the task is marked sensitive; the scorecard has the text)";
-
 /// Level below which a p-value counts.
 pub const SIGNIFICANCE: f64 = 0.05;
 
@@ -268,15 +265,14 @@ fn examples(paired: &Paired<'_>, changes: &[Change], kept: usize) -> Vec<PairedE
         let flipped = matches!(change, Change::Lost | Change::Gained);
         for &i in indices.iter().take(if flipped { kept } else { kept.div_ceil(4) }) {
             let (base, tuned) = rows[i];
-            let shown = |text: &String| if paired.base.sensitive { WITHHELD.to_owned() } else { text.clone() };
             out.push(PairedExample {
                 task: paired.task().into(),
                 id: base.id.clone(),
                 change: change.name().into(),
-                prompt: shown(&base.prompt),
-                target: shown(&base.target),
-                base_answer: shown(&base.answer),
-                tuned_answer: shown(&tuned.answer),
+                prompt: paired.shown(&base.prompt),
+                target: paired.shown(&base.target),
+                base_answer: paired.shown(&base.answer),
+                tuned_answer: paired.shown(&tuned.answer),
                 base_score: before[i].score,
                 tuned_score: after[i].score,
             });

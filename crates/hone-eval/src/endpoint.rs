@@ -98,7 +98,8 @@ impl Endpoint {
             return Err(EvalError::TaskFile { file: task.file.clone(), place: "output_type".into(), problem });
         }
         if task.config.reasoning.is_some() {
-            let problem = "a server does not go on from a reasoning that was changed; evaluate the task with a model here".into();
+            let problem =
+                "a server does not go on from a reasoning that was changed; evaluate the task with a model here".into();
             return Err(EvalError::TaskFile { file: task.file.clone(), place: "reasoning".into(), problem });
         }
         let prompt_options = PromptOptions {
@@ -123,7 +124,10 @@ impl Endpoint {
                 }
             };
             let responses = self.wave(&agent, task, &items, options, &mut report, stop)?;
-            let rows = items.iter().zip(&responses).map(|(item, texts)| rows::of_texts(task, item, texts, options.code.as_deref()));
+            let rows = items
+                .iter()
+                .zip(&responses)
+                .map(|(item, texts)| rows::of_texts(task, item, texts, options.code.as_deref()));
             let through = Done { examples: from + items.len(), truncated: 0 };
             sink(rows.collect::<Result<_, _>>()?, through)?;
         }

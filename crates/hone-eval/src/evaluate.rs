@@ -392,7 +392,11 @@ impl Run<'_, '_> {
                 responses.push(cut_at_stops(generation.text, &stops));
             }
         }
-        items.iter().zip(responses).map(|(item, responses)| rows::of_texts(self.task, item, &responses, self.options.code.as_deref())).collect()
+        items
+            .iter()
+            .zip(responses)
+            .map(|(item, responses)| rows::of_texts(self.task, item, &responses, self.options.code.as_deref()))
+            .collect()
     }
 
     /// Rows of a wave whose answers come after a written reasoning.

@@ -37,7 +37,10 @@ pub fn task(reference: &str, path: &std::path::Path, card: &Scorecard) -> Result
     if Kind::from_name(&card.header.kind) != Some(Kind::GenerateUntil) {
         return Err(EvalError::NotComparable {
             task: card.header.task.clone(),
-            difference: format!("its answers are not written ones (`{}`), so there is nothing to judge", card.header.kind),
+            difference: format!(
+                "its answers are not written ones (`{}`), so there is nothing to judge",
+                card.header.kind
+            ),
         });
     }
     let (file, text) = match bundled::task(reference) {
@@ -71,7 +74,8 @@ fn checked(config: TaskConfig, file: &str) -> Result<TaskConfig, EvalError> {
     if writes && config.filter_list.as_ref().is_some_and(|lists| lists.len() == 1) {
         return Ok(config);
     }
-    let problem = "a judge is a generate_until task with one filter list, which leaves of a reply the verdict".to_owned();
+    let problem =
+        "a judge is a generate_until task with one filter list, which leaves of a reply the verdict".to_owned();
     Err(EvalError::TaskFile { file: file.into(), place: "filter_list".into(), problem })
 }
 
@@ -87,11 +91,8 @@ pub fn apply(mut card: Scorecard, verdicts: &Scorecard, words: &Words) -> Result
         });
     }
     // The judge's examples are the rows in their order.
-    let by_place: HashMap<usize, &str> = verdicts
-        .rows
-        .iter()
-        .filter_map(|row| Some((row.id.parse().ok()?, row.scored.as_deref()?.trim())))
-        .collect();
+    let by_place: HashMap<usize, &str> =
+        verdicts.rows.iter().filter_map(|row| Some((row.id.parse().ok()?, row.scored.as_deref()?.trim()))).collect();
     let (mut scores, mut unparsed) = (Vec::new(), Vec::new());
     for (place, row) in card.rows.iter_mut().enumerate() {
         row.scores.remove(JUDGE);

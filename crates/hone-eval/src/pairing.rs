@@ -9,6 +9,9 @@ use crate::error::EvalError;
 use crate::metrics::ExampleScore;
 use crate::scorecard::{MetricValue, Scorecard, ScorecardHeader, ScorecardRow};
 
+/// What stands where the texts of a sensitive task would.
+pub const WITHHELD: &str = "(withheld: the task is marked sensitive; the scorecard has the text)";
+
 /// The examples that both cards of a task have.
 pub struct Paired<'a> {
     /// What was measured of the first model.
@@ -78,6 +81,11 @@ impl<'a> Paired<'a> {
     /// Whether every answer of both models was either right (1) or wrong (0).
     pub fn right_or_wrong(&self) -> bool {
         self.metric.higher_is_better && self.before.iter().chain(&self.after).all(|e| e.score == 0.0 || e.score == 1.0)
+    }
+
+    /// A text of the task as reports show it: not at all where the task is sensitive.
+    pub fn shown(&self, text: &str) -> String {
+        if self.base.sensitive { WITHHELD.into() } else { text.into() }
     }
 
     /// 1 where more is better, else -1.

@@ -249,7 +249,8 @@ fn tuning_is_held_against_examples_in_the_prompt() {
 
 #[test]
 fn guessing_counts_as_nothing() {
-    let choices = |n: usize| vec![ChoiceScore { text: "x".into(), log_likelihood: -1.0, tokens: 1, is_greedy: false }; n];
+    let choices =
+        |n: usize| vec![ChoiceScore { text: "x".into(), log_likelihood: -1.0, tokens: 1, is_greedy: false }; n];
     let way = |scores: &[f64], n: usize, name: &str, i| {
         let mut card = variant(labelled(card("", "acc", scores), &[("variants", "shots")]), "t", name, name, i);
         card.header.kind = "multiple_choice".into();

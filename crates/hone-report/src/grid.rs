@@ -13,6 +13,8 @@ const LETTER: i32 = 79;
 const SMALL_LETTER: i32 = 70;
 const PADDING: i32 = 160;
 
+/// What stands where there is no number.
+pub(crate) const NOTHING: &str = "–";
 /// Longest word of a heading that is not broken, in letters.
 const UNBROKEN: usize = 16;
 
@@ -117,11 +119,13 @@ impl Block {
         let pick = |row: &Vec<Cell>, columns: &[usize]| -> Vec<Cell> {
             columns.iter().map(|&column| row.get(column).cloned().unwrap_or_default()).collect()
         };
+        // A row that says nothing here says something in another block.
+        let speaks = |row: &Vec<Cell>| row.iter().skip(1).any(|cell| cell.text != NOTHING);
         let block = |columns: Vec<usize>| Block {
             header: pick(&self.header, &columns),
-            rows: self.rows.iter().map(|row| pick(row, &columns)).collect(),
+            rows: self.rows.iter().map(|row| pick(row, &columns)).filter(speaks).collect(),
         };
-        blocks.into_iter().map(block).collect()
+        blocks.into_iter().map(block).filter(|block| !block.rows.is_empty()).collect()
     }
 
     /// The table in the form that fits the page, in as few blocks as can be.
@@ -190,5 +194,10 @@ mod tests {
         );
         let cells: usize = blocks.iter().map(|block| block.rows.iter().map(|row| row.len() - 1).sum::<usize>()).sum();
         assert_eq!(cells, 19 * 14, "every cell is there once");
+        let mut sparse = table;
+        for row in &mut sparse.rows[1..] {
+            row[1..].iter_mut().for_each(|cell| *cell = Cell::number(NOTHING));
+        }
+        assert!(sparse.fitted().iter().all(|block| block.rows.iter().all(|row| row[1].text != NOTHING)));
     }
 }

@@ -87,7 +87,7 @@ fn write_tasks(page: &mut String, rows: &[&TaskComparison]) -> std::fmt::Result 
 fn write_power(page: &mut String, report: &Report) -> std::fmt::Result {
     let header = ["task", "questions", "answers changed", "smallest change seen"];
     let row = |power: trust::Power| vec![power.task, power.n.to_string(), power.changed, power.smallest];
-    let rows = trust::power(&report.ledger).into_iter().map(row).collect();
+    let rows = trust::power(&report.ledger, &|_| false).into_iter().map(row).collect();
     write_grid(page, &Grid { header: header.map(str::to_owned).into(), rows })?;
     writeln!(page, "\n{}", trust::EXPLAINED)
 }

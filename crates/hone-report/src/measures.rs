@@ -10,7 +10,7 @@ use serde::Serialize;
 
 use crate::ReportError;
 use crate::charts::{self, how_to_read};
-use crate::grid::{Block, Cell};
+use crate::grid::{Block, Cell, NOTHING};
 use crate::links::{anchor, href};
 use crate::markdown::{in_one_line, write_grid};
 
@@ -133,7 +133,7 @@ fn overview(measure: &MeasureResult, leads: &dyn Fn(&TaskMeasure) -> Option<Stri
         ];
         let cell = |label: &&str| match task.numbers.iter().find(|number| number.label == **label) {
             Some(number) => with_interval(number).to(link.clone()),
-            None => Cell::number("–"),
+            None => Cell::number(NOTHING),
         };
         names.into_iter().chain(labels.iter().map(cell)).collect()
     };

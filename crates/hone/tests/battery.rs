@@ -95,7 +95,11 @@ fn ways_of_asking_are_cards_of_their_own_and_one_task_in_the_table() {
 
     let compare = |more: &[&str]| {
         let mut command = hone(&["compare"]);
-        command.arg(dir.path().join("both")).arg(dir.path().join("both")).arg("--out").arg(dir.path().join("comparison"));
+        command
+            .arg(dir.path().join("both"))
+            .arg(dir.path().join("both"))
+            .arg("--out")
+            .arg(dir.path().join("comparison"));
         command.args(more);
         command
     };
@@ -104,7 +108,10 @@ fn ways_of_asking_are_cards_of_their_own_and_one_task_in_the_table() {
     assert_eq!(shown.lines().filter(|line| line.starts_with("ways@")).count(), 1, "{shown}");
     assert!(shown.contains("wording gap"), "{shown}");
     let ledger = json(&mut compare(&["--measure", "wording", "--measure", "safety"]));
-    assert_eq!((ledger["tasks"].as_array().map(Vec::len), ledger["tasks"][0]["is_variant"].as_bool()), (Some(2), Some(true)));
+    assert_eq!(
+        (ledger["tasks"].as_array().map(Vec::len), ledger["tasks"][0]["is_variant"].as_bool()),
+        (Some(2), Some(true))
+    );
     assert_eq!(number(&ledger, "wording", "change"), 0.0);
     assert!(ledger["notes"].to_string().contains("`safety`"), "no task is one of safety: {}", ledger["notes"]);
     // The texts of a sensitive task are in the cards alone.

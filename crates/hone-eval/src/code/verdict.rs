@@ -50,7 +50,7 @@ impl End {
 pub(super) fn verdict(stdout: &[u8], token: &str) -> Option<Verdict> {
     let mark = format!("{token} ");
     let lines = stdout.split(|byte| *byte == b'\n').filter_map(|line| line.strip_prefix(mark.as_bytes()));
-    let last = lines.map(String::from_utf8_lossy).filter(|line| line != "ready").next_back()?;
+    let last = lines.map(String::from_utf8_lossy).rfind(|line| line != "ready")?;
     if last == "done" {
         return Some(Verdict::Done);
     }

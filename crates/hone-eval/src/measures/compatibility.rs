@@ -171,9 +171,9 @@ fn row(paired: &Paired<'_>, i: usize, flip: Flip) -> serde_json::Value {
         "change": flip.name(),
         "negative_flip": flip == Flip::RightWrong,
         "positive_flip": flip == Flip::WrongRight,
-        "target": before.target,
-        "before": before.answer,
-        "after": after.answer,
+        "target": paired.shown(&before.target),
+        "before": paired.shown(&before.answer),
+        "after": paired.shown(&after.answer),
     });
     if let Some(inconsistent) = flip.is_inconsistent() {
         row["inconsistent"] = inconsistent.into();
@@ -253,9 +253,9 @@ fn of_scores(paired: &Paired<'_>, options: &MeasureOptions, task: &mut TaskMeasu
             "negative_flip": losses[i].is_some(),
             "positive_flip": gains[i].is_some(),
             "difference": changes[i],
-            "target": before.target,
-            "before": before.answer,
-            "after": after.answer,
+            "target": paired.shown(&before.target),
+            "before": paired.shown(&before.answer),
+            "after": paired.shown(&after.answer),
         })
     };
     task.rows = (0..n).map(row).collect();

@@ -51,9 +51,8 @@ const SHOWN: [(&str, &str); 12] = [
 const OF_PASSAGES: [&str; 5] = ["k_precision", "k_precision_new", "k_recall", "k_f1", "judge"];
 
 fn of(all: &[Paired<'_>], options: &MeasureOptions) -> Result<Vec<TaskMeasure>, EvalError> {
-    let has = |paired: &&Paired<'_>| {
-        paired.base.metrics.iter().any(|metric| OF_PASSAGES.contains(&plain(&metric.name)))
-    };
+    let has =
+        |paired: &&Paired<'_>| paired.base.metrics.iter().any(|metric| OF_PASSAGES.contains(&plain(&metric.name)));
     Ok(all.iter().filter(has).map(|paired| of_task(paired, options)).collect())
 }
 
@@ -71,7 +70,9 @@ fn of_task(paired: &Paired<'_>, options: &MeasureOptions) -> TaskMeasure {
     };
     let set = paired.base.variant.as_ref().and_then(|variant| variant.set.as_deref());
     for (name, label) in SHOWN {
-        let Some(column) = paired.base.metrics.iter().map(|m| &m.name).find(|column| plain(column) == name) else { continue };
+        let Some(column) = paired.base.metrics.iter().map(|m| &m.name).find(|column| plain(column) == name) else {
+            continue;
+        };
         let counts = |row: &ScorecardRow| !name.starts_with("k_") || !declines(row);
         let both: Vec<(f64, f64)> = paired
             .rows
@@ -94,16 +95,27 @@ fn of_task(paired: &Paired<'_>, options: &MeasureOptions) -> TaskMeasure {
         };
         let column = |side: fn(&(f64, f64)) -> f64| both.iter().map(side).collect::<Vec<f64>>();
         let (before, after) = (column(|pair| pair.0), column(|pair| pair.1));
-        let change = |indices: &[usize]| indices.iter().map(|&i| after[i] - before[i]).sum::<f64>() / indices.len() as f64;
+        let change =
+            |indices: &[usize]| indices.iter().map(|&i| after[i] - before[i]).sum::<f64>() / indices.len() as f64;
         let interval = bootstrap_interval(both.len(), &options.bootstrap, &change);
         let ends = Some((interval.low, interval.high));
         measure.numbers.extend([
             Number::new(&format!("{name}_before"), &format!("{label}, before"), mean(&before), None, unit),
             Number::new(&format!("{name}_after"), &format!("{label}, after"), mean(&after), None, unit),
-            Number::new(&format!("{name}_change"), &format!("{label}, change"), mean(&after) - mean(&before), ends, difference),
+            Number::new(
+                &format!("{name}_change"),
+                &format!("{label}, change"),
+                mean(&after) - mean(&before),
+                ends,
+                difference,
+            ),
         ]);
         if both.len() < paired.n() {
-            measure.notes.push(format!("{label}: over the {} of {} questions that both models answered", both.len(), paired.n()));
+            measure.notes.push(format!(
+                "{label}: over the {} of {} questions that both models answered",
+                both.len(),
+                paired.n()
+            ));
         }
     }
     measure

@@ -48,7 +48,8 @@ struct Loss<'a> {
 }
 
 fn of(all: &[Paired<'_>], options: &MeasureOptions) -> Result<Vec<TaskMeasure>, EvalError> {
-    let first_of_its_task = |paired: &&Paired<'_>| paired.base.variant.as_ref().is_none_or(|variant| variant.index == 0);
+    let first_of_its_task =
+        |paired: &&Paired<'_>| paired.base.variant.as_ref().is_none_or(|variant| variant.index == 0);
     let losses: Vec<Loss<'_>> = all.iter().filter(first_of_its_task).map(|paired| loss(paired, options)).collect();
     let Some(n) = (!losses.is_empty()).then(|| losses.iter().map(|loss| loss.n).sum()) else { return Ok(Vec::new()) };
     let mut skills: Vec<&str> = Vec::new();
@@ -59,13 +60,20 @@ fn of(all: &[Paired<'_>], options: &MeasureOptions) -> Result<Vec<TaskMeasure>, 
     }
     let mut measure =
         TaskMeasure { name: "all skills".into(), metric: "each task's own".into(), n, ..TaskMeasure::default() };
-    let clusters: Vec<Vec<f64>> = skills.iter().map(|skill| shares_of(&losses, skill)).filter(|c| !c.is_empty()).collect();
+    let clusters: Vec<Vec<f64>> =
+        skills.iter().map(|skill| shares_of(&losses, skill)).filter(|c| !c.is_empty()).collect();
     if clusters.is_empty() {
         measure.notes.push("no task's metric is a share, so losses are not averaged".into());
     } else {
         let value = mean(&clusters.iter().map(|cluster| mean(cluster)).collect::<Vec<_>>());
         let interval = mean_of_clusters(&clusters, &options.bootstrap);
-        measure.numbers.push(Number::new("mean_loss", "mean loss", value, Some((interval.low, interval.high)), Unit::Points));
+        measure.numbers.push(Number::new(
+            "mean_loss",
+            "mean loss",
+            value,
+            Some((interval.low, interval.high)),
+            Unit::Points,
+        ));
     }
     let corrected = holm(&losses.iter().map(|loss| loss.p).collect::<Vec<_>>());
     let worse = |(loss, p): (&Loss<'_>, &f64)| loss.low > 0.0 && *p < crate::compare::SIGNIFICANCE;
@@ -141,10 +149,7 @@ fn tables(losses: &[Loss<'_>]) -> Vec<Table> {
             unit,
             columns: ["before", "after", "loss", "from", "to"].map(str::to_owned).into(),
             rows: of.iter().map(|loss| label(loss)).collect(),
-            cells: of
-                .iter()
-                .map(|l| [l.before, l.after, l.loss, l.low, l.high].map(finite).into())
-                .collect(),
+            cells: of.iter().map(|l| [l.before, l.after, l.loss, l.low, l.high].map(finite).into()).collect(),
         })
     };
     let shares = table("Skill by skill, in points", true, Unit::Points);

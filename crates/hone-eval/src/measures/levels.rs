@@ -51,7 +51,8 @@ fn of(all: &[Paired<'_>], options: &MeasureOptions) -> Result<Vec<TaskMeasure>, 
     let (mut rows, mut cells, mut bars) = (Vec::new(), Vec::new(), Vec::new());
     for name in LEVELS {
         let is_mean = |paired: &&&Paired<'_>| paired.metric.aggregation == Aggregation::Mean && paired.metric.is_share;
-        let own: Vec<&Paired<'_>> = labelled.iter().filter(is_mean).filter(|p| level(p).as_deref() == Some(name)).copied().collect();
+        let own: Vec<&Paired<'_>> =
+            labelled.iter().filter(is_mean).filter(|p| level(p).as_deref() == Some(name)).copied().collect();
         if own.is_empty() {
             measure.notes.push(format!("no task of the level `{name}`"));
             continue;
@@ -72,7 +73,8 @@ fn of(all: &[Paired<'_>], options: &MeasureOptions) -> Result<Vec<TaskMeasure>, 
             number("after", after, None, Unit::Share),
             number("gain", after - before, ends, Unit::Points),
         ]);
-        let unequal = own.iter().any(|paired| paired.n() != own[0].n()) || sizes_of_categories(&own).windows(2).any(|w| w[0] != w[1]);
+        let unequal = own.iter().any(|paired| paired.n() != own[0].n())
+            || sizes_of_categories(&own).windows(2).any(|w| w[0] != w[1]);
         if unequal {
             measure.notes.push(format!(
                 "{name}: categories differ in their numbers of tasks; the interval is that of the mean over tasks ({:.1} points)",

@@ -177,7 +177,11 @@ mod tests {
         for (found, expected) in scores.all().into_iter().zip(expected) {
             assert!((found - expected).abs() <= 1e-12 * expected.abs(), "{found}, expected {expected}");
         }
-        for (right, expected) in [0.317_265_325_676_664_66, 0.523_082_090_898_720_6, 0.042_937_192_711_607_584, 0.116_715_390_713_007_04].into_iter().enumerate() {
+        for (right, expected) in
+            [0.317_265_325_676_664_66, 0.523_082_090_898_720_6, 0.042_937_192_711_607_584, 0.116_715_390_713_007_04]
+                .into_iter()
+                .enumerate()
+        {
             let found = Scores::new(&[-12.0, -11.5, -14.0, -13.0], right).p_choices;
             assert!((found - expected).abs() < 1e-12, "{found}, expected {expected}");
         }

@@ -110,7 +110,13 @@ fn of_judge(way: &str, harmful: &[&Paired<'_>], benign: &[&Paired<'_>], options:
             let interval = groups::interval(&sizes, &options.bootstrap, &|drawn| balance(drawn, side));
             let ends = Some((interval.low, interval.high));
             let name = format!("balance_{when}");
-            measure.numbers.push(Number::new(&name, &format!("balance, {when}"), balance(&whole, side), ends, Unit::Points));
+            measure.numbers.push(Number::new(
+                &name,
+                &format!("balance, {when}"),
+                balance(&whole, side),
+                ends,
+                Unit::Points,
+            ));
         }
         let change = |drawn: &[Vec<usize>]| balance(drawn, after) - balance(drawn, before);
         let interval = groups::interval(&sizes, &options.bootstrap, &change);

@@ -100,7 +100,9 @@ fn of(all: &[Paired<'_>], options: &MeasureOptions) -> Result<Vec<TaskMeasure>, 
     measure.tables.push(Table {
         title: "Task by task".into(),
         unit: Unit::Points,
-        columns: ["first, without", "first, with examples", "second, without", "second, with examples"].map(str::to_owned).into(),
+        columns: ["first, without", "first, with examples", "second, without", "second, with examples"]
+            .map(str::to_owned)
+            .into(),
         rows: tasks.iter().map(|task| task.name.clone()).collect(),
         cells: tasks
             .iter()
@@ -112,7 +114,8 @@ fn of(all: &[Paired<'_>], options: &MeasureOptions) -> Result<Vec<TaskMeasure>, 
 
 /// A family's four scores; `None` without both sets, or where its metric is no share.
 fn cells(family: &Family<'_, '_>) -> Option<Cells> {
-    let member = |set: &str| family.members.iter().find(|(v, _)| v.set.as_deref() == Some(set)).map(|(_, paired)| *paired);
+    let member =
+        |set: &str| family.members.iter().find(|(v, _)| v.set.as_deref() == Some(set)).map(|(_, paired)| *paired);
     let (zero, shots) = (member("zero")?, member("shots")?);
     if !zero.metric.is_share {
         return None;
@@ -134,7 +137,9 @@ fn cells(family: &Family<'_, '_>) -> Option<Cells> {
 /// The mean number of choices; 0 for a task without.
 fn choices(paired: &Paired<'_>) -> f64 {
     match Kind::from_name(&paired.base.kind) {
-        Some(Kind::MultipleChoice) => mean(&paired.rows.iter().map(|(row, _)| row.choices.len() as f64).collect::<Vec<_>>()),
+        Some(Kind::MultipleChoice) => {
+            mean(&paired.rows.iter().map(|(row, _)| row.choices.len() as f64).collect::<Vec<_>>())
+        }
         _ => 0.0,
     }
 }

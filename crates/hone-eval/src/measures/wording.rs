@@ -102,7 +102,13 @@ fn of_family(family: &Family<'_, '_>, options: &MeasureOptions) -> TaskMeasure {
             let value = gap(&groups.iter().map(|rows| means(rows)).collect::<Vec<_>>());
             let interval = two_way(groups, &options.bootstrap, &gap);
             let ends = Some((interval.low, interval.high));
-            measure.numbers.push(Number::new(&format!("gap_{name}"), &format!("wording gap {name}"), value, ends, difference));
+            measure.numbers.push(Number::new(
+                &format!("gap_{name}"),
+                &format!("wording gap {name}"),
+                value,
+                ends,
+                difference,
+            ));
         }
     }
     // The change wording by wording, so that the same wordings are drawn on both sides.
@@ -118,7 +124,9 @@ fn of_family(family: &Family<'_, '_>, options: &MeasureOptions) -> TaskMeasure {
         unit,
         columns: sides.map(str::to_owned).into(),
         rows: family.members.iter().map(|(variant, _)| wording_name(variant)).collect(),
-        cells: (0..family.members.len()).map(|m| sides.iter().enumerate().map(|(s, _)| Some(mean(&scores(s, m)))).collect()).collect(),
+        cells: (0..family.members.len())
+            .map(|m| sides.iter().enumerate().map(|(s, _)| Some(mean(&scores(s, m)))).collect())
+            .collect(),
     });
     let groups = cells.iter().map(|(side, set, values)| Group {
         name: match set {

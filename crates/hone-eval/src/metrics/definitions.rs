@@ -4,8 +4,8 @@
 //! both. `N` is the number of questions, `c` a choice, `ll` a natural log-likelihood. A test holds that no metric is without one.
 
 use super::Kind;
-use crate::code::CodeOptions;
 use super::Kind::{GenerateUntil, Loglikelihood, LoglikelihoodRolling, MultipleChoice};
+use crate::code::CodeOptions;
 
 /// A metric in words.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]

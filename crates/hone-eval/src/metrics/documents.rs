@@ -167,7 +167,8 @@ mod tests {
 
     #[test]
     fn empty_texts_have_their_own_rules() {
-        let of = |name: &str, text: &str, reference: &str, passage: &str| score(name, text, &[reference], Some(passage), "");
+        let of =
+            |name: &str, text: &str, reference: &str, passage: &str| score(name, text, &[reference], Some(passage), "");
         assert_eq!((of("precision", "", "a b", ""), of("recall", "", "yes", "")), (0.0, 0.0));
         assert_eq!((of("recall", "x", "the", ""), of("k_precision", "", "", "p")), (1.0, 0.0));
         assert_eq!((of("k_f1", "", "", ""), of("k_f1", "x", "", ""), of("k_f1", "x", "", "y")), (1.0, 0.0, 0.0));

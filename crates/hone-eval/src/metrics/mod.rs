@@ -23,9 +23,9 @@ use std::f64::consts::LN_2;
 use serde::{Deserialize, Serialize};
 use serde_json::{Map, Value};
 
+use crate::code::CodeOptions;
 use crate::python::regex::RegexError;
 use crate::python::{count_words, is_space};
-use crate::code::CodeOptions;
 use bleu::{BleuCounts, Smoothing};
 use choice::ChoiceOutcome;
 use documents::Document;

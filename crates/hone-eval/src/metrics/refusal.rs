@@ -108,7 +108,9 @@ impl Refusal {
         if let Some(more) = options.get("phrases") {
             let texts: Option<Vec<&str>> = more.as_array().map(|list| list.iter().filter_map(Value::as_str).collect());
             match (texts, more.as_array()) {
-                (Some(texts), Some(list)) if texts.len() == list.len() && texts.iter().all(|t| !t.trim().is_empty()) => {
+                (Some(texts), Some(list))
+                    if texts.len() == list.len() && texts.iter().all(|t| !t.trim().is_empty()) =>
+                {
                     phrases.extend(texts.into_iter().map(plain));
                 }
                 _ => return Err(wrong("phrases", more, "a list of texts")),

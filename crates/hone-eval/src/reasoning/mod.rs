@@ -80,7 +80,10 @@ impl ReasoningConfig {
     /// What is wrong with the settings, with the key at fault.
     pub fn problem(&self) -> Option<(&'static str, String)> {
         if self.cue.trim().is_empty() {
-            return Some(("reasoning.cue", "is empty; write what stands before the answer, such as \"\\nSo the answer is\"".into()));
+            return Some((
+                "reasoning.cue",
+                "is empty; write what stands before the answer, such as \"\\nSo the answer is\"".into(),
+            ));
         }
         if self.cue.ends_with(char::is_whitespace) {
             let problem = "ends with white space; leave it out, `target_delimiter` stands before the answer";
@@ -93,7 +96,11 @@ impl ReasoningConfig {
             return Some(("reasoning.filler", "is empty; write a text that says nothing, such as \" ...\"".into()));
         }
         let twice = |(i, known): (usize, &Intervention)| self.interventions[..i].contains(known);
-        self.interventions.iter().enumerate().any(twice).then(|| ("reasoning.interventions", "one is named twice".into()))
+        self.interventions
+            .iter()
+            .enumerate()
+            .any(twice)
+            .then(|| ("reasoning.interventions", "one is named twice".into()))
     }
 }
 

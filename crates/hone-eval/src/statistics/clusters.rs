@@ -107,7 +107,8 @@ mod tests {
     /// Variance of the pigeonhole bootstrap of an additive table: rows' plus columns' variance of the mean.
     #[test]
     fn both_ways_count() {
-        let (a, b): (Vec<f64>, Vec<f64>) = ((0..12).map(|i| f64::from(i % 4)).collect(), (0..40).map(|i| f64::from(i % 3)).collect());
+        let (a, b): (Vec<f64>, Vec<f64>) =
+            ((0..12).map(|i| f64::from(i % 4)).collect(), (0..40).map(|i| f64::from(i % 3)).collect());
         let table: Vec<Vec<f64>> = a.iter().map(|x| b.iter().map(|y| x + y).collect()).collect();
         let found = two_way(&[table], &OPTIONS, &|means| mean(&means[0]));
         let variance = spread(&a).powi(2) / 12.0 + spread(&b).powi(2) / 40.0;

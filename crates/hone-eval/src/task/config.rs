@@ -355,11 +355,17 @@ impl TaskConfig {
             return Err(problem("reasoning", what));
         }
         if self.repeats > 1 || self.generation_kwargs.do_sample == Some(true) {
-            return Err(problem("reasoning", "answers are decoded once and greedily; leave out `repeats` and `do_sample`".into()));
+            return Err(problem(
+                "reasoning",
+                "answers are decoded once and greedily; leave out `repeats` and `do_sample`".into(),
+            ));
         }
         let metrics = self.metric_list.iter().flatten().filter_map(|entry| entry.get("metric")?.as_str());
         match metrics.into_iter().any(|metric| metric == "acc_mutual_info") {
-            true => Err(problem("reasoning", "answers have no score without the prompt; leave out `acc_mutual_info`".into())),
+            true => Err(problem(
+                "reasoning",
+                "answers have no score without the prompt; leave out `acc_mutual_info`".into(),
+            )),
             false => Ok(()),
         }
     }

@@ -245,7 +245,10 @@ fn metrics(config: &TaskConfig, kind: Kind, file: &str) -> Result<Vec<Metric>, E
         if let Some(code) = metric.code() {
             if code.k > config.repeats {
                 let repeats = config.repeats;
-                return Err(problem(format!("`{name}` takes {} answers or more a question; `repeats` is {repeats}", code.k)));
+                return Err(problem(format!(
+                    "`{name}` takes {} answers or more a question; `repeats` is {repeats}",
+                    code.k
+                )));
             }
             if config.filter_list.is_some() || config.reasoning.is_some() {
                 let what = "takes all answers as they are; leave `filter_list` and `reasoning` out, and say `answer`";

@@ -68,8 +68,12 @@ impl Similar {
         if available < count {
             return Err(format!("{count} shots are wanted, {available} are there to take"));
         }
-        let mut rows: Vec<usize> =
-            self.ranked(count + twins, question)?.into_iter().map(|(row, _)| row).filter(|&row| !is_twin(row)).collect();
+        let mut rows: Vec<usize> = self
+            .ranked(count + twins, question)?
+            .into_iter()
+            .map(|(row, _)| row)
+            .filter(|&row| !is_twin(row))
+            .collect();
         rows.truncate(count);
         let fill: Vec<usize> = (0..self.questions.len()).filter(|row| !rows.contains(row) && !is_twin(*row)).collect();
         rows.extend(fill.into_iter().take(count - rows.len()));

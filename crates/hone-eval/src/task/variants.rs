@@ -47,8 +47,7 @@ pub fn expand(
     keys: &Map<String, Value>,
     only: Option<&str>,
 ) -> Result<Option<Vec<(Variant, Map<String, Value>)>>, EvalError> {
-    let problem =
-        |place: String, problem: String| EvalError::TaskFile { file: file.into(), place, problem };
+    let problem = |place: String, problem: String| EvalError::TaskFile { file: file.into(), place, problem };
     let Some(value) = keys.get("variants").filter(|value| !value.is_null()) else {
         return match only {
             None => Ok(None),
@@ -69,7 +68,8 @@ pub fn expand(
         let name = match own.remove("name") {
             Some(Value::String(name)) if is_name(&name) => name,
             Some(other) => {
-                let what = format!("found {other}, expected letters, digits, `-`, `_` or `.`: scorecards are named after it");
+                let what =
+                    format!("found {other}, expected letters, digits, `-`, `_` or `.`: scorecards are named after it");
                 return Err(problem(place(".name"), what));
             }
             None => return Err(problem(place(".name"), "missing".into())),
@@ -121,7 +121,8 @@ mod tests {
     use super::*;
 
     fn keys(variants: Value) -> Map<String, Value> {
-        let Value::Object(keys) = json!({"task": "t", "doc_to_text": "q", "num_fewshot": 2, "variants": variants}) else {
+        let Value::Object(keys) = json!({"task": "t", "doc_to_text": "q", "num_fewshot": 2, "variants": variants})
+        else {
             return Map::new();
         };
         keys

@@ -8,7 +8,7 @@ use crate::ReportError;
 use crate::theme::Role;
 
 /// Widest name that stands beside its row, in pixels.
-const WIDEST: i32 = 270;
+const WIDEST: i32 = 360;
 /// Room above the first row.
 const HEAD: i32 = 8;
 /// Room below the last: labels and what the axis counts.

@@ -96,7 +96,10 @@ mod tests {
         for svg in [&chart.wide, &chart.narrow] {
             assert_eq!(svg.matches("<circle").count(), 4, "{svg}");
             assert!(svg.contains("60.0 (50.0 to 70.0)") && svg.contains("62.0\n"), "{svg}");
-            assert!(svg.contains("after &lt;b&gt;") && svg.contains("acc norm (%)") && !svg.contains("nothing"), "{svg}");
+            assert!(
+                svg.contains("after &lt;b&gt;") && svg.contains("acc norm (%)") && !svg.contains("nothing"),
+                "{svg}"
+            );
         }
         assert!(draw("Spread", "acc", Unit::Share, &[group("nothing", &[])]).unwrap().is_none());
     }

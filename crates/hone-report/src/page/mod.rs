@@ -108,7 +108,7 @@ pub fn render(report: &Report) -> Result<String, ReportError> {
         flips: ledger.asked().filter(|task| task.mcnemar_p.is_some()).map(|task| flips(ledger, task)).collect(),
         of_losses,
         of_trust,
-        power: trust::power(ledger),
+        power: trust::power(ledger, &on_page),
         power_explained: trust::EXPLAINED,
         examples: examples::of_report(report),
         run: report.run.as_ref(),

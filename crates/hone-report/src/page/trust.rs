@@ -5,6 +5,7 @@ use hone_eval::ledger::{Ledger, TaskComparison};
 use serde::Serialize;
 
 use super::tasks::{number, signed};
+use crate::links::anchor;
 
 /// What the table says, for people.
 pub(crate) const EXPLAINED: &str = "With so many questions, so many of them answered differently, a change of this size would \
@@ -26,14 +27,16 @@ pub(crate) struct Power {
     /// The change that was found, for comparison.
     pub found: String,
     pub verdict: String,
+    /// Where its numbers lead.
+    pub href: Option<String>,
 }
 
-/// The tasks of a ledger.
-pub(crate) fn power(ledger: &Ledger) -> Vec<Power> {
-    ledger.asked().map(of_task).collect()
+/// The tasks of a ledger; `on_page` says whether the page has examples of a task.
+pub(crate) fn power(ledger: &Ledger, on_page: &dyn Fn(&str) -> bool) -> Vec<Power> {
+    ledger.asked().map(|task| of_task(task, on_page(&task.name))).collect()
 }
 
-fn of_task(task: &TaskComparison) -> Power {
+fn of_task(task: &TaskComparison, on_page: bool) -> Power {
     let flips = task.mcnemar_p.is_some();
     let changed = 100.0 * (task.gained + task.lost) as f64 / task.n.max(1) as f64;
     let size = |value: f64| if task.is_share { format!("{:.1} points", 100.0 * value) } else { number(value) };
@@ -46,5 +49,6 @@ fn of_task(task: &TaskComparison) -> Power {
         found: if task.is_share { format!("{:+.1}", 100.0 * task.difference) } else { signed(task.difference) }
             .replace('-', "−"),
         verdict: task.verdict.clone(),
+        href: on_page.then(|| format!("#{}", anchor(&["examples", &task.name]))),
     }
 }

@@ -225,13 +225,14 @@ impl Eval {
             let mut endpoint = endpoint(server, &model)?;
             (endpoint.in_flight, endpoint.timeout) =
                 (self.in_flight.get(), Duration::from_secs(self.answer_timeout.get()));
-            let code = each_task(&tasks, &asked, None, out, printed, common, &mut |place, task, options, shown| match place {
-                Some(place) => Ok((ask_into(place, &endpoint, task, options, shown, &stop)?, None)),
-                None => {
-                    let card = endpoint.card(task, options, shown, &stop)?;
-                    Ok((card.header.clone(), Some(card)))
-                }
-            });
+            let code =
+                each_task(&tasks, &asked, None, out, printed, common, &mut |place, task, options, shown| match place {
+                    Some(place) => Ok((ask_into(place, &endpoint, task, options, shown, &stop)?, None)),
+                    None => {
+                        let card = endpoint.card(task, options, shown, &stop)?;
+                        Ok((card.header.clone(), Some(card)))
+                    }
+                });
             return judged(code?);
         }
         let arguments = ModelArguments { model, with: self.with };
@@ -264,7 +265,9 @@ pub fn score_model(
     each_task(tasks, asked, edit, out, shown, common, &mut |place, task, options, progress| {
         let hooks = Arc::clone(&ready.hooks);
         match place {
-            Some(place) => Ok((evaluate_to(place, &contents, model, hooks, dtype, task, options, progress, stop)?, None)),
+            Some(place) => {
+                Ok((evaluate_to(place, &contents, model, hooks, dtype, task, options, progress, stop)?, None))
+            }
             None => {
                 let card = evaluate(model, hooks, dtype, task, options, progress, stop)?;
                 Ok((card.header.clone(), Some(card)))

@@ -2,12 +2,12 @@
 
 use std::path::{Path, PathBuf};
 
-use hone_eval::compare::WITHHELD;
 use hone_eval::explain::{
     self, EXAMPLES, Example, ExplainError, Explanation, Options, Way, card, comparison, measured,
 };
 use hone_eval::files::read_scorecards;
 use hone_eval::ledger::{Ledger, TaskComparison};
+use hone_eval::pairing::WITHHELD;
 use hone_eval::scorecard::Scorecard;
 use hone_report::Source;
 

@@ -15,8 +15,8 @@ use super::eval::{card_path, endpoint, watched};
 use super::load::{ModelArguments, Ready, With};
 use crate::args::Common;
 use crate::fail::{Failure, INTERRUPTED};
-use crate::print::{outln, remark};
 use crate::interrupt;
+use crate::print::{outln, remark};
 
 /// Arguments of `hone judge`.
 #[derive(clap::Args, Debug)]
@@ -126,7 +126,8 @@ impl Judge {
             return Ok(0);
         }
         for header in &judged {
-            let metric = |name: &str| header.metrics.iter().find(|metric| metric.name == name).map(|metric| metric.value);
+            let metric =
+                |name: &str| header.metrics.iter().find(|metric| metric.name == name).map(|metric| metric.value);
             let shown = match metric(judge::JUDGE) {
                 Some(value) => format!("{:.1} % yes", 100.0 * value),
                 None => "no reply had a verdict".into(),
