@@ -172,7 +172,9 @@ fn texts_of_sensitive_tasks_are_shown_only_when_asked_for() {
         assert!(hidden.contains("withheld") && !hidden.contains(&prompt), "{hidden}");
         assert!(answers.iter().all(|answer| !hidden.contains(answer.as_str())), "{hidden}");
         let open = shown(&mut explain(place, &[&[metric, "--show-sensitive"], all.as_slice()].concat()));
-        assert!(answers.iter().any(|answer| open.contains(answer.as_str())), "{open}");
+        // What a measure keeps of each question has no texts to show: they are in the cards alone.
+        let has_texts = metric == "acc";
+        assert_eq!(answers.iter().any(|answer| open.contains(answer.as_str())), has_texts, "{open}");
     }
 }
 
