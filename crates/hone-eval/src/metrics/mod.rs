@@ -7,29 +7,30 @@
 //! Names and definitions are those of lm-evaluation-harness, `rouge-score`, `sacrebleu`, the SQuAD script and scikit-learn.
 //! Nothing here knows of models or files.
 
+pub mod aggregation;
 pub mod bleu;
 pub mod calibration;
 pub mod choice;
 pub mod definitions;
 pub mod documents;
 pub mod exact_match;
+pub mod kind;
 pub mod porter;
 pub mod refusal;
 pub mod rouge;
 pub mod squad;
 
-use std::f64::consts::LN_2;
-
-use serde::{Deserialize, Serialize};
 use serde_json::{Map, Value};
 
 use crate::code::CodeOptions;
 use crate::python::regex::RegexError;
 use crate::python::{count_words, is_space};
+pub use aggregation::{Aggregation, ExampleScore};
 use bleu::{BleuCounts, Smoothing};
 use choice::ChoiceOutcome;
 use documents::Document;
 use exact_match::ExactMatch;
+pub use kind::Kind;
 use refusal::Refusal;
 use rouge::Rouge;
 
@@ -64,167 +65,6 @@ pub enum MetricError {
     /// A pattern in an option.
     #[error(transparent)]
     Regex(#[from] RegexError),
-}
-
-/// The four kinds of task.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
-#[serde(rename_all = "snake_case")]
-pub enum Kind {
-    /// Which choice is most likely.
-    MultipleChoice,
-    /// The model writes, the text is compared.
-    GenerateUntil,
-    /// Log-likelihood of one target.
-    Loglikelihood,
-    /// Log-likelihood of a whole document, in windows.
-    LoglikelihoodRolling,
-}
-
-impl Kind {
-    /// Every kind with its harness name and the shorter names that are also read.
-    pub const NAMES: [(Kind, &'static str, &'static str); 4] = [
-        (Kind::MultipleChoice, "multiple_choice", "choice"),
-        (Kind::GenerateUntil, "generate_until", "generate"),
-        (Kind::Loglikelihood, "loglikelihood", "target"),
-        (Kind::LoglikelihoodRolling, "loglikelihood_rolling", "perplexity"),
-    ];
-
-    /// By any of its names.
-    pub fn from_name(name: &str) -> Option<Kind> {
-        Kind::NAMES.iter().find(|(_, long, short)| name == *long || name == *short).map(|(kind, ..)| *kind)
-    }
-
-    /// The harness' name.
-    pub fn name(self) -> &'static str {
-        Kind::NAMES.iter().find(|(kind, ..)| *kind == self).map_or("", |(_, name, _)| name)
-    }
-
-    /// Metrics of a task that names none.
-    pub fn default_metrics(self) -> &'static [&'static str] {
-        match self {
-            Kind::MultipleChoice => &["acc", "acc_norm"],
-            Kind::GenerateUntil => &["exact_match"],
-            Kind::Loglikelihood => &["perplexity", "acc"],
-            Kind::LoglikelihoodRolling => &["word_perplexity", "byte_perplexity", "bits_per_byte"],
-        }
-    }
-
-    fn metrics(self) -> &'static [&'static str] {
-        match self {
-            Kind::MultipleChoice => {
-                &["acc", "acc_norm", "acc_bytes", "acc_mutual_info", "exact_match", "brier_score", "ece", "f1", "mcc"]
-            }
-            Kind::GenerateUntil => &[
-                "exact_match",
-                "f1",
-                "rouge1",
-                "rouge2",
-                "rougeL",
-                "rougeLsum",
-                "bleu",
-                "precision",
-                "recall",
-                "contains",
-                "k_precision",
-                "k_recall",
-                "k_f1",
-                "k_precision_new",
-                "words",
-                "refusal",
-                CodeOptions::NAME,
-            ],
-            // The harness has the first two; by word and byte lets targets of different lengths be averaged.
-            Kind::Loglikelihood => &["perplexity", "acc", "word_perplexity", "byte_perplexity", "bits_per_byte"],
-            Kind::LoglikelihoodRolling => &["word_perplexity", "byte_perplexity", "bits_per_byte"],
-        }
-    }
-}
-
-/// How examples make a task's score. The names are the harness'.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
-#[serde(rename_all = "snake_case")]
-pub enum Aggregation {
-    /// Mean of the scores.
-    #[default]
-    Mean,
-    /// `exp(-Σ a / Σ b)` over parts `[a, b]`: log-likelihood by document, word or byte.
-    WeightedPerplexity,
-    /// `-(Σ a / Σ b) / ln 2` over parts `[a, b]`.
-    BitsPerByte,
-    /// BLEU of the corpus over [`BleuCounts`], with NIST smoothing.
-    Bleu,
-    /// The same without smoothing, with `floor`, with `add-k`.
-    BleuNone,
-    /// See [`Aggregation::BleuNone`].
-    BleuFloor,
-    /// See [`Aggregation::BleuNone`].
-    BleuAddK,
-    /// F1 of class 1 over parts `[gold, predicted]`.
-    F1,
-    /// Matthews correlation over parts `[gold, predicted]`.
-    MatthewsCorrcoef,
-    /// Expected calibration error over parts `[confidence, correct]`.
-    Ece {
-        /// Bins of equal width.
-        bins: u32,
-    },
-}
-
-/// What one example contributes to a metric.
-#[derive(Clone, Debug, Default, PartialEq)]
-pub struct ExampleScore {
-    /// Its own score.
-    pub score: f64,
-    /// What the task's score needs of it, where that is no mean of scores.
-    pub parts: Vec<f64>,
-}
-
-impl ExampleScore {
-    fn plain(score: f64) -> ExampleScore {
-        ExampleScore { score, parts: Vec::new() }
-    }
-}
-
-impl Aggregation {
-    /// The task's score over some examples. NaN over none.
-    pub fn value<'a>(self, examples: impl Iterator<Item = &'a ExampleScore>) -> f64 {
-        let part = |e: &ExampleScore, i: usize| e.parts.get(i).copied().unwrap_or(f64::NAN);
-        match self {
-            Aggregation::Mean => {
-                let (sum, n) = examples.fold((0.0, 0usize), |(sum, n), e| (sum + e.score, n + 1));
-                sum / n as f64
-            }
-            Aggregation::WeightedPerplexity | Aggregation::BitsPerByte => {
-                let (a, b) = examples.fold((0.0, 0.0), |(a, b), e| (a + part(e, 0), b + part(e, 1)));
-                // A perplexity beyond every number stays one: JSON has no infinity.
-                if self == Aggregation::BitsPerByte { -(a / b) / LN_2 } else { (-a / b).exp().min(f64::MAX) }
-            }
-            Aggregation::Bleu | Aggregation::BleuNone | Aggregation::BleuFloor | Aggregation::BleuAddK => {
-                let mut sum = BleuCounts::default();
-                for example in examples {
-                    match BleuCounts::from_numbers(&example.parts) {
-                        Some(counts) => sum.add(&counts),
-                        None => return f64::NAN,
-                    }
-                }
-                sum.score(self.smoothing(), false)
-            }
-            Aggregation::F1 => choice::binary_f1(examples.map(|e| (part(e, 0) as i64, part(e, 1) as i64))),
-            Aggregation::MatthewsCorrcoef => choice::matthews(examples.map(|e| (part(e, 0) as i64, part(e, 1) as i64))),
-            Aggregation::Ece { bins } => {
-                calibration::expected_calibration_error(examples.map(|e| (part(e, 0), part(e, 1))), bins)
-            }
-        }
-    }
-
-    fn smoothing(self) -> Smoothing {
-        match self {
-            Aggregation::BleuNone => Smoothing::None,
-            Aggregation::BleuFloor => Smoothing::Floor,
-            Aggregation::BleuAddK => Smoothing::AddK,
-            _ => Smoothing::Exp,
-        }
-    }
 }
 
 /// What is compared for one example.

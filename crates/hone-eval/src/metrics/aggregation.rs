@@ -1,0 +1,95 @@
+//! How examples make a task's score: most metrics are means, some are computed from numbers that each example keeps.
+
+use std::f64::consts::LN_2;
+
+use serde::{Deserialize, Serialize};
+
+use super::bleu::{BleuCounts, Smoothing};
+use super::{calibration, choice};
+
+/// How examples make a task's score. The names are the harness'.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum Aggregation {
+    /// Mean of the scores.
+    #[default]
+    Mean,
+    /// `exp(-Σ a / Σ b)` over parts `[a, b]`: log-likelihood by document, word or byte.
+    WeightedPerplexity,
+    /// `-(Σ a / Σ b) / ln 2` over parts `[a, b]`.
+    BitsPerByte,
+    /// BLEU of the corpus over [`BleuCounts`], with NIST smoothing.
+    Bleu,
+    /// The same without smoothing, with `floor`, with `add-k`.
+    BleuNone,
+    /// See [`Aggregation::BleuNone`].
+    BleuFloor,
+    /// See [`Aggregation::BleuNone`].
+    BleuAddK,
+    /// F1 of class 1 over parts `[gold, predicted]`.
+    F1,
+    /// Matthews correlation over parts `[gold, predicted]`.
+    MatthewsCorrcoef,
+    /// Expected calibration error over parts `[confidence, correct]`.
+    Ece {
+        /// Bins of equal width.
+        bins: u32,
+    },
+}
+
+/// What one example contributes to a metric.
+#[derive(Clone, Debug, Default, PartialEq)]
+pub struct ExampleScore {
+    /// Its own score.
+    pub score: f64,
+    /// What the task's score needs of it, where that is no mean of scores.
+    pub parts: Vec<f64>,
+}
+
+impl ExampleScore {
+    pub(super) fn plain(score: f64) -> ExampleScore {
+        ExampleScore { score, parts: Vec::new() }
+    }
+}
+
+impl Aggregation {
+    /// The task's score over some examples. NaN over none.
+    pub fn value<'a>(self, examples: impl Iterator<Item = &'a ExampleScore>) -> f64 {
+        let part = |e: &ExampleScore, i: usize| e.parts.get(i).copied().unwrap_or(f64::NAN);
+        match self {
+            Aggregation::Mean => {
+                let (sum, n) = examples.fold((0.0, 0usize), |(sum, n), e| (sum + e.score, n + 1));
+                sum / n as f64
+            }
+            Aggregation::WeightedPerplexity | Aggregation::BitsPerByte => {
+                let (a, b) = examples.fold((0.0, 0.0), |(a, b), e| (a + part(e, 0), b + part(e, 1)));
+                // A perplexity beyond every number stays one: JSON has no infinity.
+                if self == Aggregation::BitsPerByte { -(a / b) / LN_2 } else { (-a / b).exp().min(f64::MAX) }
+            }
+            Aggregation::Bleu | Aggregation::BleuNone | Aggregation::BleuFloor | Aggregation::BleuAddK => {
+                let mut sum = BleuCounts::default();
+                for example in examples {
+                    match BleuCounts::from_numbers(&example.parts) {
+                        Some(counts) => sum.add(&counts),
+                        None => return f64::NAN,
+                    }
+                }
+                sum.score(self.smoothing(), false)
+            }
+            Aggregation::F1 => choice::binary_f1(examples.map(|e| (part(e, 0) as i64, part(e, 1) as i64))),
+            Aggregation::MatthewsCorrcoef => choice::matthews(examples.map(|e| (part(e, 0) as i64, part(e, 1) as i64))),
+            Aggregation::Ece { bins } => {
+                calibration::expected_calibration_error(examples.map(|e| (part(e, 0), part(e, 1))), bins)
+            }
+        }
+    }
+
+    fn smoothing(self) -> Smoothing {
+        match self {
+            Aggregation::BleuNone => Smoothing::None,
+            Aggregation::BleuFloor => Smoothing::Floor,
+            Aggregation::BleuAddK => Smoothing::AddK,
+            _ => Smoothing::Exp,
+        }
+    }
+}
