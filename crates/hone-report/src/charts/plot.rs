@@ -100,9 +100,12 @@ pub fn text(
     area.draw_text(text, &style, at).map_err(failed(name))
 }
 
-/// About how wide a text comes out, in pixels.
+/// How wide a letter is on average, of its height: in DejaVu Sans, the widest of the usual fonts.
+const LETTER: f64 = 0.62;
+
+/// About how wide a text comes out, in pixels; rather too wide.
 pub fn text_width(text: &str, size: i32) -> i32 {
-    (text.chars().count() as f64 * f64::from(size) * 0.56).ceil() as i32
+    (text.chars().count() as f64 * f64::from(size) * LETTER).ceil() as i32
 }
 
 /// A text that is at most about `width` pixels wide: what does not fit is left out of its middle, because names of tasks differ
@@ -111,7 +114,7 @@ pub fn fitted(text: &str, width: i32, size: i32) -> String {
     if text_width(text, size) <= width {
         return text.to_owned();
     }
-    let room = ((f64::from(width) / (f64::from(size) * 0.56)) as usize).saturating_sub(1);
+    let room = ((f64::from(width) / (f64::from(size) * LETTER)) as usize).saturating_sub(1);
     let characters: Vec<char> = text.chars().collect();
     let (head, tail) = (room.div_ceil(2), room / 2);
     let end = characters.len() - tail.min(characters.len());
