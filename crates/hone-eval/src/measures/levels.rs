@@ -12,8 +12,8 @@
 //! over categories of the mean over their tasks, so that a category with many tasks counts once; its interval is the two-stage
 //! bootstrap over tasks and examples, the gain's over tasks and paired examples.
 //!
-//! What it does not know: whether the levels are kept apart in truth. Labels are what a split says; `hone data levels` makes
-//! splits whose labels are right by construction.
+//! What it does not know: whether the levels are kept apart in truth. Labels are what a split says; the recipe says what was
+//! trained on.
 
 use super::chart::{Bar, ChartData, Drawing};
 use super::{Measure, MeasureOptions, Number, Table, TaskMeasure, Unit};
