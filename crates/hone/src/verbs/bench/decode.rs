@@ -6,7 +6,7 @@ use std::time::Instant;
 use hone_engine::{DType, profile};
 use hone_model::generate::{GenerationConfig, generate};
 use hone_model::{LoadOptions, Model, NoHooks};
-use hone_train::machine::peak_memory;
+use hone_train::machine::{cpu_seconds, peak_memory};
 use serde::Serialize;
 
 use super::super::pull;
@@ -56,6 +56,8 @@ struct Output {
     first_token_seconds: f64,
     prefill_tokens_per_second: f64,
     decode_tokens_per_second: f64,
+    /// Processor seconds of reading and writing once, the mean of the runs; where the system says.
+    work_cpu_seconds: Option<f64>,
     peak_rss_mib: f64,
 }
 
@@ -80,8 +82,10 @@ impl Decode {
             ));
         }
         let (mut first_token_seconds, mut reading, mut writing) = (0.0, Vec::new(), Vec::new());
+        let mut work_cpu_seconds = Some(0.0);
         for repeat in 0..self.repeats {
-            let (read, write) = self.once(&model)?;
+            let Once { read, write, cpu } = self.once(&model)?;
+            work_cpu_seconds = work_cpu_seconds.zip(cpu).map(|(sum, cpu)| sum + cpu / self.repeats as f64);
             if repeat == 0 {
                 first_token_seconds = load_seconds + read;
             }
@@ -102,6 +106,7 @@ impl Decode {
             threads: rayon::current_num_threads(),
             load_seconds,
             first_token_seconds,
+            work_cpu_seconds,
             peak_rss_mib: peak_memory() as f64 / f64::from(1 << 20),
         };
         super::print(&output, common)?;
@@ -112,8 +117,7 @@ impl Decode {
         Ok(0)
     }
 
-    /// Seconds for reading all prompts up to the first token, and for the tokens after it.
-    fn once(&self, model: &Model) -> Result<(f64, f64), Failure> {
+    fn once(&self, model: &Model) -> Result<Once, Failure> {
         let vocabulary = model.spec.vocab_size as u32;
         // Prompts that share no beginning, or it would be read once for all.
         let prompt = |lane: usize| -> Vec<u32> {
@@ -127,9 +131,21 @@ impl Decode {
             Ok(start.elapsed().as_secs_f64())
         };
         let read = run(1)?;
+        let before = cpu_seconds();
         let whole = run(self.new)?;
-        Ok((read, (whole - read).max(1e-9)))
+        let cpu = cpu_seconds().zip(before).map(|(after, before)| after - before);
+        Ok(Once { read, write: (whole - read).max(1e-9), cpu })
     }
+}
+
+/// All prompts read and continued once.
+struct Once {
+    /// Seconds of reading up to the first token.
+    read: f64,
+    /// Seconds of the tokens after it.
+    write: f64,
+    /// Processor seconds of both.
+    cpu: Option<f64>,
 }
 
 fn median(mut seconds: Vec<f64>) -> f64 {
