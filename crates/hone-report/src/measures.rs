@@ -4,7 +4,6 @@
 
 use std::fmt::Write;
 
-use hone_eval::ledger::Ledger;
 use hone_eval::measures::{Grid, MeasureResult, Number, Table, TaskMeasure};
 use serde::Serialize;
 
@@ -181,15 +180,6 @@ fn flip_matrix(table: &Table) -> Block {
         }
     }
     block
-}
-
-/// The measures as a page in Markdown.
-pub fn markdown(ledger: &Ledger) -> String {
-    let mut page = String::new();
-    // Writing to a string cannot fail.
-    let _ = writeln!(page, "# {} → {}", in_one_line(&ledger.base), in_one_line(&ledger.tuned));
-    let _ = ledger.measures.iter().try_for_each(|measure| write_measure(&mut page, measure, "##"));
-    page
 }
 
 /// A measure in Markdown, under a heading of this level.

@@ -119,10 +119,9 @@ fn without_a_named_target_every_task_is_asked_whether_it_is_better() {
 
 #[test]
 fn markdown_of_measures_holds_the_same_tables() {
-    let page = hone_report::measures::markdown(&sample::report().ledger);
-    let expected = "# SmolLM2-135M-Instruct → runs/telecom-lora/adapter
-
-## What did the update break that worked?
+    let page = hone_report::markdown(&sample::report());
+    let expected = "
+### What did the update break that worked?
 
 | task | metric | n | negative flips | positive flips | inconsistent | mean loss |
 |---|---|---|---|---|---|---|
@@ -130,8 +129,8 @@ fn markdown_of_measures_holds_the_same_tables() {
 | boolq | acc | 300 | 7.0 % (4.2 to 10.5) | 4.0 % (2.4 to 6.0) | – | – |
 | summaries \\| <b> | rougeL | 40 | 47.5 % (28.5 to 71.2) | – | – | 8.0 points (4.8 to 12.0) |
 ";
-    assert!(page.starts_with(expected), "{page}");
-    let matrix = "### telecom: flip matrix
+    assert!(page.contains(expected), "{page}");
+    let matrix = "#### telecom: flip matrix
 
 |  | right after | wrong after, same answer | wrong after, another answer |
 |---|---|---|---|

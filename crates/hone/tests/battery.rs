@@ -47,7 +47,7 @@ fn a_model_against_itself_loses_nothing_and_is_scored_once() {
     assert!(ledger["tasks"].as_array().expect("tasks").iter().all(|task| task["difference"] == 0.0), "{ledger}");
     assert_eq!(number(&ledger, "forgetting", "mean_loss"), 0.0);
     assert_eq!((number(&ledger, "forgetting", "skills"), number(&ledger, "forgetting", "tasks")), (12.0, 14.0));
-    for file in ["report.html", "ledger.json", "measures.md", "tuned/battery_text.jsonl"] {
+    for file in ["report.html", "ledger.json", "report.md", "tuned/battery_text.jsonl"] {
         assert!(out.join(file).is_file(), "{file}");
     }
     // A card says how long it took: the same bytes are the same scoring.

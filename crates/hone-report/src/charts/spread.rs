@@ -27,16 +27,21 @@ struct Values<'a> {
 /// Draws the groups; `None` if none has a value.
 pub fn draw(title: &str, y: &str, unit: Unit, groups: &[Group]) -> Result<Option<Chart>, ReportError> {
     let (factor, word) = display(unit);
-    let of_group = |group: &'_ Group| -> Option<(usize, Vec<f64>)> {
-        let values: Vec<f64> = group.values.iter().map(|(_, v)| v * factor).filter(|v| v.is_finite()).collect();
-        (!values.is_empty()).then_some((values.len(), values))
-    };
     let mut drawn: Vec<Values<'_>> = Vec::new();
     for group in groups {
-        let Some((n, values)) = of_group(group) else { continue };
+        let values: Vec<f64> = group.values.iter().map(|(_, v)| v * factor).filter(|v| v.is_finite()).collect();
+        if values.is_empty() {
+            continue;
+        }
         let low = values.iter().copied().fold(f64::INFINITY, f64::min);
         let high = values.iter().copied().fold(f64::NEG_INFINITY, f64::max);
-        drawn.push(Values { name: &group.name, mean: values.iter().sum::<f64>() / n as f64, low, high, values });
+        drawn.push(Values {
+            name: &group.name,
+            mean: values.iter().sum::<f64>() / values.len() as f64,
+            low,
+            high,
+            values,
+        });
     }
     if drawn.is_empty() {
         return Ok(None);

@@ -137,8 +137,8 @@ fn provenance(base: &[Scorecard], tuned: &[Scorecard]) -> Vec<(String, String)> 
     facts
 }
 
-/// Writes `ledger.json`, `report.html`, `report.md` and where the scorecards are; of measures, if there are any, `measures.md` and
-/// what they say of every example.
+/// Writes `ledger.json`, `report.html`, `report.md` and where the scorecards are; of measures, if there are any, what they say of
+/// every example.
 pub fn write(out: &Path, report: &Report) -> Result<(), Failure> {
     write_ledger(&out.join("ledger.json"), &report.ledger)?;
     let mut report = report.clone();
@@ -149,11 +149,7 @@ pub fn write(out: &Path, report: &Report) -> Result<(), Failure> {
     write_text(&out.join("report.html"), &page)?;
     write_text(&out.join("report.md"), &hone_report::markdown(&report))?;
     write_text(&out.join(sources::FILE), &serde_json::to_string_pretty(&report.sources)?)?;
-    let measures = &report.ledger.measures;
-    if !measures.is_empty() {
-        write_measure_rows(out, measures)?;
-        write_text(&out.join("measures.md"), &hone_report::measures::markdown(&report.ledger))?;
-    }
+    write_measure_rows(out, &report.ledger.measures)?;
     Ok(())
 }
 
