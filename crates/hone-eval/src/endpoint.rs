@@ -21,6 +21,7 @@ use crate::error::EvalError;
 use crate::evaluate::{Done, EvalOptions, MAX_GEN_TOKS, Progress, Subject, Summary, WAVE, cut_at_stops, header};
 use crate::metrics::Kind;
 use crate::resume::Sink;
+use crate::rewards::Rewards;
 use crate::rows;
 use crate::scorecard::Scorecard;
 use crate::task::{Item, PromptOptions, Prompts, Question, Task};
@@ -89,8 +90,16 @@ impl Endpoint {
         stop: &AtomicBool,
         sink: &mut Sink<'_>,
     ) -> Result<Summary, EvalError> {
-        options.allows_code(task)?;
-        if task.kind != Kind::GenerateUntil {
+        options.allow(task)?;
+        let ratings = match &options.rewards {
+            None => None,
+            Some(Rewards::Ratings(question)) => Some(question),
+            Some(_) => {
+                let problem = "a server gives no rewards of this kind; ask it for `--rewards ratings`".into();
+                return Err(EvalError::TaskFile { file: task.file.clone(), place: "rewards".into(), problem });
+            }
+        };
+        if ratings.is_none() && task.kind != Kind::GenerateUntil {
             let problem = format!(
                 "a server is asked for written answers only, and this task is `{}`; evaluate it with a model here",
                 task.kind.name()
@@ -108,6 +117,7 @@ impl Endpoint {
             multiturn: false,
             // It is a message of its own in a chat, and a part of the text otherwise.
             system_instruction: options.system_instruction.clone().filter(|_| !options.chat_template),
+            whole_turns: false,
         };
         let mut prompts = Prompts::new(task, None, &prompt_options)?;
         let total = options.limit.unwrap_or(usize::MAX).min(task.docs.len());
@@ -123,12 +133,21 @@ impl Endpoint {
                     false => Ok(()),
                 }
             };
+            let through = Done { examples: from + items.len(), truncated: 0 };
+            if let Some(question) = ratings {
+                let rows = question.rows(task, &items, None, &mut |asked, questions| {
+                    let each = questions.len() / items.len().max(1);
+                    let mut report = |done: usize| report(done / each.max(1));
+                    self.wave(&agent, asked, questions, options, &mut report, stop)
+                })?;
+                sink(rows, through)?;
+                continue;
+            }
             let responses = self.wave(&agent, task, &items, options, &mut report, stop)?;
             let rows = items
                 .iter()
                 .zip(&responses)
                 .map(|(item, texts)| rows::of_texts(task, item, texts, options.code.as_deref()));
-            let through = Done { examples: from + items.len(), truncated: 0 };
             sink(rows.collect::<Result<_, _>>()?, through)?;
         }
         Ok(Summary { shots: prompts.shots(), truncated: 0 })

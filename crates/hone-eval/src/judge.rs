@@ -43,19 +43,7 @@ pub fn task(reference: &str, path: &std::path::Path, card: &Scorecard) -> Result
             ),
         });
     }
-    let (file, text) = match bundled::task(reference) {
-        Some(text) => (format!("tasks/{reference}.yaml"), text.to_owned()),
-        None => {
-            let path = std::path::Path::new(reference);
-            let text = std::fs::read_to_string(path).map_err(|source| EvalError::Io { path: path.into(), source })?;
-            (reference.to_owned(), text)
-        }
-    };
-    let no_include = |name: &str| -> Result<String, EvalError> {
-        let problem = format!("`{name}`: a judge's file includes no other");
-        Err(EvalError::TaskFile { file: file.clone(), place: "include".into(), problem })
-    };
-    let mut keys = config::read_keys(&file, &text, &no_include)?;
+    let (file, mut keys) = question(reference)?;
     let path = std::path::absolute(path).map_err(|source| EvalError::Io { path: path.into(), source })?;
     // The first line of a card is its header.
     let rows = json!({"data_files": {"rows": {"path": path, "where": "row_number > 1"}}});
@@ -68,8 +56,26 @@ pub fn task(reference: &str, path: &std::path::Path, card: &Scorecard) -> Result
     Task::from_config(config, file, &DataRoot::default())
 }
 
+/// The file and the keys of a judge's question: one that ships with the program, or a task file.
+pub(crate) fn question(reference: &str) -> Result<(String, Map<String, Value>), EvalError> {
+    let (file, text) = match bundled::task(reference) {
+        Some(text) => (format!("tasks/{reference}.yaml"), text.to_owned()),
+        None => {
+            let path = std::path::Path::new(reference);
+            let text = std::fs::read_to_string(path).map_err(|source| EvalError::Io { path: path.into(), source })?;
+            (reference.to_owned(), text)
+        }
+    };
+    let no_include = |name: &str| -> Result<String, EvalError> {
+        let problem = format!("`{name}`: a judge's file includes no other");
+        Err(EvalError::TaskFile { file: file.clone(), place: "include".into(), problem })
+    };
+    let keys = config::read_keys(&file, &text, &no_include)?;
+    Ok((file, keys))
+}
+
 /// A judge writes, and its verdict is read by one list of filters.
-fn checked(config: TaskConfig, file: &str) -> Result<TaskConfig, EvalError> {
+pub(crate) fn checked(config: TaskConfig, file: &str) -> Result<TaskConfig, EvalError> {
     let writes = Kind::from_name(&config.output_type) == Some(Kind::GenerateUntil);
     if writes && config.filter_list.as_ref().is_some_and(|lists| lists.len() == 1) {
         return Ok(config);

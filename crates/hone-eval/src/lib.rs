@@ -20,6 +20,7 @@ pub mod python;
 pub mod reasoning;
 pub mod requests;
 pub mod resume;
+pub mod rewards;
 mod rows;
 pub mod rules;
 pub mod scorecard;

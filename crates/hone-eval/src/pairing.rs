@@ -6,7 +6,7 @@
 use std::collections::HashMap;
 
 use crate::error::EvalError;
-use crate::metrics::ExampleScore;
+use crate::metrics::{ExampleScore, Kind};
 use crate::scorecard::{MetricValue, Scorecard, ScorecardHeader, ScorecardRow};
 
 /// What stands where the texts of a sensitive task would.
@@ -81,6 +81,12 @@ impl<'a> Paired<'a> {
     /// Whether every answer of both models was either right (1) or wrong (0).
     pub fn right_or_wrong(&self) -> bool {
         self.metric.higher_is_better && self.before.iter().chain(&self.after).all(|e| e.score == 0.0 || e.score == 1.0)
+    }
+
+    /// Whether both cards hold log-likelihoods of choices: not of written answers, and not rewards in their place.
+    pub fn has_log_likelihoods(&self) -> bool {
+        let chosen = Kind::from_name(&self.base.kind) == Some(Kind::MultipleChoice);
+        chosen && self.base.rewards.is_none() && self.tuned.rewards.is_none()
     }
 
     /// A text of the task as reports show it: not at all where the task is sensitive.

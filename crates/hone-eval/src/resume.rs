@@ -28,6 +28,7 @@ use crate::endpoint::Endpoint;
 use crate::error::EvalError;
 use crate::evaluate::{Done, EvalOptions, Progress, Subject, Summary, WAVE, evaluate_rows, header};
 use crate::files::write_atomically;
+use crate::rewards::Rewards;
 use crate::scorecard::{ScorecardHeader, ScorecardRow};
 use crate::task::Task;
 use crate::task::data::hex;
@@ -116,6 +117,7 @@ fn identity(subject: &Subject, contents: &str, task: &Task, options: &EvalOption
         "system": options.system_instruction,
         "seed": options.seed,
         "max_length": options.max_length,
+        "rewards": options.rewards.as_ref().map(Rewards::identity),
         "wave": WAVE,
         "version": env!("CARGO_PKG_VERSION"),
     });
@@ -257,6 +259,7 @@ fn without_texts(row: ScorecardRow) -> ScorecardRow {
         prompt: String::new(),
         target: String::new(),
         choices: Vec::new(),
+        rewards: Vec::new(),
         answer: String::new(),
         scored: None,
         target_score: None,

@@ -6,7 +6,8 @@ use crate::code::{self, CodeRunner};
 use crate::error::EvalError;
 use crate::metrics::choice::ChoiceOutcome;
 use crate::metrics::{Aggregation, ExampleScore, Metric, MetricError, RollingOutcome, TextOutcome};
-use crate::scorecard::{ChoiceScore, MetricValue, ScorecardRow};
+use crate::rewards::Worth;
+use crate::scorecard::{ChoiceScore, Completion, MetricValue, ScorecardRow};
 use crate::scorer::Scored;
 use crate::statistics;
 use crate::task::data::hex;
@@ -35,6 +36,7 @@ pub(crate) fn of_scores(task: &Task, item: &Item, groups: &[Vec<Scored>]) -> Sco
                 is_greedy: &is_greedy,
                 unconditional: unconditional.as_deref(),
                 gold,
+                group: item.group.as_deref(),
             };
             row.choices = (choices.iter().zip(scored)).map(|(text, scored)| choice_score(text, scored)).collect();
             let scores: Vec<_> = task.columns().map(|(name, metric, _)| (name, metric.of_choices(&outcome))).collect();
@@ -66,6 +68,34 @@ pub(crate) fn of_scores(task: &Task, item: &Item, groups: &[Vec<Scored>]) -> Sco
         }
         Question::Generate { .. } => {}
     }
+    row
+}
+
+/// The row of an example whose choices were given rewards, one each.
+pub(crate) fn of_rewards(task: &Task, item: &Item, worth: &[Worth]) -> ScorecardRow {
+    let mut row = empty_row(item);
+    let Question::Choices { choices, gold, .. } = &item.question else { return row };
+    let rewards: Vec<f64> = worth.iter().map(|worth| worth.reward).collect();
+    let outcome = ChoiceOutcome {
+        choices,
+        log_likelihoods: &rewards,
+        is_greedy: &[],
+        unconditional: None,
+        gold,
+        group: item.group.as_deref(),
+    };
+    let completion = |(i, (text, worth)): (usize, (&String, &Worth))| Completion {
+        text: text.clone(),
+        right: gold.indices.contains(&i),
+        reward: worth.reward,
+        characters: text.chars().count(),
+        tokens: worth.tokens,
+        reply: worth.reply.clone(),
+    };
+    row.rewards = choices.iter().zip(worth).enumerate().map(completion).collect();
+    row.answer = outcome.predicted().map_or_else(String::new, |i| choices[i].clone());
+    let scores = task.columns().map(|(name, metric, _)| (name, metric.of_choices(&outcome))).collect();
+    fill(task, &mut row, scores);
     row
 }
 
@@ -143,6 +173,8 @@ fn empty_row(item: &Item) -> ScorecardRow {
         prompt: item.prompt.clone(),
         target: item.target.clone(),
         choices: Vec::new(),
+        rewards: Vec::new(),
+        group: item.group.clone(),
         answer: String::new(),
         scored: None,
         target_score: None,

@@ -55,6 +55,9 @@ pub struct ScorecardHeader {
     /// Whether prompts and answers are kept out of reports.
     #[serde(default, skip_serializing_if = "std::ops::Not::not")]
     pub sensitive: bool,
+    /// Of choices that were scored by rewards: where those come from ([`crate::rewards`]).
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub rewards: Option<String>,
 }
 
 impl ScorecardHeader {
@@ -100,6 +103,12 @@ pub struct ScorecardRow {
     /// Choices with their log-likelihoods (multiple choice), in order.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub choices: Vec<ChoiceScore>,
+    /// Completions with their rewards, in order, in place of choices with log-likelihoods ([`crate::rewards`]).
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub rewards: Vec<Completion>,
+    /// What the example shares with others of its prompt, where the task says so.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub group: Option<String>,
     /// The model's answer as text: the chosen choice, or what it generated.
     pub answer: String,
     /// Of a written answer, what the main metric's filters left of it: the text that was scored. Cards written before this was
@@ -120,6 +129,25 @@ pub struct ScorecardRow {
     pub parts: BTreeMap<String, Vec<f64>>,
     /// This example's score on the main metric.
     pub score: f64,
+}
+
+/// A completion and its reward.
+#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
+pub struct Completion {
+    /// The completion.
+    pub text: String,
+    /// Whether it is a right one.
+    pub right: bool,
+    /// Its reward.
+    pub reward: f64,
+    /// Characters of the text; kept where the text is not.
+    pub characters: usize,
+    /// Tokens read; 0 where nobody counted.
+    #[serde(default)]
+    pub tokens: usize,
+    /// What the model wrote about it, of ratings.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub reply: Option<String>,
 }
 
 /// A continuation's log-likelihood.

@@ -10,8 +10,8 @@
 use std::ops::ControlFlow;
 use std::sync::Arc;
 
-use hone_engine::DType;
 use hone_engine::ops::token_scores;
+use hone_engine::{DType, Tensor};
 use hone_model::{Context, Hooks, Model, TokenBatch};
 
 use crate::error::EvalError;
@@ -57,6 +57,38 @@ impl Scorer<'_> {
         groups: &[Vec<Request>],
         report: &mut dyn FnMut(usize) -> ControlFlow<()>,
     ) -> Result<Vec<Vec<Scored>>, EvalError> {
+        self.batched(groups, report, |batch| self.run(batch))
+    }
+
+    /// `head · h` for the last token of each request's input, in order, with `h` the final-norm hidden state and `head`
+    /// `[hidden]`: what a reward model says of a text. Targets are not looked at, but each request has to have one.
+    pub fn read(
+        &self,
+        head: &[f32],
+        groups: &[Vec<Request>],
+        report: &mut dyn FnMut(usize) -> ControlFlow<()>,
+    ) -> Result<Vec<Vec<f64>>, EvalError> {
+        self.batched(groups, report, |batch| {
+            let counts: Vec<usize> = batch.plans.iter().map(Vec::len).collect();
+            let hidden = self.hidden(&batch)?.to_dtype(DType::F32);
+            let (_, width) = hidden.rows_cols();
+            let states = hidden.as_slice::<f32>();
+            let of_row = |row: &u32| {
+                let state = &states[*row as usize * width..][..width];
+                state.iter().zip(head).map(|(h, w)| f64::from(*h) * f64::from(*w)).sum::<f64>()
+            };
+            let mut values = batch.rows.iter().map(of_row);
+            Ok(counts.iter().map(|&count| values.by_ref().take(count).collect()).collect())
+        })
+    }
+
+    /// What `run` makes of the groups, put into batches.
+    fn batched<T>(
+        &self,
+        groups: &[Vec<Request>],
+        report: &mut dyn FnMut(usize) -> ControlFlow<()>,
+        run: impl Fn(Batch) -> Result<Vec<Vec<T>>, EvalError>,
+    ) -> Result<Vec<Vec<T>>, EvalError> {
         let mut scored = Vec::with_capacity(groups.len());
         while scored.len() < groups.len() {
             let from = scored.len();
@@ -67,7 +99,7 @@ impl Scorer<'_> {
                 }
                 batch.add(group);
             }
-            scored.extend(self.run(batch)?);
+            scored.extend(run(batch)?);
             if report(scored.len()).is_break() {
                 break;
             }
@@ -75,14 +107,19 @@ impl Scorer<'_> {
         Ok(scored)
     }
 
+    /// Final-norm hidden states of a batch, `[tokens, hidden]`.
+    fn hidden(&self, batch: &Batch) -> Result<Tensor, EvalError> {
+        self.model.check_batch(&batch.tokens, self.hooks.virtual_tokens())?;
+        let cx = Context::inference(self.hooks.clone(), self.dtype);
+        Ok(self.model.decoder.hidden(&cx, &batch.tokens).value)
+    }
+
     fn run(&self, batch: Batch) -> Result<Vec<Vec<Scored>>, EvalError> {
         let scores = if batch.tokens.is_empty() {
             Vec::new()
         } else {
-            self.model.check_batch(&batch.tokens, self.hooks.virtual_tokens())?;
-            let cx = Context::inference(self.hooks.clone(), self.dtype);
-            let hidden = self.model.decoder.hidden(&cx, &batch.tokens).value;
-            let head = self.model.decoder.head(&cx);
+            let hidden = self.hidden(&batch)?;
+            let head = self.model.decoder.head(&Context::inference(self.hooks.clone(), self.dtype));
             token_scores(&hidden, &head, &batch.rows, &batch.targets, self.model.spec.logit_soft_cap)
         };
         if let Some((_, &token)) = scores.iter().zip(&batch.targets).find(|(score, _)| score.log_prob.is_nan()) {

@@ -9,6 +9,8 @@ use std::time::Duration;
 
 use hone_eval::files::read_scorecard;
 use hone_eval::resume::ask_into;
+use hone_eval::rewards::Rewards;
+use hone_eval::rewards::ratings::RatingQuestion;
 use hone_eval::{DataRoot, Endpoint, EvalError, EvalOptions, Task};
 use serde_json::{Value, json};
 
@@ -192,4 +194,47 @@ fn tasks_that_need_log_likelihoods_are_refused() {
     let endpoint = Endpoint::new("http://127.0.0.1:9", "none");
     let outcome = endpoint.card(&task, &EvalOptions::default(), &mut |_| {}, &AtomicBool::new(false));
     assert!(outcome.unwrap_err().to_string().contains("written answers only"));
+}
+
+/// A server rates answers, each in a request of its own; what it babbles to one of them counts as no rating.
+#[test]
+fn a_server_rates_answers_one_by_one() {
+    let directory = tempfile::tempdir().unwrap();
+    let rows = r#"{"prompt": "Q0", "choices": ["good", "bad", "babble"]}
+{"prompt": "Q1", "choices": ["bad", "good", "good"]}
+"#;
+    std::fs::write(directory.path().join("rows.jsonl"), rows).unwrap();
+    let yaml = "task: pick\ndataset_path: json\ndataset_kwargs: {data_files: {test: rows.jsonl}}\ntest_split: test\n\
+        output_type: multiple_choice\ndoc_to_text: prompt\ndoc_to_choice: choices\ndoc_to_target: '0'\n\
+        metric_list: [{metric: best_of}]\n";
+    let file = directory.path().join("pick.yaml");
+    std::fs::write(&file, yaml).unwrap();
+    let task = Task::load(file.to_str().unwrap(), &DataRoot::default()).unwrap();
+    let server = serve(|_, body| {
+        let asked = body["messages"][0]["content"].as_str().unwrap();
+        let answer = asked.split("Answer:\n").nth(1).unwrap().lines().next().unwrap();
+        Behaviour::Answer(match answer {
+            "good" => "I would say 9.".into(),
+            "bad" => "2".into(),
+            _ => "I like it, truly".into(),
+        })
+    });
+    let question = RatingQuestion::load("judge_rating").unwrap();
+    let options = EvalOptions {
+        rewards: Some(Rewards::Ratings(Arc::new(question))),
+        chat_template: true,
+        ..EvalOptions::default()
+    };
+    let place = directory.path().join("pick.jsonl");
+    ask_into(&place, &endpoint(&server), &task, &options, &mut |_| {}, &AtomicBool::new(false)).unwrap();
+    let card = read_scorecard(&place).unwrap();
+    let rewards: Vec<Vec<f64>> =
+        card.rows.iter().map(|row| row.rewards.iter().map(|completion| completion.reward).collect()).collect();
+    assert_eq!(rewards, [vec![9.0, 2.0, -1.0], vec![2.0, 9.0, 9.0]]);
+    assert_eq!(card.rows.iter().map(|row| row.score).collect::<Vec<_>>(), [1.0, 0.0]);
+    assert_eq!(card.rows[0].rewards[2].reply.as_deref(), Some("I like it, truly"));
+    assert_eq!(server.bodies.lock().unwrap().len(), 6);
+    let head = EvalOptions { rewards: Some(Rewards::Head(Arc::default())), ..options };
+    let refused = endpoint(&server).card(&task, &head, &mut |_| {}, &AtomicBool::new(false)).unwrap_err();
+    assert!(refused.to_string().contains("--rewards ratings"), "{refused}");
 }

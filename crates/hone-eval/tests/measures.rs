@@ -1,8 +1,9 @@
 //! Measures over several tasks, on scorecards written by hand: every number here can be worked out on paper.
 
 use hone_eval::measures::{self, Drawing, MeasureOptions, TaskMeasure};
+use hone_eval::metrics::{Aggregation, best_of};
 use hone_eval::pairing::Paired;
-use hone_eval::scorecard::{ChoiceScore, MetricValue, Scorecard, ScorecardHeader, ScorecardRow};
+use hone_eval::scorecard::{ChoiceScore, Completion, MetricValue, Scorecard, ScorecardHeader, ScorecardRow};
 use hone_eval::statistics::BootstrapOptions;
 use hone_eval::task::variants::Variant;
 
@@ -261,4 +262,82 @@ fn guessing_counts_as_nothing() {
     let found = measure("shots", &cards, &cards).remove(0);
     // Half of two choices right is guessing: 0. All right is 1.
     assert_eq!(found.tables[0].cells[0], [Some(0.0), Some(1.0), Some(0.0), Some(1.0)]);
+}
+
+/// A card of completions: of each example the group, how many of its completions are right, and their rewards.
+fn rewarded(task: &str, labels: &[(&str, &str)], ties: bool, items: &[(&str, usize, &[f64])]) -> Scorecard {
+    let lengths = [7usize, 3, 9, 5];
+    let scores: Vec<f64> =
+        items.iter().map(|(_, right, rewards)| best_of::best_of(rewards, &(0..*right).collect::<Vec<_>>())).collect();
+    let mut card = labelled(card(task, "best_of", &scores), labels);
+    card.header.rewards = Some("head".into());
+    card.header.metrics[0].aggregation = if ties { Aggregation::Ties } else { Aggregation::Mean };
+    for (row, (group, right, rewards)) in card.rows.iter_mut().zip(items) {
+        row.group = Some((*group).to_owned());
+        let completion = |(i, reward): (usize, &f64)| Completion {
+            right: i < *right,
+            reward: *reward,
+            characters: lengths[i],
+            ..Completion::default()
+        };
+        row.rewards = rewards.iter().enumerate().map(completion).collect();
+    }
+    card
+}
+
+#[test]
+fn domains_count_by_their_weight_and_ties_by_prompts() {
+    let math = [("reward", "bench"), ("domain", "Math"), ("weight", "3")];
+    let ties = [("reward", "bench"), ("domain", "Ties")];
+    // Math before: right, shared between two, wrong, wrong = 1.5 of 4; after: all right.
+    let before: [(&str, usize, &[f64]); 4] = [
+        ("", 1, &[2.0, 1.0, 0.0, 0.0]),
+        ("", 1, &[1.0, 1.0, 0.0, 0.0]),
+        ("", 1, &[0.0, 1.0, 0.0, 0.0]),
+        ("", 1, &[0.0, 0.0, 2.0, 0.0]),
+    ];
+    let after: [(&str, usize, &[f64]); 4] = [("", 1, &[2.0, 1.0, 0.0, 0.0]); 4];
+    // The specification's golden example, then a perfect set; the last item has no counterpart.
+    let tied_before: [(&str, usize, &[f64]); 5] = [
+        ("p", 1, &[3.0, 1.0, 0.5]),
+        ("p", 2, &[2.5, 2.0, 1.0]),
+        ("q", 1, &[0.2, 0.4]),
+        ("q", 2, &[1.5, 0.5, 0.2]),
+        ("r", 1, &[1.0, 0.0]),
+    ];
+    let tied_after: [(&str, usize, &[f64]); 5] = [
+        ("p", 1, &[3.0, 1.0, 0.5]),
+        ("p", 2, &[2.0, 2.0, 1.0]),
+        ("q", 1, &[0.6, 0.4]),
+        ("q", 2, &[1.5, 1.5, 0.2]),
+        ("r", 1, &[1.0, 0.0]),
+    ];
+    let cards = |math_items: &[(&str, usize, &[f64])], tied_items: &[(&str, usize, &[f64])]| {
+        vec![rewarded("math", &math, false, math_items), rewarded("ties", &ties, true, tied_items)]
+    };
+    let found = measure("rewards", &cards(&before, &tied_before), &cards(&after, &tied_after));
+    assert_eq!(found.len(), 1);
+    let number = |name: &str| found[0].numbers.iter().find(|n| n.name == name).unwrap_or_else(|| panic!("{name}"));
+    let near = |name: &str, expected: f64| {
+        let value = number(name).value;
+        assert!((value - expected).abs() < 5e-7, "{name}: {value}, expected {expected}");
+    };
+    near("overall_before", (3.0 * 1.5 / 4.0 + 0.649_640) / 4.0);
+    near("overall_after", (3.0 + 1.01) / 4.0);
+    near("math_change", 1.0 - 1.5 / 4.0);
+    near("ties_change", 1.01 - 0.649_640);
+    // Of Math: all three in order; two and a half; one lost and two even, twice. Then the five items of Ties.
+    near("pairs_before", (1.0 + 2.5 / 3.0 + 1.0 / 3.0 + 1.0 / 3.0 + 1.0 + 1.0 + 0.0 + 1.0 + 1.0) / 9.0);
+    // The first completion has 7 characters, the third 9: the longest is never the right one of Math.
+    let table = &found[0].tables[0];
+    assert_eq!(table.rows, ["Math (4)", "Ties (2)"]);
+    assert_eq!(table.cells[0][2], Some(0.0));
+    assert!(number("overall_change").low.unwrap() > 0.0 && number("math_change").high.unwrap() <= 1.0);
+    assert!(
+        found[0].notes.iter().any(|note| note.contains("1 of 5 items have no counterpart")),
+        "{:?}",
+        found[0].notes
+    );
+    // Likelihoods are not asked for where rewards stand in their place.
+    assert!(measure("likelihoods", &cards(&before, &tied_before), &cards(&after, &tied_after)).is_empty());
 }

@@ -26,7 +26,7 @@ use crate::context::{Context, Hooks, Linear, NoHooks, Sharing, TokenBatch};
 use crate::site::{LayerPart, Site};
 use crate::spec::DecoderSpec;
 
-pub use load::expected_tensors;
+pub use load::{SCORE_HEAD, expected_tensors};
 pub use replace::NamedWeight;
 
 /// Name of the embedding table.

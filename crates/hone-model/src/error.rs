@@ -76,6 +76,14 @@ pub enum ModelError {
         /// Every kind of problem with its first few tensors and their shapes.
         problems: String,
     },
+    /// A model with a head for numbers where one for tokens was needed.
+    #[error(
+        "{path}: the model gives texts a number (it has `score.weight`) and writes none; it can be asked as a reward model: `hone eval … --rewards head`"
+    )]
+    ScoreHead {
+        /// The directory.
+        path: PathBuf,
+    },
     /// A sequence that the model cannot read.
     #[error(
         "sequence {sequence}: {tokens} tokens, but the model reads from 1 to {limit} ({why}): cut the text or lower `max_length`"

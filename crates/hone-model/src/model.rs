@@ -1,6 +1,7 @@
 //! A loaded model: spec, weights, tokenizer, chat template, and where it all came from.
 
 mod fingerprint;
+pub mod reward;
 mod save;
 
 use std::path::PathBuf;
@@ -124,19 +125,28 @@ impl Model {
         options: LoadOptions,
         as_wanted: impl FnOnce(WeightFiles) -> Result<WeightFiles, ModelError>,
     ) -> Result<Model, ModelError> {
-        let path = pull::find(reference)?;
-        let files = ModelFiles::open(&path)?;
+        let files = ModelFiles::open(&pull::find(reference)?)?;
+        let weights = as_wanted(files.weights()?)?;
+        Model::of_files(reference, &files, &weights, |spec| Decoder::load(spec, &weights, options))
+    }
+
+    /// A model whose decoder `load` makes.
+    fn of_files(
+        reference: &str,
+        files: &ModelFiles,
+        weights: &WeightFiles,
+        load: impl FnOnce(DecoderSpec) -> Result<Decoder, ModelError>,
+    ) -> Result<Model, ModelError> {
         let config = files.config()?;
         let spec = DecoderSpec::from_config(&files.config_path(), &config)?;
-        let tokenizer = Tokenizer::from_files(&files)?;
+        let tokenizer = Tokenizer::from_files(files)?;
         let generation_config = files.generation_config()?;
-        let template = ChatTemplate::from_files(&files, &tokenizer)?;
+        let template = ChatTemplate::from_files(files, &tokenizer)?;
         let end_of_turn = template.as_ref().and_then(|template| template.end_of_turn(&tokenizer));
         let end_ids = end_ids(&spec.config, generation_config.as_ref(), &tokenizer, end_of_turn);
-        let weights = as_wanted(files.weights()?)?;
-        let decoder = Arc::new(Decoder::load(spec, &weights, options)?);
+        let decoder = Arc::new(load(spec)?);
         let sha256 = fingerprint::fingerprint(&weights.files())?;
-        let source = ModelSource { reference: reference.to_owned(), path, sha256 };
+        let source = ModelSource { reference: reference.to_owned(), path: files.path().to_owned(), sha256 };
         let spec = decoder.spec.clone();
         let tokenizer = Arc::new(tokenizer);
         let pages = weights.resident_pages();

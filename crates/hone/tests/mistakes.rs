@@ -181,6 +181,19 @@ fn tasks_that_cannot_be_meant_are_refused() {
 
 /// A task file lies beside the recipe, and is compared by the name it gives itself.
 #[test]
+fn rewards_need_something_to_come_from() {
+    let asked = ["eval", "stories260k", "--tasks", "rewards_ties"];
+    let message = refused(hone().args(asked).args(["--rewards", "implicit"]));
+    assert!(message.contains("nothing is tuned") && message.contains("--reference MODEL"), "{message}");
+    let message = refused(hone().args(asked).args(["--rewards", "head"]));
+    assert!(message.contains("score.weight"), "{message}");
+    let message = refused(hone().args(asked).args(["--rewards", "ratings", "--reference", "stories260k"]));
+    assert!(message.contains("--rewards implicit"), "{message}");
+    let message = refused(hone().args(["eval", "stories260k", "--tasks", "demo_piqa", "--rewards", "ratings"]));
+    assert!(message.contains("best_of"), "{message}");
+}
+
+#[test]
 fn rules_may_call_a_task_by_its_file() {
     let (dir, recipe) = recipe();
     write(dir.path(), "task.yaml", TASK);

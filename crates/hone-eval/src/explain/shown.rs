@@ -2,7 +2,7 @@
 
 use super::{Example, WITHHELD, number};
 use crate::metrics::choice::argmax;
-use crate::scorecard::{ChoiceScore, ScorecardHeader, ScorecardRow};
+use crate::scorecard::{ChoiceScore, Completion, ScorecardHeader, ScorecardRow};
 
 /// Longest text shown, in characters: of a prompt the end, which is what was asked, else the beginning.
 const LONGEST: usize = 600;
@@ -55,7 +55,9 @@ pub(super) fn example(header: &ScorecardHeader, row: &ScorecardRow, metric: &str
     } else {
         example.fact("right", texts.head(&row.target));
     }
-    if !row.choices.is_empty() {
+    if !row.rewards.is_empty() {
+        example.fact("rewards", rewards(row, texts));
+    } else if !row.choices.is_empty() {
         example.fact("choices", choices(row, metric, texts));
     } else if row.target_score.is_none() {
         example.fact("written", texts.head(&row.answer));
@@ -69,6 +71,19 @@ pub(super) fn example(header: &ScorecardHeader, row: &ScorecardRow, metric: &str
 
 fn names_main(header: &ScorecardHeader, metric: &str) -> bool {
     super::names(metric, &header.main_metric)
+}
+
+/// A line a completion, the highest reward first.
+fn rewards(row: &ScorecardRow, texts: Texts) -> String {
+    let mut order: Vec<&Completion> = row.rewards.iter().collect();
+    order.sort_by(|a, b| b.reward.total_cmp(&a.reward));
+    let line = |completion: &Completion| {
+        let mark = if completion.right { "  ← right" } else { "" };
+        let reply =
+            completion.reply.as_ref().map_or_else(String::new, |reply| format!(" (said {:?})", texts.head(reply)));
+        format!("{:>10}{reply}  {}{mark}", number(completion.reward), texts.head(&completion.text))
+    };
+    order.into_iter().map(line).collect::<Vec<_>>().join("\n")
 }
 
 /// A line a choice, the one that counts as the answer first.

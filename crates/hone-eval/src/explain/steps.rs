@@ -1,5 +1,6 @@
 //! The steps from rows to a metric's value: the formula with this run's numbers in it.
 
+use crate::metrics::best_of::{TieItem, Ties, pairs};
 use crate::metrics::bleu::BleuCounts;
 use crate::metrics::{Aggregation, ExampleScore};
 use crate::scorecard::MetricValue;
@@ -51,6 +52,25 @@ pub(super) fn of(metric: &MetricValue, examples: &[ExampleScore]) -> Vec<String>
         Aggregation::Ece { bins } => calibration(name, examples, bins, &value),
         Aggregation::Bleu | Aggregation::BleuNone | Aggregation::BleuFloor | Aggregation::BleuAddK => {
             bleu(name, examples, &value)
+        }
+        Aggregation::Ties => {
+            let items = examples.iter().filter_map(|example| TieItem::from_parts(&example.parts));
+            let ties = Ties::of_pairs(pairs(items).into_iter());
+            vec![
+                format!(
+                    "{} prompts with one item of one right completion (ref) and one of several (tied)",
+                    ties.prompts
+                ),
+                format!(
+                    "right above wrong: ref {}, tied {}; margin over spread: {}, with the smaller margin {}; smooth {}",
+                    number(ties.accurate_ref),
+                    number(ties.accurate_tied),
+                    number(ties.over_spread),
+                    number(ties.over_spread_hard),
+                    number(ties.smooth)
+                ),
+                format!("{name} = 0.3 tied + 0.3 ref + 0.2 over spread + 0.2 smaller + 0.01 smooth = {value}"),
+            ]
         }
     }
 }

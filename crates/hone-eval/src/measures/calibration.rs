@@ -24,9 +24,9 @@ use serde_json::json;
 use super::chart::{ChartData, Drawing, Point, Series};
 use super::{Measure, MeasureOptions, Number, Table, TaskMeasure, Unit};
 use crate::error::EvalError;
+use crate::metrics::Aggregation;
 use crate::metrics::calibration::expected_calibration_error;
 use crate::metrics::choice::{ChoiceOutcome, Gold};
-use crate::metrics::{Aggregation, Kind};
 use crate::pairing::Paired;
 use crate::scorecard::{ScorecardHeader, ScorecardRow};
 use crate::statistics::{groups, mean, t_interval, wilson};
@@ -54,7 +54,7 @@ struct Answer {
 }
 
 fn of(all: &[Paired<'_>], options: &MeasureOptions) -> Result<Vec<TaskMeasure>, EvalError> {
-    let chosen = |paired: &&Paired<'_>| Kind::from_name(&paired.base.kind) == Some(Kind::MultipleChoice);
+    let chosen = |paired: &&Paired<'_>| paired.has_log_likelihoods();
     let first_of_its_task =
         |paired: &&Paired<'_>| paired.base.variant.as_ref().is_none_or(|variant| variant.index == 0);
     all.iter().filter(chosen).filter(first_of_its_task).map(|paired| of_task(paired, options)).collect()
@@ -114,6 +114,7 @@ fn answer(header: &ScorecardHeader, row: &ScorecardRow) -> Result<Answer, EvalEr
         is_greedy: &[],
         unconditional: None,
         gold: &Gold { indices: Vec::new() },
+        group: None,
     };
     let Some(picked) = outcome.predicted() else {
         return Err(EvalError::MeasureNeeds {

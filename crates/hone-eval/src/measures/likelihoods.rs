@@ -24,7 +24,6 @@ use serde_json::json;
 
 use super::{Measure, MeasureOptions, Number, TaskMeasure, Unit};
 use crate::error::EvalError;
-use crate::metrics::Kind;
 use crate::metrics::choice::{ChoiceOutcome, Gold};
 use crate::pairing::Paired;
 use crate::scorecard::ScorecardRow;
@@ -69,7 +68,14 @@ impl Scores {
     /// Panics if there is no such choice.
     pub fn new(log_likelihoods: &[f64], right: usize) -> Scores {
         let gold = Gold { indices: vec![right] };
-        let outcome = ChoiceOutcome { choices: &[], log_likelihoods, is_greedy: &[], unconditional: None, gold: &gold };
+        let outcome = ChoiceOutcome {
+            choices: &[],
+            log_likelihoods,
+            is_greedy: &[],
+            unconditional: None,
+            gold: &gold,
+            group: None,
+        };
         Scores {
             log_p: log_likelihoods[right],
             p: log_likelihoods[right].exp(),
@@ -98,7 +104,7 @@ pub fn log_likelihoods(row: &ScorecardRow) -> Vec<f64> {
 }
 
 fn of(all: &[Paired<'_>], options: &MeasureOptions) -> Result<Vec<TaskMeasure>, EvalError> {
-    let of_choices = |paired: &&Paired<'_>| Kind::from_name(&paired.base.kind) == Some(Kind::MultipleChoice);
+    let of_choices = |paired: &&Paired<'_>| paired.has_log_likelihoods();
     Ok(all.iter().filter(of_choices).flat_map(|paired| of_task(paired, options)).collect())
 }
 

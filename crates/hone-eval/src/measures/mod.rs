@@ -14,6 +14,7 @@ pub mod forgetting;
 pub mod levels;
 pub mod likelihoods;
 pub mod reasoning;
+pub mod rewards;
 pub mod safety;
 pub mod shots;
 pub mod variants;
@@ -34,6 +35,7 @@ pub const MEASURES: &[Measure] = &[
     wording::MEASURE,
     documents::MEASURE,
     safety::MEASURE,
+    rewards::MEASURE,
     levels::MEASURE,
     shots::MEASURE,
     calibration::MEASURE,

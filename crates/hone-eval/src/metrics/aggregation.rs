@@ -5,7 +5,7 @@ use std::f64::consts::LN_2;
 use serde::{Deserialize, Serialize};
 
 use super::bleu::{BleuCounts, Smoothing};
-use super::{calibration, choice};
+use super::{best_of, calibration, choice};
 
 /// How examples make a task's score. The names are the harness'.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
@@ -35,6 +35,9 @@ pub enum Aggregation {
         /// Bins of equal width.
         bins: u32,
     },
+    /// The Ties score of RewardBench 2 over the parts of [`best_of::TieItem`]. Resampled, items should be drawn by prompt, as
+    /// the measure `rewards` does.
+    Ties,
 }
 
 /// What one example contributes to a metric.
@@ -78,6 +81,10 @@ impl Aggregation {
             }
             Aggregation::F1 => choice::binary_f1(examples.map(|e| (part(e, 0) as i64, part(e, 1) as i64))),
             Aggregation::MatthewsCorrcoef => choice::matthews(examples.map(|e| (part(e, 0) as i64, part(e, 1) as i64))),
+            Aggregation::Ties => {
+                let items = examples.filter_map(|e| best_of::TieItem::from_parts(&e.parts));
+                best_of::Ties::of_pairs(best_of::pairs(items).into_iter()).score()
+            }
             Aggregation::Ece { bins } => {
                 calibration::expected_calibration_error(examples.map(|e| (part(e, 0), part(e, 1))), bins)
             }

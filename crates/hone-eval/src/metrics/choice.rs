@@ -1,4 +1,5 @@
-//! Scores of a multiple-choice example from the log-likelihoods of its choices.
+//! Scores of a multiple-choice example from the log-likelihoods of its choices (or from rewards, [`crate::rewards`], where
+//! those stand for them).
 
 /// Which choices are right.
 #[derive(Clone, Debug, PartialEq)]
@@ -11,7 +12,7 @@ pub struct Gold {
 pub struct ChoiceOutcome<'a> {
     /// The bare choices, without the delimiter before them.
     pub choices: &'a [String],
-    /// `ln p(choice | prompt)`.
+    /// `ln p(choice | prompt)`, or the choices' rewards.
     pub log_likelihoods: &'a [f64],
     /// Whether greedy decoding would have written the choice.
     pub is_greedy: &'a [bool],
@@ -19,6 +20,8 @@ pub struct ChoiceOutcome<'a> {
     pub unconditional: Option<&'a [f64]>,
     /// The right answer.
     pub gold: &'a Gold,
+    /// What the example shares with others of its prompt.
+    pub group: Option<&'a str>,
 }
 
 impl ChoiceOutcome<'_> {
@@ -150,6 +153,7 @@ mod tests {
                 is_greedy: &[false; 4],
                 unconditional: Some(&[-9.0, -20.0, -5.5, -15.0]),
                 gold: &gold,
+                group: None,
             };
             (outcome.acc(), outcome.acc_norm(), outcome.acc_bytes(), outcome.acc_mutual_info())
         };

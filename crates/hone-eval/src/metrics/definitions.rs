@@ -75,6 +75,14 @@ const ALL: &[(&[Kind], &str, Definition)] = &[
     ),
     (
         &[MultipleChoice],
+        "best_of",
+        Definition {
+            meaning: "share of items whose right completion scores highest (equal ones share it); with `rule: ties`, the Ties score",
+            formula: "best_of = 1/N Σ [right attains max]/#max; ties = .3 a_tied + .3 a_ref + .2 p + .2 p_hard + .01 g",
+        },
+    ),
+    (
+        &[MultipleChoice],
         "f1",
         Definition {
             meaning: "F1 of the second choice (class 1): how well it is found",

@@ -49,9 +49,18 @@ impl Kind {
 
     pub(super) fn metrics(self) -> &'static [&'static str] {
         match self {
-            Kind::MultipleChoice => {
-                &["acc", "acc_norm", "acc_bytes", "acc_mutual_info", "exact_match", "brier_score", "ece", "f1", "mcc"]
-            }
+            Kind::MultipleChoice => &[
+                "acc",
+                "acc_norm",
+                "acc_bytes",
+                "acc_mutual_info",
+                "exact_match",
+                "brier_score",
+                "ece",
+                "f1",
+                "mcc",
+                "best_of",
+            ],
             Kind::GenerateUntil => &[
                 "exact_match",
                 "f1",

@@ -8,6 +8,7 @@
 //! Nothing here knows of models or files.
 
 pub mod aggregation;
+pub mod best_of;
 pub mod bleu;
 pub mod calibration;
 pub mod choice;
@@ -78,6 +79,8 @@ enum Measure {
     Calibration { bins: u32 },
     ClassF1,
     Matthews,
+    BestOf,
+    Ties,
     Perplexity,
     PerWord,
     PerByte,
@@ -144,6 +147,7 @@ impl Metric {
         }
         let allowed: &[&str] = match (kind, name) {
             (Kind::MultipleChoice, calibration::NAME) => &[calibration::OPTION],
+            (Kind::MultipleChoice, best_of::NAME) => &[best_of::OPTION],
             (Kind::GenerateUntil, "exact_match") => &ExactMatch::OPTIONS,
             (Kind::GenerateUntil, "bleu") => &["smooth_method"],
             (Kind::GenerateUntil, refusal::NAME) => &Refusal::OPTIONS,
@@ -174,6 +178,18 @@ impl Metric {
                 Measure::Calibration { bins: calibration::bins_option(options.get(calibration::OPTION))? }
             }
             (Kind::MultipleChoice, "f1") => Measure::ClassF1,
+            (_, best_of::NAME) => match options.get(best_of::OPTION).map(Value::as_str) {
+                None | Some(Some("best")) => Measure::BestOf,
+                Some(Some("ties")) => Measure::Ties,
+                Some(_) => {
+                    return Err(MetricError::Option {
+                        metric: name.into(),
+                        option: best_of::OPTION.into(),
+                        found: options[best_of::OPTION].to_string(),
+                        expected: "`best` or `ties`".into(),
+                    });
+                }
+            },
             (_, "mcc") => Measure::Matthews,
             (_, "perplexity") => Measure::Perplexity,
             (_, "word_perplexity") => Measure::PerWord,
@@ -202,6 +218,7 @@ impl Metric {
             Measure::Calibration { bins } => (Aggregation::Ece { bins }, false),
             Measure::ClassF1 => (Aggregation::F1, true),
             Measure::Matthews => (Aggregation::MatthewsCorrcoef, true),
+            Measure::Ties => (Aggregation::Ties, true),
             Measure::Bleu(Smoothing::Exp) => (Aggregation::Bleu, true),
             Measure::Bleu(Smoothing::None) => (Aggregation::BleuNone, true),
             Measure::Bleu(Smoothing::Floor) => (Aggregation::BleuFloor, true),
@@ -233,6 +250,7 @@ impl Metric {
         let own = match self.aggregation {
             Aggregation::Mean if matches!(self.measure, Measure::Brier) => "brier_score",
             Aggregation::Mean => "mean",
+            Aggregation::Ties => "ties",
             Aggregation::WeightedPerplexity if matches!(self.measure, Measure::Perplexity) => "perplexity",
             Aggregation::WeightedPerplexity => "weighted_perplexity",
             Aggregation::BitsPerByte => "bits_per_byte",
@@ -247,6 +265,16 @@ impl Metric {
     /// Whether the log-likelihoods of the choices without the prompt are needed.
     pub fn needs_unconditional(&self) -> bool {
         matches!(self.measure, Measure::AccMutualInfo)
+    }
+
+    /// Whether it takes items of one prompt together, which the task must name (`doc_to_group`).
+    pub fn needs_group(&self) -> bool {
+        matches!(self.measure, Measure::Ties)
+    }
+
+    /// Whether it asks only which choices score higher than others, so that any score will do.
+    pub fn takes_any_score(&self) -> bool {
+        matches!(self.measure, Measure::Acc | Measure::BestOf | Measure::Ties)
     }
 
     /// The choice this metric takes for the model's answer.
@@ -278,6 +306,8 @@ impl Metric {
                 ExampleScore { score: (correct - confidence).abs(), parts: vec![confidence, correct] }
             }
             Measure::ClassF1 | Measure::Matthews => classes(outcome),
+            Measure::BestOf => ExampleScore::plain(best_of::best_of(outcome.log_likelihoods, &outcome.gold.indices)),
+            Measure::Ties => best_of::tie_score(outcome),
             _ => ExampleScore::plain(outcome.acc()),
         }
     }
@@ -395,6 +425,7 @@ mod tests {
                     is_greedy: &[false; 2],
                     unconditional: None,
                     gold: &choice::Gold { indices: vec![*gold] },
+                    group: None,
                 })
             })
             .collect();

@@ -2,7 +2,7 @@
 //!
 //! All keys that need no Python are read and mean what they mean there. Keys of our own: `main_metric` (which metric decides
 //! a comparison), `doc_to_count` (whose words and bytes divide a document's log-likelihood), `doc_to_passage` (the passage an
-//! answer should rest on), `sensitive` (texts that are not shown unasked), `reasoning` (see [`crate::reasoning`]), `variants` (see [`super::variants`]), `process_docs`
+//! answer should rest on), `doc_to_group` (what items of one prompt share), `sensitive` (texts that are not shown unasked), `reasoning` (see [`crate::reasoning`]), `variants` (see [`super::variants`]), `process_docs`
 //! as a mapping of columns to templates (the harness has a Python function there), and `where` in `data_files`.
 
 use std::collections::BTreeMap;
@@ -53,6 +53,9 @@ pub struct TaskConfig {
     /// The passage that a written answer should rest on: a column's name or a template. Metrics of faithfulness read it.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub doc_to_passage: Option<Value>,
+    /// What the examples of one prompt share: a column's name or a template. Metrics that take examples together read it.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub doc_to_group: Option<Value>,
     /// Whether prompts and answers are kept out of reports and terminals, because they may harm who reads them.
     #[serde(skip_serializing_if = "std::ops::Not::not")]
     pub sensitive: bool,
@@ -217,7 +220,7 @@ pub struct FilterConfig {
 }
 
 /// Keys that are read, and those that say nothing about scores.
-const KEYS: [&str; 29] = [
+const KEYS: [&str; 30] = [
     "task",
     "dataset_path",
     "dataset_kwargs",
@@ -231,6 +234,7 @@ const KEYS: [&str; 29] = [
     "doc_to_choice",
     "doc_to_count",
     "doc_to_passage",
+    "doc_to_group",
     "sensitive",
     "reasoning",
     "description",
@@ -282,7 +286,8 @@ impl TaskConfig {
     pub fn from_keys(file: &str, merged: Map<String, Value>) -> Result<TaskConfig, EvalError> {
         let problem =
             |place: &str, problem: String| EvalError::TaskFile { file: file.into(), place: place.into(), problem };
-        for key in merged.keys() {
+        // `null` is the same as leaving a key out, of those that are not read, too: a group can take a key back.
+        for key in merged.iter().filter(|(_, value)| !value.is_null()).map(|(key, _)| key) {
             if let Some((_, why)) = OTHERS.iter().find(|(other, _)| other == key) {
                 return Err(problem(key, (*why).into()));
             }
@@ -298,7 +303,7 @@ impl TaskConfig {
             repeats: 1,
             ..TaskConfig::default()
         };
-        // Key by key, so that a wrong value is reported with its key; `null` is the same as leaving a key out.
+        // Key by key, so that a wrong value is reported with its key.
         let mut whole = serde_json::to_value(&config).map_err(|e| problem("the file", e.to_string()))?;
         for (key, value) in merged {
             let key = if key == "kind" { "output_type".to_owned() } else { key };

@@ -71,6 +71,7 @@ pub struct Fields {
     gen_prefix: [Option<Field>; 2],
     count: Option<Field>,
     passage: Option<Field>,
+    group: Option<Field>,
     description: Option<Field>,
     has_choices: bool,
     /// The question is an index and the choices are the contexts (winogrande): one shared continuation.
@@ -122,6 +123,7 @@ impl Fields {
             ],
             count: field("doc_to_count", &config.doc_to_count)?,
             passage: field("doc_to_passage", &config.doc_to_passage)?,
+            group: field("doc_to_group", &config.doc_to_group)?,
             description: field("description", &description)?,
             has_choices: config.doc_to_choice.is_some(),
             multiple_input: false,
@@ -198,6 +200,12 @@ impl Fields {
     pub fn passage(&self, doc: &Doc) -> Result<Option<String>, EvalError> {
         let Some(field) = &self.passage else { return Ok(None) };
         self.value(field, "doc_to_passage", doc, Answer::Text).map(|text| Some(text.to_text()))
+    }
+
+    /// What the example shares with others of its prompt, if the task says so.
+    pub fn group(&self, doc: &Doc) -> Result<Option<String>, EvalError> {
+        let Some(field) = &self.group else { return Ok(None) };
+        self.value(field, "doc_to_group", doc, Answer::Text).map(|text| Some(text.to_text()))
     }
 
     /// The text whose words and bytes are counted.

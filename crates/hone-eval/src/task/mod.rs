@@ -53,6 +53,27 @@ impl Task {
 
     /// A task from its settings. `file` is for messages, and data files may lie beside it.
     pub fn from_config(config: TaskConfig, file: String, root: &DataRoot) -> Result<Task, EvalError> {
+        Task::made(config, file, root, |config, file| {
+            let split = evaluated_split(config).ok_or_else(|| EvalError::TaskFile {
+                file: file.into(),
+                place: "test_split".into(),
+                problem: "neither `test_split` nor `validation_split` is given; name the split to evaluate".into(),
+            })?;
+            data::load_split(config, file, &split, root)
+        })
+    }
+
+    /// The same over examples that are there already.
+    pub fn over(config: TaskConfig, file: String, split: data::Split) -> Result<Task, EvalError> {
+        Task::made(config, file, &DataRoot::default(), |_, _| Ok(split))
+    }
+
+    fn made(
+        config: TaskConfig,
+        file: String,
+        root: &DataRoot,
+        split: impl FnOnce(&TaskConfig, &str) -> Result<data::Split, EvalError>,
+    ) -> Result<Task, EvalError> {
         let problem =
             |place: &str, problem: String| EvalError::TaskFile { file: file.clone(), place: place.into(), problem };
         if config.task.contains(['/', '\\']) || config.task.starts_with('.') {
@@ -74,25 +95,12 @@ impl Task {
                 .collect::<Result<_, _>>()
                 .map_err(|what| problem("filter_list", what))?,
         };
-        let split = evaluated_split(&config).ok_or_else(|| {
-            problem(
-                "test_split",
-                "neither `test_split` nor `validation_split` is given; name the split to evaluate".into(),
-            )
-        })?;
-        let loaded = data::load_split(&config, &file, &split, root)?;
-        let fields = Fields::new(&config, kind, &file, &loaded.docs[0])?;
-        let task = Task {
-            fields,
-            kind,
-            metrics,
-            filters,
-            docs: loaded.docs,
-            data_sha256: loaded.sha256,
-            root: root.clone(),
-            config,
-            file,
+        let data::Split { docs, sha256 } = split(&config, &file)?;
+        let Some(first) = docs.first() else {
+            return Err(EvalError::Empty { task: config.task.clone(), place: file.clone() });
         };
+        let fields = Fields::new(&config, kind, &file, first)?;
+        let task = Task { fields, kind, metrics, filters, docs, data_sha256: sha256, root: root.clone(), config, file };
         task.main_metric()?;
         Ok(task)
     }
@@ -257,6 +265,9 @@ fn metrics(config: &TaskConfig, kind: Kind, file: &str) -> Result<Vec<Metric>, E
         }
         if metric.needs_passage() && config.doc_to_passage.is_none() {
             return Err(problem(format!("`{name}` holds an answer against a passage; name it in `doc_to_passage`")));
+        }
+        if metric.needs_group() && config.doc_to_group.is_none() {
+            return Err(problem(format!("`{name}` takes items together; name what they share in `doc_to_group`")));
         }
         metrics.push(metric);
     }

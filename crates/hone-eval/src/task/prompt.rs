@@ -1,6 +1,7 @@
 //! From an example to what the model is asked: the request strings of lm-evaluation-harness, with or without shots, with or
 //! without the model's chat template.
 
+use hone_model::ModelError;
 use hone_model::template::{ChatTemplate, Message};
 use serde_json::Map;
 
@@ -64,6 +65,8 @@ pub struct Item {
     pub target: String,
     /// The passage that the answer should rest on, where the task names one.
     pub passage: Option<String>,
+    /// What it shares with others of its prompt, where the task says so.
+    pub group: Option<String>,
     /// What is asked.
     pub question: Question,
 }
@@ -79,6 +82,8 @@ pub struct PromptOptions {
     pub multiturn: bool,
     /// A system message before everything.
     pub system_instruction: Option<String>,
+    /// Choices are whole answers: behind a chat template they end as it ends a turn.
+    pub whole_turns: bool,
 }
 
 /// The prompts of a task's examples, in order: shots are drawn from one stream.
@@ -89,6 +94,7 @@ pub struct Prompts<'a> {
     template: Option<&'a ChatTemplate>,
     multiturn: bool,
     system_instruction: String,
+    whole_turns: bool,
 }
 
 /// A piece of a prompt: a message of a conversation, or text with what follows it.
@@ -136,6 +142,7 @@ impl<'a> Prompts<'a> {
             template,
             multiturn: options.multiturn,
             system_instruction: options.system_instruction.clone().unwrap_or_default(),
+            whole_turns: options.whole_turns,
         })
     }
 
@@ -154,7 +161,7 @@ impl<'a> Prompts<'a> {
             let counted = task.fields.count_text(doc)?;
             let question =
                 Question::Document { words: count_words(&counted), bytes: counted.len(), text: text.clone() };
-            return Ok(Item { id, prompt: String::new(), target: text, passage: None, question });
+            return Ok(Item { id, prompt: String::new(), target: text, passage: None, group: None, question });
         }
         let mut before = self.opening(doc)?;
         before.extend(self.shot_pieces(doc)?);
@@ -164,6 +171,7 @@ impl<'a> Prompts<'a> {
         let target = task.fields.target(doc, Role::Evaluated)?;
 
         let mut contexts = Vec::new();
+        let mut whole = None;
         if task.fields.multiple_input {
             for context in choices.as_deref().unwrap_or_default() {
                 let turn = question_turn(context, "", gen_prefix.as_deref());
@@ -174,12 +182,20 @@ impl<'a> Prompts<'a> {
                 return Err(row_error(doc, "doc_to_text", format!("found {}, expected text", text.to_text())));
             };
             let turn = question_turn(text, &task.config.target_delimiter, gen_prefix.as_deref());
-            contexts.push(self.render([before, turn].concat(), gen_prefix.as_deref(), doc)?);
+            let pieces = [before, turn].concat();
+            contexts.push(self.render(pieces.clone(), gen_prefix.as_deref(), doc)?);
+            if let (true, Some(template), Some(choices)) = (self.whole_turns, self.template, &choices) {
+                let answered = |choice: &String| self.answered(template, &pieces, choice, &contexts[0], doc);
+                whole = Some(choices.iter().map(answered).collect::<Result<Vec<_>, _>>()?);
+            }
         }
         let prompt = contexts.join("\n");
-        let (target_text, question) = self.question(doc, contexts, choices, &text, target)?;
-        let passage = task.fields.passage(doc)?;
-        Ok(Item { id, prompt, target: target_text, passage, question })
+        let (target_text, mut question) = self.question(doc, contexts, choices, &text, target)?;
+        if let (Some(whole), Question::Choices { continuations, .. }) = (whole, &mut question) {
+            *continuations = whole;
+        }
+        let (passage, group) = (task.fields.passage(doc)?, task.fields.group(doc)?);
+        Ok(Item { id, prompt, target: target_text, passage, group, question })
     }
 
     /// Draws what example `index` would draw, and makes no prompt: for those that an earlier run asked.
@@ -291,28 +307,44 @@ impl<'a> Prompts<'a> {
         Ok(pieces)
     }
 
+    /// What follows `context` where the conversation is answered by `choice`: the answer and what ends its turn.
+    fn answered(
+        &self,
+        template: &ChatTemplate,
+        pieces: &[Piece],
+        choice: &str,
+        context: &str,
+        doc: &Doc,
+    ) -> Result<String, EvalError> {
+        let mut messages = self.messages(pieces.to_vec());
+        messages.push(Message { role: "assistant".into(), content: choice.into(), extra: Map::new() });
+        let whole = rendered(template, &messages, false).map_err(|e| row_error(doc, "chat template", e.to_string()))?;
+        match whole.strip_prefix(context) {
+            Some(answer) => Ok(answer.to_owned()),
+            None => {
+                let what = "it writes the question in another way where the answer follows; without `chat_template` the texts \
+                            are taken as they are";
+                Err(row_error(doc, "chat template", what.into()))
+            }
+        }
+    }
+
+    /// The pieces as the messages of a conversation.
+    fn messages(&self, pieces: Vec<Piece>) -> Vec<Message> {
+        let pieces = if self.multiturn { pieces } else { single_turn(pieces) };
+        let message = |piece: Piece| Message { role: piece.role.into(), content: piece.content, extra: Map::new() };
+        pieces.into_iter().map(message).collect()
+    }
+
     /// Joins the pieces, or renders them by the chat template.
-    fn render(&self, mut pieces: Vec<Piece>, gen_prefix: Option<&str>, doc: &Doc) -> Result<String, EvalError> {
+    fn render(&self, pieces: Vec<Piece>, gen_prefix: Option<&str>, doc: &Doc) -> Result<String, EvalError> {
         let Some(template) = self.template else {
             return Ok(pieces.iter().flat_map(|piece| [piece.content.as_str(), piece.delimiter.as_str()]).collect());
         };
-        if !self.multiturn {
-            pieces = single_turn(pieces);
-        }
-        let messages: Vec<Message> = pieces
-            .iter()
-            .map(|piece| Message { role: piece.role.into(), content: piece.content.clone(), extra: Map::new() })
-            .collect();
+        let messages = self.messages(pieces);
         let opens_answer = gen_prefix.is_none_or(str::is_empty);
-        let rendered = template.render(&messages, opens_answer, &Map::new()).or_else(|error| {
-            // Some templates refuse a system message; the harness leaves it out then.
-            let without: Vec<Message> = messages.iter().filter(|m| m.role != "system").cloned().collect();
-            if without.len() == messages.len() {
-                return Err(error);
-            }
-            template.render(&without, opens_answer, &Map::new())
-        });
-        let rendered = rendered.map_err(|error| row_error(doc, "chat template", error.to_string()))?;
+        let rendered = rendered(template, &messages, opens_answer)
+            .map_err(|error| row_error(doc, "chat template", error.to_string()))?;
         if opens_answer {
             return Ok(rendered);
         }
@@ -321,6 +353,17 @@ impl<'a> Prompts<'a> {
         let end = rendered.rfind(last).map_or(rendered.len(), |at| at + last.len());
         Ok(rendered[..end].to_owned())
     }
+}
+
+/// A conversation by the chat template. Some templates refuse a system message; the harness leaves it out then.
+fn rendered(template: &ChatTemplate, messages: &[Message], opens_answer: bool) -> Result<String, ModelError> {
+    template.render(messages, opens_answer, &Map::new()).or_else(|error| {
+        let without: Vec<Message> = messages.iter().filter(|m| m.role != "system").cloned().collect();
+        if without.len() == messages.len() {
+            return Err(error);
+        }
+        template.render(&without, opens_answer, &Map::new())
+    })
 }
 
 /// The index of the pool's questions, written as shots are.

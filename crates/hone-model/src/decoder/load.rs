@@ -67,19 +67,47 @@ const PREFIXES: [(&str, &str); 4] = [
 const OTHER_MODALITIES: [&str; 4] =
     ["vision_tower.", "multi_modal_projector.", "model.vision_tower.", "model.multi_modal_projector."];
 
+/// The head of a model that gives a text a number instead of its next token (`…ForSequenceClassification`), `[labels, hidden]`.
+pub const SCORE_HEAD: &str = "score.weight";
+
 struct Loader<'a> {
     files: &'a WeightFiles,
     options: LoadOptions,
     shapes: HashMap<String, Vec<usize>>,
     prefix: (&'static str, &'static str),
+    /// Whether the files have [`SCORE_HEAD`], which somebody else reads.
+    scores: bool,
 }
 
 impl Decoder {
     /// Loads the weights that `spec` asks for.
-    pub fn load(mut spec: DecoderSpec, files: &WeightFiles, options: LoadOptions) -> Result<Decoder, ModelError> {
+    pub fn load(spec: DecoderSpec, files: &WeightFiles, options: LoadOptions) -> Result<Decoder, ModelError> {
+        if files.shape(SCORE_HEAD).is_some() {
+            return Err(ModelError::ScoreHead { path: files.path().to_owned() });
+        }
+        Decoder::load_beside(spec, files, options, false)
+    }
+
+    /// The same of files that have a [`SCORE_HEAD`] instead of an LM head. The decoder's own head is then its embedding
+    /// table, and means nothing.
+    pub(crate) fn load_scoring(
+        mut spec: DecoderSpec,
+        files: &WeightFiles,
+        options: LoadOptions,
+    ) -> Result<Decoder, ModelError> {
+        spec.tie_word_embeddings = true;
+        Decoder::load_beside(spec, files, options, true)
+    }
+
+    fn load_beside(
+        mut spec: DecoderSpec,
+        files: &WeightFiles,
+        options: LoadOptions,
+        scores: bool,
+    ) -> Result<Decoder, ModelError> {
         let has = |prefix: &str| files.shape(&format!("{prefix}embed_tokens.weight")).is_some();
         let prefix = PREFIXES.into_iter().find(|(prefix, _)| has(prefix)).unwrap_or(PREFIXES[0]);
-        let mut loader = Loader { files, options, shapes: HashMap::new(), prefix };
+        let mut loader = Loader { files, options, shapes: HashMap::new(), prefix, scores };
         // Some checkpoints carry a head though their config ties it. transformers uses it where it differs.
         let redundant_head = spec.tie_word_embeddings && files.shape(prefix.1).is_some();
         if redundant_head {
@@ -122,6 +150,7 @@ impl Loader<'_> {
             // Buffers that old versions of transformers saved; they follow from the config.
             let derived = name.ends_with("rotary_emb.inv_freq") || name.ends_with("self_attn.masked_bias");
             let other = OTHER_MODALITIES.iter().any(|modality| name.starts_with(modality));
+            let other = other || (self.scores && name == SCORE_HEAD);
             if !known.contains(&name) && !derived && !other {
                 let shape = self.files.shape(&name).unwrap_or_default();
                 mismatch.unexpected.push(format!("`{name}` {shape:?}"));

@@ -11,6 +11,7 @@ use hone_engine::DType;
 use hone_eval::files::{check_writable, read_scorecard};
 use hone_eval::intervals::intervals;
 use hone_eval::resume::ask_into;
+use hone_eval::rewards::Rewards;
 use hone_eval::scorecard::{Scorecard, ScorecardHeader};
 use hone_eval::statistics::BootstrapOptions;
 use hone_eval::task::group::{self, GroupScore, Loaded};
@@ -20,7 +21,8 @@ use hone_train::recipe::Recipe;
 use serde::Serialize;
 
 use super::gate::GateArguments;
-use super::load::{ModelArguments, With};
+use super::load::{ModelArguments, Ready, With};
+use super::rewards::RewardArguments;
 use super::sandboxed::CodeArguments;
 use crate::args::Common;
 use crate::fail::{Failure, INTERRUPTED};
@@ -34,6 +36,7 @@ use crate::{interrupt, progress};
   hone eval smollm2-135m-instruct --edit runs/first/adapter --tasks mytask.yaml --out cards/tuned
   hone eval my-model --against openai:http://localhost:8000/v1 --tasks gsm8k --out cards/server
   hone eval my-model --tasks mytask.yaml,boolq --out cards/new --baseline cards/main   # exit code 3 if one got measurably worse
+  hone eval my-reward-model --tasks rewards --rewards head --out cards/rewards        # whole answers, scored by a reward model
   hone eval --list                                                  # tasks that ship with hone")]
 pub struct Eval {
     /// A Hugging Face directory, a GGUF file, or a name that `hone pull` knows.
@@ -70,6 +73,8 @@ pub struct Eval {
     gate: GateArguments,
     #[command(flatten)]
     code: CodeArguments,
+    #[command(flatten)]
+    rewards: RewardArguments,
     /// List the tasks that ship with hone and end.
     #[arg(long)]
     list: bool,
@@ -197,19 +202,20 @@ impl Eval {
         let Some(model) = self.model else {
             return Err(Failure::user("which model?", "name one: `hone eval MODEL --tasks …`"));
         };
-        let asked = Asked {
+        let mut asked = Asked {
             root: DataRoot::discover(common.data_root.as_deref()),
             options: EvalOptions {
                 limit: self.limit.map(NonZeroUsize::get),
                 num_fewshot: self.num_fewshot,
                 code: self.code.runner(common)?,
+                rewards: self.rewards.asked(&self.with, common)?,
                 ..EvalOptions::default()
             },
             chat_template: self.chat_template,
             dtype: self.with.dtype,
         };
         let tasks = load_tasks(&self.tasks, &asked)?;
-        tasks.tasks.iter().try_for_each(|task| asked.options.allows_code(task))?;
+        tasks.tasks.iter().try_for_each(|task| asked.options.allow(task))?;
         // Not after an hour of scoring.
         self.out.as_deref().map_or(Ok(()), check_writable)?;
         let gate = self.gate.ready(&tasks.tasks)?;
@@ -236,7 +242,12 @@ impl Eval {
             return judged(code?);
         }
         let arguments = ModelArguments { model, with: self.with };
-        judged(score_model(&arguments, &tasks, &asked, out, &stop, printed, common)?)
+        if !self.rewards.by_head() {
+            return judged(score_model(&arguments, &tasks, &asked, out, &stop, printed, common)?);
+        }
+        let (ready, head) = arguments.load_reward_model(common)?;
+        asked.options.rewards = Some(Rewards::Head(head.into()));
+        judged(score_ready(&arguments, &ready, &tasks, &asked, out, &stop, printed, common)?)
     }
 }
 
@@ -259,8 +270,22 @@ pub fn score_model(
     shown: Shown,
     common: &Common,
 ) -> Result<u8, Failure> {
+    score_ready(arguments, &arguments.load(common)?, tasks, asked, out, stop, shown, common)
+}
+
+/// The same for a model that is loaded.
+#[allow(clippy::too_many_arguments)]
+fn score_ready(
+    arguments: &ModelArguments,
+    ready: &Ready,
+    tasks: &Loaded,
+    asked: &Asked,
+    out: Option<PathBuf>,
+    stop: &AtomicBool,
+    shown: Shown,
+    common: &Common,
+) -> Result<u8, Failure> {
     let (contents, edit) = (arguments.contents()?, arguments.edit_name());
-    let ready = arguments.load(common)?;
     let (model, dtype) = (&ready.model, asked.dtype);
     each_task(tasks, asked, edit, out, shown, common, &mut |place, task, options, progress| {
         let hooks = Arc::clone(&ready.hooks);

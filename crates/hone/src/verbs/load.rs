@@ -6,6 +6,7 @@ use std::sync::Arc;
 use hone_edit::files::contents_sha256;
 use hone_edit::{EditStack, load_edit};
 use hone_engine::DType;
+use hone_model::model::reward::RewardModel;
 use hone_model::template::Message;
 use hone_model::{Hooks, LoadOptions, Model, NoHooks, Quantise};
 
@@ -65,6 +66,24 @@ impl ModelArguments {
             remark!("note: --int8 changes nothing: {} holds no quantised blocks (a GGUF file does)", self.model);
         }
         Ok(ready)
+    }
+
+    /// A reward model with its edits, and its head.
+    pub fn load_reward_model(&self, common: &Common) -> Result<(Ready, Vec<f32>), Failure> {
+        if self.with.quantize.is_some() {
+            let hint = "leave it out; `--dtype bf16` halves the memory";
+            return Err(Failure::user("`--quantize` is not for reward models", hint));
+        }
+        let spinner = progress::spinner("loading", common.quiet || common.json);
+        spinner.set_message(self.model.clone());
+        let path = super::pull::resolve(&self.model, common)?;
+        let options = LoadOptions { dtype: self.with.dtype, keep_quantised: false };
+        let mut loaded = RewardModel::load(&path.to_string_lossy(), options)?;
+        loaded.model.source.reference.clone_from(&self.model);
+        let model = Arc::new(loaded.model);
+        let hooks = self.hooks(&model, common)?;
+        spinner.finish_and_clear();
+        Ok((Ready { model, hooks, dtype: self.with.dtype }, loaded.head))
     }
 
     fn load_with(&self, keep_quantised: bool, common: &Common) -> Result<Ready, Failure> {

@@ -20,6 +20,7 @@ pub mod merge;
 mod outcome;
 pub mod predict;
 pub mod pull;
+mod rewards;
 pub mod sandboxed;
 pub mod score;
 mod sources;
