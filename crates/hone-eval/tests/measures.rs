@@ -341,3 +341,35 @@ fn domains_count_by_their_weight_and_ties_by_prompts() {
     // Likelihoods are not asked for where rewards stand in their place.
     assert!(measure("likelihoods", &cards(&before, &tied_before), &cards(&after, &tied_after)).is_empty());
 }
+
+#[test]
+fn what_only_the_prompt_answers_is_told_apart_by_kind() {
+    let needle = [("context", "needle")];
+    let pairs = [("context", "pairs")];
+    let sized = |name: &str, index: usize, scores: &[f64]| {
+        labelled(variant(card("kv", "exact_match", scores), "kv", name, "pairs", index), &pairs)
+    };
+    let cards = |needles: &[f64], five: &[f64], forty: &[f64]| {
+        let knowledge = card("boolq", "acc", &[1.0, 0.0]);
+        vec![
+            labelled(card("needle", "contains", needles), &needle),
+            sized("5", 0, five),
+            sized("40", 1, forty),
+            knowledge,
+        ]
+    };
+    let found = measure(
+        "context",
+        &cards(&[1.0, 1.0, 0.0, 1.0], &[1.0, 1.0], &[1.0, 0.0]),
+        &cards(&[0.0, 1.0, 0.0, 1.0], &[1.0, 1.0], &[0.0, 0.0]),
+    );
+    let number = |name: &str| found[0].numbers.iter().find(|n| n.name == name).unwrap().value;
+    assert_eq!((number("needle_before"), number("needle_change")), (0.75, -0.25));
+    // Both lengths count once: 1 and 0.5 before, 1 and 0 after.
+    assert_eq!((number("pairs_before"), number("pairs_after"), number("pairs_change")), (0.75, 0.5, -0.25));
+    assert_eq!((found[0].n, found[0].tables[0].rows.len()), (8, 3), "what is known is not among them");
+    let Drawing::Lines { series, .. } = &found[0].charts[0].drawing else { panic!("{:?}", found[0].charts) };
+    let drawn: Vec<(f64, f64)> = series[1].points.iter().map(|point| (point.x, point.y)).collect();
+    assert_eq!(drawn, [(5.0, 1.0), (40.0, 0.0)]);
+    assert!(measure("context", &[card("boolq", "acc", &[1.0])], &[card("boolq", "acc", &[0.0])]).is_empty());
+}

@@ -6,6 +6,7 @@
 //! | How much attention goes to the user's context, by layer and head? | [`attention`] |
 //! | Did an edit, or the chat template, change that? | [`difference`] |
 //! | Which answers of a training set depend on what the user gave? | [`dependency`], [`conversation`] |
+//! | How does it stand in a comparison's report? | [`measure`] |
 //! | How is such an answer marked for training? | [`mark`] |
 //!
 //! Floor 4. Models run through the one scorer ([`look`]); it knows nothing of HTML or the terminal.
@@ -17,6 +18,7 @@ pub mod difference;
 pub mod error;
 pub mod look;
 pub mod mark;
+pub mod measure;
 pub mod prompt;
 pub mod question;
 

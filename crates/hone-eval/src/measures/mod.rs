@@ -9,6 +9,7 @@
 pub mod calibration;
 pub mod chart;
 pub mod compatibility;
+pub mod context;
 pub mod documents;
 pub mod forgetting;
 pub mod levels;
@@ -34,6 +35,7 @@ pub const MEASURES: &[Measure] = &[
     forgetting::MEASURE,
     wording::MEASURE,
     documents::MEASURE,
+    context::MEASURE,
     safety::MEASURE,
     rewards::MEASURE,
     levels::MEASURE,

@@ -6,8 +6,9 @@ use clap::builder::{PossibleValue, PossibleValuesParser};
 use hone_eval::compare::{CompareOptions, compare};
 use hone_eval::files::{check_writable, read_scorecards, write_ledger, write_measure_rows};
 use hone_eval::ledger::Ledger;
-use hone_eval::measures::{self, MEASURES, Measure};
+use hone_eval::measures::{self, MEASURES, Measure, MeasureResult};
 use hone_eval::scorecard::Scorecard;
+use hone_locate::AttentionReport;
 use hone_report::Report;
 
 use super::gate::{rules, worse_is_broken};
@@ -21,7 +22,8 @@ use crate::print::{out, outln};
 #[command(after_help = "Examples:
   hone compare cards/base cards/tuned --out comparison
   hone compare cards/base cards/tuned --out comparison --target telecom --fail-if boolq=3   # exit code 3 if boolq drops by more than 3 points
-  hone compare cards/old cards/new --out comparison --measure compatibility                # what the update broke that worked")]
+  hone compare cards/old cards/new --out comparison --measure compatibility                # what the update broke that worked
+  hone compare cards/base cards/tuned --out comparison --measure context --attention look  # does it still use what it is given?")]
 pub struct Compare {
     /// Directory with the first model's scorecards (from `hone eval --out`).
     base: PathBuf,
@@ -42,6 +44,9 @@ pub struct Compare {
     /// What to measure besides (may be given several times).
     #[arg(long, value_name = "NAME", value_parser = measure_names())]
     measure: Vec<String>,
+    /// What `hone locate attention --before` wrote: the page then shows where both models look, too.
+    #[arg(long, value_name = "DIR")]
+    attention: Option<PathBuf>,
     /// Changes of a score up to this count as none (measures over scores between right and wrong, such as ROUGE).
     #[arg(long, value_name = "SCORE", requires = "measure", default_value_t = 0.0, value_parser = parse_tolerance)]
     tolerance: f64,
@@ -94,6 +99,7 @@ impl Compare {
             ..CompareOptions::default()
         };
         let mut ledger = compare(&base, &tuned, &options)?;
+        ledger.measures.extend(self.attention.as_deref().map(attention).transpose()?);
         if self.fail_if_worse {
             worse_is_broken(&mut ledger);
         }
@@ -105,6 +111,18 @@ impl Compare {
         write(&self.out, &report)?;
         show(&report.ledger, &self.out, common)
     }
+}
+
+/// The measure of what `hone locate attention` wrote into a directory.
+fn attention(directory: &Path) -> Result<MeasureResult, Failure> {
+    let path = directory.join("attention.json");
+    let text = std::fs::read_to_string(&path)
+        .map_err(|error| Failure::from(error).doing(format!("reading {}", path.display())))?;
+    let report: AttentionReport = serde_json::from_str(&text).map_err(|error| {
+        let hint = "give the directory that `hone locate attention --out` wrote";
+        Failure::user(format!("{}: {error}", path.display()), hint)
+    })?;
+    Ok(hone_locate::measure::of(&report))
 }
 
 /// The page of a comparison.
