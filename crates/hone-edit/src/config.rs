@@ -21,6 +21,13 @@ pub struct Inert {
     pub reason: &'static str,
 }
 
+/// The field of maps that are kept turned round.
+pub const TRANSPOSED: Inert = Inert {
+    field: "fan_in_fan_out",
+    off: &["false"],
+    reason: "it is for GPT-2's transposed maps, which these models lack",
+};
+
 /// Reads `fields` into `C`, whose own fields (all with defaults) are the honoured ones. `words` are fields a recipe
 /// or a file may carry beside them (`type`).
 pub fn read<C: DeserializeOwned + Serialize + Default>(

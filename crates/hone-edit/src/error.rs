@@ -73,6 +73,16 @@ pub enum EditError {
         /// What it may be.
         expected: String,
     },
+    /// A method that cannot do without a field nobody else can fill in.
+    #[error("`{method}` needs `{field}`: {what}")]
+    Needs {
+        /// The method.
+        method: &'static str,
+        /// The field.
+        field: &'static str,
+        /// What it should say.
+        what: &'static str,
+    },
     /// A target that matches nothing in the model.
     #[error("`{field}`: `{target}` matches no {what} of this model; {near}")]
     NoTarget {

@@ -17,7 +17,7 @@ use std::ops::Range;
 use std::sync::{Arc, Mutex, OnceLock};
 
 use hone_engine::ops::LowRank;
-use hone_engine::{RandomKey, Tensor, Var, Weight, WeightRef};
+use hone_engine::{RandomKey, Tensor, Var, Weight, WeightRef, matmul};
 use hone_model::{Context, Linear, Sharing, Site};
 use serde_json::{Map, Value};
 
@@ -366,6 +366,20 @@ pub struct Merge<'a> {
     pub strength: f32,
     /// Into the weight, or out of it.
     pub direction: Direction,
+}
+
+impl Merge<'_> {
+    /// The part's parameters as values of a pass.
+    pub fn constants(&self) -> Vec<Var> {
+        self.values.iter().cloned().map(Var::constant).collect()
+    }
+
+    /// The weight with `scale · b a` added, or taken away again.
+    pub fn with_product(&self, scale: f32, b: &Tensor, a: &Tensor) -> Tensor {
+        let mut weight = self.weight.clone();
+        matmul::matmul_nn_add(&mut weight, self.direction.sign() * self.strength * scale, b, a);
+        weight
+    }
 }
 
 /// Into the weights, or out of them.

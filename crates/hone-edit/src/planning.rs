@@ -13,6 +13,9 @@ use crate::method::{Origin, ParamPlan, Part, Place, Placed, Plan};
 use crate::replace::plan_replacements;
 use crate::target::{OneOrMany, Targets, pattern_value, saved_modules};
 
+/// Where most methods act if `target_modules` says nothing, as in PEFT for these models.
+pub const Q_AND_V: &[&str] = &["q_proj", "v_proj"];
+
 /// Hugging Face's fields that say where a method acts. A method's configuration holds them with `#[serde(flatten)]`.
 #[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize, JsonSchema)]
 #[serde(default)]
@@ -158,7 +161,18 @@ impl Plan {
         part: impl Part + 'static,
         params: impl IntoIterator<Item = ParamPlan>,
     ) {
-        let params = self.add(params);
+        self.on_linear_sharing(weight, part, 0..0, params);
+    }
+
+    /// Puts a part on a linear map, with the parameters numbered `shared` before its own.
+    pub fn on_linear_sharing(
+        &mut self,
+        weight: &BaseWeight,
+        part: impl Part + 'static,
+        shared: std::ops::Range<usize>,
+        params: impl IntoIterator<Item = ParamPlan>,
+    ) {
+        let params = shared.chain(self.add(params)).collect();
         let place = Place::Linear(weight.module().to_string());
         self.placed.push(Placed { place, part: std::sync::Arc::new(part), params });
     }
@@ -226,6 +240,14 @@ pub fn check_probability(method: &'static str, field: &str, value: f64) -> Resul
     match (0.0..1.0).contains(&value) {
         true => Ok(()),
         false => Err(wrong(method, field, value.to_string(), "a probability in [0, 1)")),
+    }
+}
+
+/// Refuses a factor of 0, and what is no number.
+pub fn check_factor(method: &'static str, field: &str, value: f64) -> Result<(), EditError> {
+    match value.is_finite() && value != 0.0 {
+        true => Ok(()),
+        false => Err(wrong(method, field, value.to_string(), "a number other than 0")),
     }
 }
 

@@ -1,7 +1,9 @@
-//! Every method, one line each.
+//! Every method, one line each; and which of a method's fields are paths.
 
+use std::path::Path;
 use std::sync::Arc;
 
+use schemars::generate::SchemaSettings;
 use serde_json::{Map, Value};
 
 use crate::error::{EditError, did_you_mean};
@@ -78,6 +80,38 @@ pub fn from_recipe(fields: &Map<String, Value>, warnings: &mut Vec<String>) -> R
     (info.parse)(&own, Origin::Recipe, warnings)
 }
 
+/// A recipe's `method` with its paths made absolute: taken from `directory`, the recipe's, or, where only that is there, from
+/// where the command is run.
+pub fn with_paths_from(directory: &Path, fields: &Map<String, Value>) -> Map<String, Value> {
+    let word = fields.get("type").and_then(Value::as_str).unwrap_or_default();
+    let paths = METHODS.iter().find(|m| m.name == word).map(path_fields).unwrap_or_default();
+    let mut fields = fields.clone();
+    for (_, value) in fields.iter_mut().filter(|(field, _)| paths.contains(field)) {
+        match value {
+            Value::Array(list) => list.iter_mut().for_each(|path| locate(path, directory)),
+            Value::Object(named) => named.values_mut().for_each(|path| locate(path, directory)),
+            path => locate(path, directory),
+        }
+    }
+    fields
+}
+
+/// The fields of a method that hold paths: one, a list of them, or several by name. Their schema has the format `path`.
+pub fn path_fields(info: &MethodInfo) -> Vec<String> {
+    let mut generator = SchemaSettings::default().with(|settings| settings.inline_subschemas = true).into_generator();
+    let schema = (info.schema)(&mut generator).to_value();
+    let fields = schema.get("properties").and_then(Value::as_object).into_iter().flatten();
+    fields.filter(|(_, schema)| schema["format"] == "path").map(|(field, _)| field.clone()).collect()
+}
+
+/// A path, if `value` is one; what else stands beside paths is the method's to read.
+fn locate(value: &mut Value, directory: &Path) {
+    let Value::String(path) = value else { return };
+    let beside = directory.join(path.as_str());
+    let found = if beside.exists() || !Path::new(path).exists() { beside } else { Path::new(path).to_path_buf() };
+    *path = std::path::absolute(&found).unwrap_or(found).to_string_lossy().into_owned();
+}
+
 /// A method from an `adapter_config.json`.
 pub fn from_peft(config: &Map<String, Value>, warnings: &mut Vec<String>) -> Result<Arc<dyn Method>, EditError> {
     let word = config.get("peft_type").and_then(Value::as_str).unwrap_or_default();
@@ -90,4 +124,38 @@ pub fn from_peft(config: &Map<String, Value>, warnings: &mut Vec<String>) -> Res
 fn unknown<'a>(found: &str, known: impl Iterator<Item = &'a str> + Clone) -> EditError {
     let hint = did_you_mean(found, known.clone());
     EditError::UnknownMethod { found: found.into(), hint, known: known.collect::<Vec<_>>().join(", ") }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn fields_that_name_directories_say_so() {
+        for info in METHODS {
+            let mut generator =
+                SchemaSettings::default().with(|settings| settings.inline_subschemas = true).into_generator();
+            let schema = (info.schema)(&mut generator).to_value();
+            let described = |schema: &Value| schema["description"].as_str().unwrap_or_default().to_lowercase();
+            let fields = schema["properties"].as_object().into_iter().flatten();
+            let named: Vec<String> = fields
+                .filter(|(field, schema)| {
+                    let text = described(schema);
+                    field.ends_with("state_dict_path") || text.contains("director")
+                })
+                .map(|(field, _)| field.clone())
+                .collect();
+            assert_eq!(
+                path_fields(info),
+                named,
+                "{}: a field is a path, and its schema has no format `path`",
+                info.name
+            );
+        }
+        let of = |word: &str| path_fields(METHODS.iter().find(|m| m.name == word).unwrap());
+        assert_eq!(of("grafting"), ["tuned"]);
+        assert_eq!(of("attempt"), ["init_from", "init_nearest_to", "sources"]);
+        assert_eq!(of("poly"), ["init_from"]);
+        assert_eq!(of("lora"), [""; 0]);
+    }
 }

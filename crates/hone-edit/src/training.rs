@@ -4,7 +4,7 @@
 //! A training loop calls, once an optimiser step and in this order:
 //!
 //! 1. [`TrainingRules::begin`]: which parameters rest, what changes before the pass;
-//! 2. forward and backward of the objective, and of [`TrainingRules::penalty`];
+//! 2. forward and backward of the objective (twice for [`TrainingRules::consistency`]), and of [`TrainingRules::penalty`];
 //! 3. [`TrainingRules::gradients`]: before clipping;
 //! 4. [`TrainingRules::update`], or else the optimiser's;
 //! 5. [`TrainingRules::after`].
@@ -80,6 +80,13 @@ pub trait TrainingRules: Send {
     /// the loss ([`EditGradients::divergence`]): one more pass.
     fn wants_divergence(&self) -> bool {
         false
+    }
+
+    /// The weight of how far apart the predictions of two passes of a micro-batch may be, which differ in their noise (dropout,
+    /// random routes): each step then runs both, and `weight · ½ (KL(p ‖ q) + KL(q ‖ p))` over the predicted tokens,
+    /// normalised like the loss, joins the loss of the first.
+    fn consistency(&self) -> Option<f32> {
+        None
     }
 
     /// After backward, before clipping.

@@ -136,7 +136,7 @@ pub fn alignment(
     let examples = &data.tokenised.train;
     let dtype = DType::from(recipe.train.dtype);
     let hooks = stack.hooks(dtype);
-    let pass = Pass { hooks: &hooks, dtype, recompute: recipe.train.recompute, key: None };
+    let pass = Pass { hooks: &hooks, dtype, recompute: recipe.train.recompute, key: None, consistency: None };
     let (mut sources, mut gradients) = (Vec::new(), Vec::new());
     for (part, name) in names.into_iter().enumerate() {
         let own: Vec<usize> = (0..examples.len()).filter(|&at| examples[at].part == part).collect();

@@ -19,6 +19,7 @@ use crate::machine::{cpu_seconds, peak_memory};
 use crate::objective::next_token_loss;
 use crate::optimizer::Optimizer;
 use crate::recipe::{Optimizer as OptimizerKind, TrainConfig};
+use crate::rules::Rules;
 use crate::step::{self, Pass};
 
 /// What to time.
@@ -91,6 +92,7 @@ pub fn run(
     model.release_pages();
     let train = TrainConfig { max_grad_norm: 0.0, optimizer: bench.optimizer, ..TrainConfig::default() };
     let mut optimizer = stack.as_ref().map(|stack| Optimizer::new(&train, stack));
+    let consistency = stack.as_ref().and_then(|stack| Rules::of(stack).consistency());
     let batches = match &bench.ids {
         Some(given) => given.iter().map(|rows| given_batch(model, bench, rows)).collect::<Result<Vec<_>, _>>()?,
         None => (0..BATCHES).map(|index| flat(bench, random_ids(model, bench, index))).collect(),
@@ -110,7 +112,7 @@ pub fn run(
             (Some(stack), Some(optimizer)) => {
                 let hooks = stack.hooks(bench.dtype);
                 let key = Some(RandomKey::new(bench.seed).index(index as u64));
-                let pass = Pass { hooks: &hooks, dtype: bench.dtype, recompute: bench.recompute, key };
+                let pass = Pass { hooks: &hooks, dtype: bench.dtype, recompute: bench.recompute, key, consistency };
                 let (nll, gradients) = step::gradients(model, &pass, std::slice::from_ref(batch), targets as f32);
                 drop(hooks);
                 step::update(stack, optimizer, &gradients, &train, 2e-4);

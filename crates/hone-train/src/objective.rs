@@ -43,6 +43,24 @@ pub fn next_token_loss(model: &Model, cx: &Context, batch: &FlatBatch, normalise
     ops::lm_head_loss(&cx.tape, &hidden, &head, &batch.rows, &batch.targets, &batch.weights, normaliser, cap)
 }
 
+/// The loss of the first of two passes of a micro-batch, which differ in their noise, with `weight` times how far their
+/// predictions are from each other: `½ Σ w_t (KL(p ‖ q) + KL(q ‖ p)) / normaliser` over the rows that predict a target.
+pub fn consistent_loss(
+    model: &Model,
+    passes: [&Context; 2],
+    batch: &FlatBatch,
+    normaliser: f32,
+    weight: f32,
+) -> HeadLoss {
+    let (tokens, tape) = (token_batch(batch), &passes[0].tape);
+    let [first, second] = passes.map(|cx| model.decoder.hidden(cx, &tokens));
+    let (head, cap) = (model.decoder.head(passes[0]), model.spec.logit_soft_cap);
+    let (rows, weights) = (&batch.rows, &batch.weights);
+    let out = ops::lm_head_loss(tape, &first, &head, rows, &batch.targets, weights, normaliser, cap);
+    let apart = ops::lm_head_disagreement(tape, [&first, &second], &head, (rows, weights), normaliser, cap);
+    HeadLoss { loss: ops::add(tape, &out.loss, &ops::scale(tape, &apart, weight)), ..out }
+}
+
 /// `Σ w_t KL(base ‖ edited) / normaliser` over the rows that predict a target: how far the edit has moved the model from its
 /// base on a micro-batch. The head is the base's.
 pub fn divergence_from_base(model: &Model, cx: &Context, batch: &FlatBatch, normaliser: f32) -> Var {

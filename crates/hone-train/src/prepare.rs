@@ -35,7 +35,7 @@ pub fn prepare(recipe: &Recipe, model: &Model) -> Result<PreparedData, TrainErro
 
 /// The codec of a recipe: its virtual tokens take their part of the model's length.
 pub fn recipe_codec<'a>(recipe: &Recipe, model: &'a Model) -> Result<ModelCodec<'a>, TrainError> {
-    let virtual_tokens = recipe.method.method()?.0.virtual_tokens();
+    let virtual_tokens = recipe.method.method(&recipe.directory)?.0.virtual_tokens();
     if model.room_behind(virtual_tokens) < 2 {
         let limit = model.spec.max_position_embeddings;
         return Err(TrainError::Setup {
@@ -76,7 +76,7 @@ impl PreparedData {
 /// A fresh edit of `model` as the recipe's method makes it, and what is to be said aloud about it. Fails if it tells tasks apart,
 /// but fewer than the mix has sources.
 pub fn new_edit(recipe: &Recipe, model: &Model) -> Result<Edit, TrainError> {
-    let (method, warnings) = recipe.method.method()?;
+    let (method, warnings) = recipe.method.method(&recipe.directory)?;
     // The task of an example is the source of the mix it comes from.
     let last = recipe.data.sources()?.len().saturating_sub(1);
     check_group(&method, last as u32)?;

@@ -34,6 +34,11 @@ impl Rules {
         self.rules.as_ref().is_some_and(|rules| rules.wants_divergence())
     }
 
+    /// The weight of how far two passes of a batch are from each other, if there are two.
+    pub fn consistency(&self) -> Option<f32> {
+        self.rules.as_ref().and_then(|rules| rules.consistency())
+    }
+
     /// Before the passes of a step.
     pub fn begin(&mut self, stack: &mut EditStack, moment: &Moment) {
         if let Some(rules) = &mut self.rules {

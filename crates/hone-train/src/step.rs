@@ -10,7 +10,7 @@ use hone_engine::profile::{self, Pass::Update};
 use hone_engine::{DType, Gradients, RandomKey, Tape, Tensor};
 use hone_model::{Context, Hooks, Model};
 
-use crate::objective::{divergence_from_base, next_token_loss};
+use crate::objective::{consistent_loss, divergence_from_base, next_token_loss};
 use crate::optimizer::{Optimizer, gradient_norm};
 use crate::recipe::TrainConfig;
 
@@ -24,21 +24,40 @@ pub struct Pass<'a> {
     pub recompute: bool,
     /// Key of the training noise (dropout); without one there is none.
     pub key: Option<RandomKey>,
+    /// Weight of how far the predictions of a second pass, with other noise, are from those of the first; without one there
+    /// is no second pass. See [`hone_edit::TrainingRules::consistency`].
+    pub consistency: Option<f32>,
 }
 
-/// Forward and backward of a step's micro-batches: `Σ −ln p` and the gradients of `Σ −ln p / normaliser`.
+impl Pass<'_> {
+    /// The context of micro-batch `index` of `count`, on `tape`. `noise` names its noise, where that is not the step's.
+    fn context(&self, tape: Tape, (index, count): (usize, usize), noise: Option<&str>) -> Context {
+        let key = self.key.unwrap_or(RandomKey::new(0)).index(index as u64);
+        Context {
+            training: self.key.is_some(),
+            key: noise.map_or(key, |noise| key.named(noise)),
+            recompute: self.recompute,
+            loss_share: 1.0 / count as f32,
+            ..Context::new(tape, self.hooks.clone(), self.dtype)
+        }
+    }
+}
+
+/// Forward and backward of a step's micro-batches: `Σ −ln p` and the gradients of `Σ −ln p / normaliser` (and of what
+/// [`Pass::consistency`] adds).
 pub fn gradients(model: &Model, pass: &Pass, batches: &[FlatBatch], normaliser: f32) -> (f64, Gradients) {
     let mut gradients = Gradients::new();
     let mut nll_sum = 0.0;
     for (index, batch) in batches.iter().enumerate() {
-        let cx = Context {
-            training: pass.key.is_some(),
-            key: pass.key.unwrap_or(RandomKey::new(0)).index(index as u64),
-            recompute: pass.recompute,
-            loss_share: 1.0 / batches.len() as f32,
-            ..Context::new(Tape::recording(), pass.hooks.clone(), pass.dtype)
+        let at = (index, batches.len());
+        let cx = pass.context(Tape::recording(), at, None);
+        let out = match pass.consistency {
+            None => next_token_loss(model, &cx, batch, normaliser),
+            Some(weight) => {
+                let again = pass.context(cx.tape.clone(), at, Some("again"));
+                consistent_loss(model, [&cx, &again], batch, normaliser, weight)
+            }
         };
-        let out = next_token_loss(model, &cx, batch, normaliser);
         nll_sum += out.nll_sum;
         cx.tape.backward(&out.loss, Tensor::full(out.loss.value.dims(), DType::F32, 1.0), &mut gradients);
     }
@@ -49,13 +68,7 @@ pub fn gradients(model: &Model, pass: &Pass, batches: &[FlatBatch], normaliser: 
 pub fn divergence_gradients(model: &Model, pass: &Pass, batches: &[FlatBatch], normaliser: f32) -> Gradients {
     let mut gradients = Gradients::new();
     for (index, batch) in batches.iter().enumerate() {
-        let cx = Context {
-            training: pass.key.is_some(),
-            key: pass.key.unwrap_or(RandomKey::new(0)).index(index as u64),
-            recompute: pass.recompute,
-            loss_share: 1.0 / batches.len() as f32,
-            ..Context::new(Tape::recording(), pass.hooks.clone(), pass.dtype)
-        };
+        let cx = pass.context(Tape::recording(), (index, batches.len()), None);
         let loss = divergence_from_base(model, &cx, batch, normaliser);
         cx.tape.backward(&loss, Tensor::full(loss.value.dims(), DType::F32, 1.0), &mut gradients);
     }

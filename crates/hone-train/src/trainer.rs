@@ -141,7 +141,7 @@ impl Trainer {
         let (nll_sum, mut gradients) = self.gradients(&hooks, &batches, trained_tokens as f32, Some(key));
         let divergence = self.rules.wants_divergence().then(|| {
             let recompute = self.recipe.train.recompute;
-            let pass = step::Pass { hooks: &hooks, dtype: self.dtype, recompute, key: Some(key) };
+            let pass = step::Pass { hooks: &hooks, dtype: self.dtype, recompute, key: Some(key), consistency: None };
             step::divergence_gradients(&self.model, &pass, &batches, trained_tokens as f32)
         });
         drop(hooks); // it shares the masters, which are about to be written
@@ -188,7 +188,9 @@ impl Trainer {
         normaliser: f32,
         key: Option<RandomKey>,
     ) -> (f64, Gradients) {
-        let pass = step::Pass { hooks, dtype: self.dtype, recompute: self.recipe.train.recompute, key };
+        // Without noise two passes are the same, and the second adds nothing but its time, which estimates are about.
+        let consistency = self.rules.consistency();
+        let pass = step::Pass { hooks, dtype: self.dtype, recompute: self.recipe.train.recompute, key, consistency };
         step::gradients(&self.model, &pass, batches, normaliser)
     }
 

@@ -4,6 +4,7 @@ use std::path::Path;
 
 use hone_train::recipe::{Precision, Quantize, Schedule, parse};
 use hone_train::{Recipe, TrainError};
+use serde_json::Value;
 
 const RECIPE: &str = "\
 model: SmolLM2-135M-Instruct
@@ -83,6 +84,44 @@ fn the_resolved_recipe_reads_back_as_itself() {
         assert_eq!(again, resolved, "{text}");
         assert_eq!(again.resolved().unwrap(), resolved);
     }
+}
+
+#[test]
+fn directories_of_a_method_start_at_the_recipe() {
+    let folder = tempfile::tempdir().unwrap();
+    let at = folder.path();
+    std::fs::create_dir_all(at.join("runs/first")).unwrap();
+    std::fs::create_dir_all(at.join("src")).unwrap();
+    let path = at.join("recipe.yaml");
+    let method = |method: &str, set: &[&str]| {
+        std::fs::write(&path, format!("{{model: m, data: {{path: d.jsonl}}, method: {method}}}")).unwrap();
+        let overrides: Vec<String> = set.iter().map(|s| s.to_string()).collect();
+        hone_train::recipe::read(&path, &overrides).and_then(|recipe| recipe.resolved()).map(|recipe| recipe.method.0)
+    };
+    let beside = |path: &str| Value::from(at.join(path).to_str().unwrap());
+    // `src` is also where this test runs, `tests` only there; what is nowhere is said to be missing beside the recipe.
+    let run_in = |path: &str| Value::from(std::env::current_dir().unwrap().join(path).to_str().unwrap());
+    for (found, expected) in [
+        ("runs/first", beside("runs/first")),
+        ("src", beside("src")),
+        ("tests", run_in("tests")),
+        ("missing", beside("missing")),
+        (at.join("runs").to_str().unwrap(), beside("runs")),
+    ] {
+        let resolved = method(&format!("{{type: grafting, tuned: '{found}'}}"), &[]).unwrap();
+        assert_eq!(resolved["tuned"], expected);
+        let resolved = method("{type: poly}", &[&format!("method.init_from={found}")]).unwrap();
+        assert_eq!(resolved["init_from"], expected);
+    }
+    let several = method("{type: attempt, sources: [runs/first, missing]}", &[]).unwrap();
+    assert_eq!(several["sources"], Value::from(vec![beside("runs/first"), beside("missing")]));
+    let named = method("{type: xlora, adapters: {a: runs/first, b: missing}}", &[]).unwrap();
+    assert_eq!((&named["adapters"]["a"], &named["adapters"]["b"]), (&beside("runs/first"), &beside("missing")));
+    let error = method("{type: adapter_fusion, adapters: [missing, runs/first]}", &[]).unwrap_err().to_string();
+    let looked_for = at.join("missing/adapter_config.json");
+    assert!(error.contains("recipe.yaml") && error.contains(looked_for.to_str().unwrap()), "{error}");
+    // No field but those of directories is touched.
+    assert_eq!(method("{type: lora, target_modules: [src]}", &[]).unwrap()["target_modules"][0], "src");
 }
 
 #[test]

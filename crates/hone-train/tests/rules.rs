@@ -9,8 +9,11 @@ use std::sync::atomic::Ordering;
 
 use common::{Run, adapter_bytes, prepared, sentences, stories, train, train_with};
 use hone_edit::{Base, Edit, EditStack, files::read_edit};
-use hone_engine::DType;
-use hone_model::Model;
+use hone_engine::{DType, ParamId, RandomKey, Tape, Tensor};
+use hone_model::{Context, Model};
+use hone_train::alignment::batches_of;
+use hone_train::objective::consistent_loss;
+use hone_train::step::{self, Pass};
 use hone_train::{Event, PreparedData, Recipe, Start, new_edit, recipe};
 
 const STEPS: usize = 24;
@@ -129,6 +132,69 @@ fn a_graft_carries_a_part_of_the_tuning_and_a_subnetwork_trains_where_it_lies() 
     let edit = learns_and_resumes(&subnetwork, "learning_rate: 1e-3");
     let (changed, _) = density(&edit);
     assert!(changed > 0 && changed < all, "{changed} of {all}");
+}
+
+#[test]
+fn adamix_learns_with_two_routings_a_step() {
+    learns_and_resumes("{type: adamix, r: 2, num_experts: 3, consistency_weight: 2}", "learning_rate: 5e-3");
+}
+
+/// Two routings of a step are different ones, and the gradient is that of the loss with their disagreement: along it, the loss
+/// rises by its square.
+#[test]
+fn the_gradient_of_a_consistent_loss_is_its_derivative() {
+    let (model, data, recipe) = setting("{type: adamix, r: 2, num_experts: 3}", "learning_rate: 5e-3");
+    let mut edit = new_edit(&recipe, &model).unwrap();
+    // `B` starts at 0, where all routes are one.
+    for (number, param) in edit.params.iter_mut().enumerate().filter(|(_, param)| param.key.ends_with("lora_B")) {
+        let key = RandomKey::new(7).index(number as u64);
+        let values: Vec<f32> = (0..param.value.elements() as u64).map(|at| 0.02 * key.normal(at)).collect();
+        param.value = Tensor::from_slice(param.value.dims(), &values);
+    }
+    let batch = &batches_of(&data.tokenised.train, &[0, 1, 2, 3], 4)[0];
+    let normaliser = batch.rows.len() as f32;
+    let key = RandomKey::new(3);
+    let loss = |edit: &Edit, weight: f32| {
+        let hooks = EditStack::training(edit.clone()).hooks(DType::F32);
+        let context =
+            |key| Context { training: true, key, ..Context::new(Tape::recording(), hooks.clone(), DType::F32) };
+        let first = key.index(0);
+        let passes = [&context(first), &context(first.named("again"))];
+        f64::from(consistent_loss(&model, passes, batch, normaliser, weight).loss.value.item())
+    };
+    let gradient = |consistency: Option<f32>| {
+        let hooks = EditStack::training(edit.clone()).hooks(DType::F32);
+        let pass = Pass { hooks: &hooks, dtype: DType::F32, recompute: false, key: Some(key), consistency };
+        step::gradients(&model, &pass, std::slice::from_ref(batch), normaliser)
+    };
+    let (alone, apart) = (loss(&edit, 0.0), loss(&edit, 1.0) - loss(&edit, 0.0));
+    assert!(apart > 1e-3, "two routings of one batch: {apart} apart");
+    let mut lengths = Vec::new();
+    for weight in [None, Some(1.0), Some(5.0)] {
+        let (nll_sum, gradients) = gradient(weight);
+        assert!((nll_sum / f64::from(normaliser) - alone).abs() < 1e-5 * alone, "the loss that is told is the first's");
+        let of = |number: usize| gradients.param(ParamId(number as u32)).unwrap();
+        let square: f64 = (0..edit.params.len())
+            .flat_map(|number| of(number).to_vec_f32())
+            .map(|g| f64::from(g) * f64::from(g))
+            .sum();
+        let moved = |by: f64| {
+            let mut edit = edit.clone();
+            for (number, param) in edit.params.iter_mut().enumerate() {
+                let slope = of(number).to_vec_f32();
+                let values = param.value.to_vec_f32();
+                let moved: Vec<f32> =
+                    values.iter().zip(&slope).map(|(v, g)| v + (by / square.sqrt()) as f32 * g).collect();
+                param.value = Tensor::from_slice(param.value.dims(), &moved);
+            }
+            loss(&edit, weight.unwrap_or(0.0))
+        };
+        let slope = (moved(1e-2) - moved(-1e-2)) / 2e-2;
+        assert!((slope - square.sqrt()).abs() < 1e-2 * slope, "{weight:?}: {slope} and {}", square.sqrt());
+        lengths.push(slope);
+    }
+    // The term has a part in it that the tolerance does not hide.
+    assert!((lengths[2] - lengths[0]).abs() > 0.1 * lengths[0], "{lengths:?}");
 }
 
 /// A run says how many numbers it trained, whatever is kept of them: methods are compared at an equal number.

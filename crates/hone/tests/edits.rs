@@ -124,6 +124,21 @@ fn methods_are_counted_on_a_model_at_the_settings_asked_for() {
     // A method that cannot be had at these settings says why, and the others are listed all the same.
     let row = of(&rows(&["target_modules=[no_proj]"]), "lora");
     assert!(row["error"].as_str().is_some_and(|e| e.contains("`no_proj` matches no linear map")), "{row}");
+    // A method that cannot do without a field says which, with a model and without.
+    let all = rows(&[]);
+    let without = json(hone().args(["edit", "list"]));
+    for (name, field) in [("grafting", "tuned"), ("subnetwork", "changed_by"), ("trainable_tokens", "token_indices")] {
+        for row in [of(&all, name), of(&without, name)] {
+            assert_eq!((&row["needs"], &row["parameters"]), (&Value::from(field), &Value::Null), "{row}");
+        }
+    }
+    for (name, field) in [("adapter_fusion", "adapters"), ("xlora", "adapters"), ("attempt", "sources")] {
+        assert_eq!(of(&all, name)["needs"], field);
+    }
+    assert_eq!((&of(&all, "bitfit")["needs"], of(&all, "bitfit")["error"].is_string()), (&Value::Null, true));
+    let text = output(hone().args(["edit", "list", "--model", "stories260k"]));
+    assert!(text.contains("needs `tuned`: the directory of a finished run"), "{text}");
+    assert_eq!(text.lines().filter(|line| line.trim_start().starts_with("needs `")).count(), 6, "{text}");
     let message = refused(hone().args(["edit", "list", "--set", "no_such_field=1"]));
     assert!(message.contains("no method has such a field"), "{message}");
     let message = refused(hone().args(["edit", "list", "--set", "r"]));

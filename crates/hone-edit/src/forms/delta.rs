@@ -49,7 +49,7 @@ impl<D: Delta> Part for DeltaPart<D> {
     }
 
     fn merge(&self, merge: &Merge) -> Result<Tensor, String> {
-        let values: Vec<Var> = merge.values.iter().cloned().map(Var::constant).collect();
+        let values = merge.constants();
         let delta = self.delta.delta(&Tape::off(), &values, &|| merge.base.clone());
         let scale = merge.direction.sign() * merge.strength;
         let weight = Var::constant(merge.weight.clone());

@@ -45,7 +45,7 @@ impl<M: InputMap> Part for InputMapPart<M> {
 
     fn merge(&self, merge: &Merge) -> Result<Tensor, String> {
         let tape = Tape::off();
-        let values: Vec<Var> = merge.values.iter().cloned().map(Var::constant).collect();
+        let values = merge.constants();
         let rows = Var::constant(merge.weight.clone());
         match merge.direction {
             Direction::Merge => {

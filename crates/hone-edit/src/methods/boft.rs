@@ -28,7 +28,7 @@ use crate::forms::{Applied, InputMap, InputMapPart, ScaledSide, Scaling};
 use crate::method::{
     At, Direction, Init, Merge, Mergeable, Method, MethodInfo, Origin, ParamPlan, Part, Plan, QuantisedBase,
 };
-use crate::planning::{TargetFields, check_probability, key, wrong};
+use crate::planning::{Q_AND_V, TargetFields, check_probability, key, wrong};
 
 /// The registry's entry.
 pub const METHOD: MethodInfo = MethodInfo {
@@ -79,11 +79,7 @@ impl Default for BoftConfig {
     }
 }
 
-const INERT: &[Inert] = &[Inert {
-    field: "fan_in_fan_out",
-    off: &["false"],
-    reason: "it is for GPT-2's transposed maps, which these models lack",
-}];
+const INERT: &[Inert] = &[config::TRANSPOSED];
 
 fn parse(
     fields: &Map<String, Value>,
@@ -185,7 +181,7 @@ impl Method for BoftConfig {
         self.targets.plan_with_biases(
             METHOD.name,
             base,
-            &["q_proj", "v_proj"],
+            Q_AND_V,
             (config::to_map(self), INERT),
             self.biases()?,
             |plan, weight| self.plan_map(plan, weight),

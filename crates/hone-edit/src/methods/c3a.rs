@@ -19,7 +19,7 @@ use crate::config::{self, Inert};
 use crate::error::EditError;
 use crate::forms::{Delta, DeltaPart};
 use crate::method::{Init, Mergeable, Method, MethodInfo, Origin, ParamPlan, Plan, QuantisedBase};
-use crate::planning::{TargetFields, check_rank, key, wrong};
+use crate::planning::{Q_AND_V, TargetFields, check_rank, key, wrong};
 use crate::target::pattern_value;
 
 /// The registry's entry.
@@ -131,11 +131,10 @@ impl Method for C3aConfig {
     }
 
     fn plan(&self, base: &Base) -> Result<Plan, EditError> {
-        let default = ["q_proj", "v_proj"];
         self.targets.plan_with_biases(
             METHOD.name,
             base,
-            &default,
+            Q_AND_V,
             (self.fields(), INERT),
             self.biases()?,
             |plan, weight| {

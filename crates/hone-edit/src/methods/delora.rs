@@ -9,7 +9,7 @@
 use std::sync::Arc;
 
 use hone_engine::ops::{LowRank, Pointwise};
-use hone_engine::{DType, Tape, Tensor, Var, WeightRef, matmul, ops};
+use hone_engine::{DType, Tape, Tensor, Var, WeightRef, ops};
 use hone_model::Linear;
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
@@ -24,7 +24,7 @@ use crate::method::{
     At, Init, LinearEffect, LowRankPair, Merge, Mergeable, Method, MethodInfo, Origin, ParamPlan, Part, Plan,
     QuantisedBase,
 };
-use crate::planning::{TargetFields, check_probability, check_rank, key, number_of, rank_of, wrong};
+use crate::planning::{Q_AND_V, TargetFields, check_probability, check_rank, key, number_of, rank_of, wrong};
 
 /// The registry's entry.
 pub const METHOD: MethodInfo = MethodInfo {
@@ -118,11 +118,10 @@ impl Method for DeloraConfig {
     }
 
     fn plan(&self, base: &Base) -> Result<Plan, EditError> {
-        let default = ["q_proj", "v_proj"];
         self.targets.plan_with_biases(
             METHOD.name,
             base,
-            &default,
+            Q_AND_V,
             (self.fields(), INERT),
             self.biases()?,
             |plan, weight| {
@@ -204,8 +203,6 @@ impl Part for Bounded {
 
     fn merge(&self, merge: &Merge) -> Result<Tensor, String> {
         let (a, b) = self.constant_pair(merge.values);
-        let mut out = merge.weight.clone();
-        matmul::matmul_nn_add(&mut out, merge.direction.sign() * merge.strength, b, &a);
-        Ok(out)
+        Ok(merge.with_product(1.0, b, &a))
     }
 }

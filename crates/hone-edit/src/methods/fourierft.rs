@@ -23,7 +23,7 @@ use crate::config::{self, Inert};
 use crate::error::EditError;
 use crate::forms::{Delta, DeltaPart};
 use crate::method::{Init, Mergeable, Method, MethodInfo, Origin, ParamPlan, Plan, QuantisedBase};
-use crate::planning::{TargetFields, coefficients_of, key, wrong};
+use crate::planning::{Q_AND_V, TargetFields, check_factor, coefficients_of, key};
 use crate::torch_random::TorchRandom;
 
 /// The registry's entry.
@@ -76,11 +76,7 @@ impl Default for FourierFtConfig {
     }
 }
 
-const INERT: &[Inert] = &[Inert {
-    field: "fan_in_fan_out",
-    off: &["false"],
-    reason: "it is for GPT-2's transposed maps, which these models lack",
-}];
+const INERT: &[Inert] = &[config::TRANSPOSED];
 
 fn parse(
     fields: &Map<String, Value>,
@@ -91,9 +87,7 @@ fn parse(
     let fourier: FourierFtConfig = config::read(METHOD.name, &fields, INERT, origin, warnings)?;
     fourier.targets.check(METHOD.name)?;
     fourier.biases()?;
-    if !fourier.scaling.is_finite() || fourier.scaling == 0.0 {
-        return Err(wrong(METHOD.name, "scaling", fourier.scaling.to_string(), "a number other than 0"));
-    }
+    check_factor(METHOD.name, "scaling", fourier.scaling)?;
     Ok(Arc::new(fourier))
 }
 
@@ -114,7 +108,7 @@ impl Method for FourierFtConfig {
         self.targets.plan_with_biases(
             METHOD.name,
             base,
-            &["q_proj", "v_proj"],
+            Q_AND_V,
             (config::to_map(self), INERT),
             self.biases()?,
             |plan, weight| {

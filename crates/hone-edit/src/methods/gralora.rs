@@ -21,7 +21,7 @@ use crate::config::{self, Inert};
 use crate::error::EditError;
 use crate::forms::dropped;
 use crate::method::{At, Init, Merge, Mergeable, Method, MethodInfo, Origin, ParamPlan, Part, Plan, QuantisedBase};
-use crate::planning::{TargetFields, check_probability, check_rank, key, wrong};
+use crate::planning::{Q_AND_V, TargetFields, check_factor, check_probability, check_rank, key, wrong};
 
 /// The registry's entry.
 pub const METHOD: MethodInfo = MethodInfo {
@@ -76,11 +76,7 @@ impl Default for GraloraConfig {
     }
 }
 
-const INERT: &[Inert] = &[Inert {
-    field: "fan_in_fan_out",
-    off: &["false"],
-    reason: "it is for GPT-2's transposed maps, which these models lack",
-}];
+const INERT: &[Inert] = &[config::TRANSPOSED];
 
 fn parse(
     fields: &Map<String, Value>,
@@ -103,9 +99,7 @@ fn parse(
         let expected = format!("a multiple of `gralora_k`, {}", gralora.gralora_k);
         return Err(wrong(METHOD.name, "r", gralora.r.to_string(), expected));
     }
-    if !gralora.alpha.is_finite() || gralora.alpha == 0.0 {
-        return Err(wrong(METHOD.name, "alpha", gralora.alpha.to_string(), "a number other than 0"));
-    }
+    check_factor(METHOD.name, "alpha", gralora.alpha)?;
     gralora.biases()?;
     Ok(Arc::new(gralora))
 }
@@ -144,16 +138,13 @@ impl Method for GraloraConfig {
     }
 
     fn plan(&self, base: &Base) -> Result<Plan, EditError> {
-        let default = ["q_proj", "v_proj"];
         self.targets.plan_with_biases(
             METHOD.name,
             base,
-            &default,
+            Q_AND_V,
             (self.fields(), INERT),
             self.biases()?,
-            |plan, weight| {
-                self.plan_map(plan, weight) //
-            },
+            |plan, weight| self.plan_map(plan, weight),
         )
     }
 
@@ -204,12 +195,11 @@ impl Part for Blocks {
 
     fn merge(&self, merge: &Merge) -> Result<Tensor, String> {
         let tape = Tape::off();
-        let values: Vec<Var> = merge.values.iter().cloned().map(Var::constant).collect();
         // What an identity becomes is the transpose of the change.
         let (_, inputs) = merge.weight.rows_cols();
         let mut identity = Tensor::zeros([inputs, inputs], DType::F32);
         identity.as_mut_slice::<f32>().iter_mut().step_by(inputs + 1).for_each(|v| *v = 1.0);
-        let change = ops::transpose(&tape, &self.apply(&tape, &values, &Var::constant(identity)));
+        let change = ops::transpose(&tape, &self.apply(&tape, &merge.constants(), &Var::constant(identity)));
         let scale = merge.direction.sign() * merge.strength * self.scale;
         Ok(ops::add_scaled(&tape, &Var::constant(merge.weight.clone()), &change, scale).value)
     }

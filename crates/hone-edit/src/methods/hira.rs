@@ -17,7 +17,7 @@ use crate::config::{self, Inert};
 use crate::error::EditError;
 use crate::forms::{Delta, DeltaPart};
 use crate::method::{Init, Mergeable, Method, MethodInfo, Origin, ParamPlan, Plan, QuantisedBase};
-use crate::planning::{TargetFields, check_probability, check_rank, key, wrong};
+use crate::planning::{Q_AND_V, TargetFields, check_probability, check_rank, key, wrong};
 
 /// The registry's entry.
 pub const METHOD: MethodInfo = MethodInfo {
@@ -73,11 +73,7 @@ impl Default for HiraConfig {
     }
 }
 
-const INERT: &[Inert] = &[Inert {
-    field: "fan_in_fan_out",
-    off: &["false"],
-    reason: "it is for GPT-2's transposed maps, which these models lack",
-}];
+const INERT: &[Inert] = &[config::TRANSPOSED];
 
 fn parse(
     fields: &Map<String, Value>,
@@ -126,7 +122,7 @@ impl Method for HiraConfig {
     }
 
     fn plan(&self, base: &Base) -> Result<Plan, EditError> {
-        self.targets.plan(METHOD.name, base, &["q_proj", "v_proj"], (self.fields(), INERT), |plan, weight| {
+        self.targets.plan(METHOD.name, base, Q_AND_V, (self.fields(), INERT), |plan, weight| {
             let (module, out, inputs) = (weight.module(), weight.shape[0], weight.shape[1]);
             let r = self.r;
             let (a, b) = self.first_values(r, inputs);

@@ -25,7 +25,7 @@ use crate::config::{self, Inert};
 use crate::error::EditError;
 use crate::forms::{Applied, InputMap, InputMapPart};
 use crate::method::{Init, Mergeable, Method, MethodInfo, Origin, ParamPlan, Plan, QuantisedBase};
-use crate::planning::{TargetFields, check_rank, key, wrong};
+use crate::planning::{Q_AND_V, TargetFields, check_rank, key, wrong};
 
 /// The registry's entry.
 pub const METHOD: MethodInfo = MethodInfo {
@@ -117,7 +117,7 @@ impl Method for HraConfig {
         self.targets.plan_with_biases(
             METHOD.name,
             base,
-            &["q_proj", "v_proj"],
+            Q_AND_V,
             (config::to_map(self), INERT),
             self.biases()?,
             |plan, weight| self.plan_map(plan, weight),

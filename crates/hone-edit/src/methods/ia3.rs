@@ -68,11 +68,7 @@ impl Default for Ia3Config {
     }
 }
 
-const INERT: &[Inert] = &[Inert {
-    field: "fan_in_fan_out",
-    off: &["false"],
-    reason: "it is for GPT-2's transposed maps, which these models lack",
-}];
+const INERT: &[Inert] = &[config::TRANSPOSED];
 
 /// The paper's targets, as modules are called here.
 const KEYS_VALUES_INNER: [&str; 3] = ["k_proj", "v_proj", "down_proj"];

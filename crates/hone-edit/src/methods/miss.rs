@@ -15,7 +15,7 @@
 use std::sync::Arc;
 
 use hone_engine::ops::LowRank;
-use hone_engine::{DType, Tape, Tensor, Var, WeightRef, matmul, ops};
+use hone_engine::{DType, Tape, Tensor, Var, WeightRef, ops};
 use hone_model::Linear;
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
@@ -29,7 +29,7 @@ use crate::forms::{Delta, DeltaPart, dropout};
 use crate::method::{
     At, Init, LinearEffect, Merge, Mergeable, Method, MethodInfo, Origin, ParamPlan, Part, Plan, QuantisedBase,
 };
-use crate::planning::{TargetFields, check_probability, check_rank, key, wrong};
+use crate::planning::{Q_AND_V, TargetFields, check_probability, check_rank, key, wrong};
 
 /// The registry's entry.
 pub const METHOD: MethodInfo = MethodInfo {
@@ -159,16 +159,13 @@ impl Method for MissConfig {
     }
 
     fn plan(&self, base: &Base) -> Result<Plan, EditError> {
-        let default = ["q_proj", "v_proj"];
         self.targets.plan_with_biases(
             METHOD.name,
             base,
-            &default,
+            Q_AND_V,
             (self.fields(), INERT),
             self.biases()?,
-            |plan, weight| {
-                self.plan_map(plan, weight) //
-            },
+            |plan, weight| self.plan_map(plan, weight),
         )
     }
 
@@ -218,11 +215,8 @@ impl Part for Shards {
     }
 
     fn merge(&self, merge: &Merge) -> Result<Tensor, String> {
-        let mut out = merge.weight.clone();
         let b = self.shared(&Tape::off(), &Var::constant(merge.values[0].clone()));
-        let scale = merge.direction.sign() * merge.strength;
-        matmul::matmul_nn_add(&mut out, scale, &b.value, &self.sharing(DType::F32));
-        Ok(out)
+        Ok(merge.with_product(1.0, &b.value, &self.sharing(DType::F32)))
     }
 }
 

@@ -29,7 +29,7 @@ use crate::config::{self, Inert};
 use crate::error::EditError;
 use crate::forms::{Applied, InputMap, InputMapPart};
 use crate::method::{Edit, Init, Mergeable, Method, MethodInfo, Origin, ParamPlan, Plan, QuantisedBase};
-use crate::planning::{TargetFields, check_probability, key, wrong};
+use crate::planning::{Q_AND_V, TargetFields, check_probability, key, wrong};
 use crate::training::{Moment, TrainingRules};
 
 /// The registry's entry.
@@ -93,11 +93,7 @@ impl Default for OftConfig {
     }
 }
 
-const INERT: &[Inert] = &[Inert {
-    field: "fan_in_fan_out",
-    off: &["false"],
-    reason: "it is for GPT-2's transposed maps, which these models lack",
-}];
+const INERT: &[Inert] = &[config::TRANSPOSED];
 
 fn parse(
     fields: &Map<String, Value>,
@@ -204,7 +200,7 @@ impl Method for OftConfig {
         self.targets.plan_with_biases(
             METHOD.name,
             base,
-            &["q_proj", "v_proj"],
+            Q_AND_V,
             (config::to_map(self), INERT),
             self.biases()?,
             |plan, weight| self.plan_map(plan, weight),

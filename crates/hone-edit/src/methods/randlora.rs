@@ -17,7 +17,7 @@
 use std::sync::Arc;
 
 use hone_engine::ops::LowRank;
-use hone_engine::{DType, Element, Tape, Tensor, Var, WeightRef, bf16, matmul, ops};
+use hone_engine::{Element, Tape, Tensor, Var, WeightRef, bf16, ops};
 use hone_model::Linear;
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
@@ -29,10 +29,9 @@ use crate::config::{self, Inert};
 use crate::error::EditError;
 use crate::forms::dropout;
 use crate::method::{
-    At, Init, LinearEffect, Merge, Mergeable, Method, MethodInfo, Origin, ParamPlan, Part, Place, Placed, Plan,
-    QuantisedBase,
+    At, Init, LinearEffect, Merge, Mergeable, Method, MethodInfo, Origin, ParamPlan, Part, Plan, QuantisedBase,
 };
-use crate::planning::{TargetFields, check_probability, check_rank, key, wrong};
+use crate::planning::{Q_AND_V, TargetFields, check_factor, check_probability, check_rank, key};
 use crate::torch_random::TorchRandom;
 
 /// The registry's entry.
@@ -94,12 +93,7 @@ impl Default for RandLoraConfig {
     }
 }
 
-const INERT: &[Inert] = &[Inert {
-    field: "fan_in_fan_out",
-    off: &["false"],
-    reason: "it is for GPT-2's transposed maps, which these models lack",
-}];
-const DEFAULT: [&str; 2] = ["q_proj", "v_proj"];
+const INERT: &[Inert] = &[config::TRANSPOSED];
 
 fn parse(
     fields: &Map<String, Value>,
@@ -117,10 +111,7 @@ fn parse(
     randlora.targets.check(METHOD.name)?;
     check_rank(METHOD.name, "r", randlora.r)?;
     check_probability(METHOD.name, "randlora_dropout", randlora.randlora_dropout)?;
-    if !randlora.randlora_alpha.is_finite() || randlora.randlora_alpha == 0.0 {
-        let found = randlora.randlora_alpha.to_string();
-        return Err(wrong(METHOD.name, "randlora_alpha", found, "a number other than 0"));
-    }
+    check_factor(METHOD.name, "randlora_alpha", randlora.randlora_alpha)?;
     randlora.biases()?;
     Ok(Arc::new(randlora))
 }
@@ -192,7 +183,7 @@ impl RandLoraConfig {
 
     /// The shared pairs for the widest of the targeted maps.
     fn shared(&self, base: &Base) -> Result<[ParamPlan; 2], EditError> {
-        let (out, inputs) = self.targets.widest(METHOD.name, base, &DEFAULT)?;
+        let (out, inputs) = self.targets.widest(METHOD.name, base, Q_AND_V)?;
         let (small, large) = (out.min(inputs), out.max(inputs));
         let sparsity = match (self.very_sparse, self.sparse) {
             (true, _) => Some((small as f64).sqrt()),
@@ -201,7 +192,7 @@ impl RandLoraConfig {
         };
         let pairs = small.div_ceil(self.r);
         let projection = Projection { seed: self.projection_prng_key, r: self.r, pairs, small, large, sparsity };
-        let modules: Vec<String> = self.targets.modules(METHOD.name, base, &DEFAULT)?;
+        let modules: Vec<String> = self.targets.modules(METHOD.name, base, Q_AND_V)?;
         let fixed = |name: &str, shape: &[usize], init: Init| {
             let copies = modules.iter().map(|module| key(module, name)).collect();
             let plan = ParamPlan::new(format!("base_model.{name}"), shape, init).fixed();
@@ -224,7 +215,7 @@ impl Method for RandLoraConfig {
         self.targets.plan_with_biases(
             METHOD.name,
             base,
-            &DEFAULT,
+            Q_AND_V,
             (self.fields(), INERT),
             self.biases()?,
             |plan, weight| {
@@ -237,14 +228,13 @@ impl Method for RandLoraConfig {
                     true => (Init::Zeros, 1.0 / pairs.max(small) as f32),
                     false => (Init::Normal { std: 1.0 }, 1.0 / out.max(inputs) as f32),
                 };
-                let own = plan.add([
+                let own = [
                     ParamPlan::new(key(module, "randlora_lambda"), &[self.r, pairs], lambda),
                     ParamPlan::new(key(module, "randlora_gamma"), &[pairs, small], Init::Constant(gamma)),
-                ]);
+                ];
                 let scale = (self.randlora_alpha / self.r as f64) as f32;
-                let part = Arc::new(Weighted { r: self.r, out, inputs, scale, dropout: self.randlora_dropout as f32 });
-                let params = [0, 1].into_iter().chain(own).collect();
-                plan.placed.push(Placed { place: Place::Linear(module.to_string()), part, params });
+                let part = Weighted { r: self.r, out, inputs, scale, dropout: self.randlora_dropout as f32 };
+                plan.on_linear_sharing(weight, part, 0..2, own);
                 Ok(())
             },
         )
@@ -294,10 +284,7 @@ impl Part for Weighted {
     }
 
     fn merge(&self, merge: &Merge) -> Result<Tensor, String> {
-        let values: Vec<Var> = merge.values.iter().map(|value| Var::constant(value.to_dtype(DType::F32))).collect();
-        let (a, b) = self.factors(&Tape::off(), &values);
-        let mut weight = merge.weight.clone();
-        matmul::matmul_nn_add(&mut weight, merge.direction.sign() * merge.strength * self.scale, &b.value, &a.value);
-        Ok(weight)
+        let (a, b) = self.factors(&Tape::off(), &merge.constants());
+        Ok(merge.with_product(self.scale, &b.value, &a.value))
     }
 }

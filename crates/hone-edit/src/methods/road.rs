@@ -29,7 +29,7 @@ use crate::method::{
     At, Direction, Init, Merge, Mergeable, Method, MethodInfo, Origin, ParamPlan, Part, Place, Placed, Plan,
     QuantisedBase,
 };
-use crate::planning::{TargetFields, key, wrong};
+use crate::planning::{Q_AND_V, TargetFields, key, wrong};
 use crate::target::OneOrMany;
 
 /// The registry's entry.
@@ -149,8 +149,7 @@ impl Method for RoadConfig {
 
     fn plan(&self, base: &Base) -> Result<Plan, EditError> {
         let config = (config::to_map(self), &[][..]);
-        self.targets()
-            .plan(METHOD.name, base, &["q_proj", "v_proj"], config, |plan, weight| self.plan_map(plan, base, weight))
+        self.targets().plan(METHOD.name, base, Q_AND_V, config, |plan, weight| self.plan_map(plan, base, weight))
     }
 
     fn fields(&self) -> Map<String, Value> {

@@ -64,7 +64,8 @@ fn parse(
     }
     let tokens: TrainableTokensConfig = config::read(METHOD.name, &fields, &[], origin, warnings)?;
     if tokens.token_indices.is_empty() {
-        return Err(wrong(METHOD.name, "token_indices", "no token", "ids of the tokens to train"));
+        let what = "ids of the tokens to train";
+        return Err(EditError::Needs { method: METHOD.name, field: "token_indices", what });
     }
     if !tokens.init_weights && origin == Origin::Recipe {
         return Err(wrong(METHOD.name, "init_weights", "false", "true: rows start at the base's"));

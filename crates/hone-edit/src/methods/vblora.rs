@@ -11,7 +11,7 @@
 use std::sync::Arc;
 
 use hone_engine::ops::LowRank;
-use hone_engine::{Tape, Tensor, Var, WeightRef, matmul, ops};
+use hone_engine::{Tape, Tensor, Var, WeightRef, ops};
 use hone_model::Linear;
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
@@ -23,10 +23,10 @@ use crate::config::{self, Inert};
 use crate::error::EditError;
 use crate::forms::dropout;
 use crate::method::{
-    At, Init, LinearEffect, LowRankPair, Merge, Mergeable, Method, MethodInfo, Origin, ParamPlan, Part, Place, Placed,
-    Plan, QuantisedBase,
+    At, Init, LinearEffect, LowRankPair, Merge, Mergeable, Method, MethodInfo, Origin, ParamPlan, Part, Plan,
+    QuantisedBase,
 };
-use crate::planning::{TargetFields, check_probability, check_rank, key, wrong};
+use crate::planning::{Q_AND_V, TargetFields, check_probability, check_rank, key, wrong};
 
 /// The registry's entry.
 pub const METHOD: MethodInfo = MethodInfo {
@@ -84,18 +84,13 @@ impl Default for VbLoraConfig {
 }
 
 const INERT: &[Inert] = &[
-    Inert {
-        field: "fan_in_fan_out",
-        off: &["false"],
-        reason: "it is for GPT-2's transposed maps, which these models lack",
-    },
+    config::TRANSPOSED,
     Inert {
         field: "save_only_topk_weights",
         off: &["false"],
         reason: "an adapter without its logits cannot be trained on, and reading one is not built",
     },
 ];
-const DEFAULT: [&str; 2] = ["q_proj", "v_proj"];
 
 fn parse(
     fields: &Map<String, Value>,
@@ -135,13 +130,12 @@ impl VbLoraConfig {
             let init = Init::Normal { std: self.init_logits_std as f32 };
             ParamPlan::new(key(module, name), &shape, init).full_precision()
         };
-        let own = plan.add([
+        let own = [
             logits("vblora_logits_A", [r, inputs / length, vectors]),
             logits("vblora_logits_B", [out / length, r, vectors]),
-        ]);
-        let part = Arc::new(Pieces { topk: self.topk, dropout: self.vblora_dropout as f32 });
-        let params = std::iter::once(0).chain(own).collect();
-        plan.placed.push(Placed { place: Place::Linear(module.to_string()), part, params });
+        ];
+        let part = Pieces { topk: self.topk, dropout: self.vblora_dropout as f32 };
+        plan.on_linear_sharing(weight, part, 0..1, own);
         Ok(())
     }
 }
@@ -159,7 +153,7 @@ impl Method for VbLoraConfig {
         self.targets.plan_with_biases(
             METHOD.name,
             base,
-            &DEFAULT,
+            Q_AND_V,
             (self.fields(), INERT),
             self.biases()?,
             |plan, weight| {
@@ -232,8 +226,6 @@ impl Part for Pieces {
 
     fn merge(&self, merge: &Merge) -> Result<Tensor, String> {
         let (a, b) = self.constant_pair(merge.values);
-        let mut out = merge.weight.clone();
-        matmul::matmul_nn_add(&mut out, merge.direction.sign() * merge.strength, &b, &a);
-        Ok(out)
+        Ok(merge.with_product(1.0, &b, &a))
     }
 }

@@ -8,7 +8,7 @@
 
 use std::sync::Arc;
 
-use hone_engine::{Tape, Tensor, Var, WeightRef, matmul, ops};
+use hone_engine::{Tape, Tensor, Var, WeightRef, ops};
 use hone_model::Linear;
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
@@ -19,10 +19,8 @@ use crate::biases::Biases;
 use crate::config::{self, Inert};
 use crate::error::EditError;
 use crate::forms::dropped;
-use crate::method::{
-    At, Init, Merge, Mergeable, Method, MethodInfo, Origin, ParamPlan, Part, Place, Placed, Plan, QuantisedBase,
-};
-use crate::planning::{TargetFields, check_probability, check_rank, key};
+use crate::method::{At, Init, Merge, Mergeable, Method, MethodInfo, Origin, ParamPlan, Part, Plan, QuantisedBase};
+use crate::planning::{Q_AND_V, TargetFields, check_probability, check_rank, key};
 use crate::torch_random::TorchRandom;
 
 /// The registry's entry.
@@ -77,12 +75,7 @@ impl Default for VeraConfig {
     }
 }
 
-const INERT: &[Inert] = &[Inert {
-    field: "fan_in_fan_out",
-    off: &["false"],
-    reason: "it is for GPT-2's transposed maps, which these models lack",
-}];
-const DEFAULT: [&str; 2] = ["q_proj", "v_proj"];
+const INERT: &[Inert] = &[config::TRANSPOSED];
 
 fn parse(
     fields: &Map<String, Value>,
@@ -110,7 +103,7 @@ impl VeraConfig {
 
     /// The shared pair for the widest of the targeted maps.
     fn shared(&self, base: &Base) -> Result<[ParamPlan; 2], EditError> {
-        let (out, inputs) = self.targets.widest(METHOD.name, base, &DEFAULT)?;
+        let (out, inputs) = self.targets.widest(METHOD.name, base, Q_AND_V)?;
         let (r, seed) = (self.r, self.projection_prng_key);
         let first = move |random: &mut TorchRandom| random.uniform(r * inputs, -bound(inputs), bound(inputs));
         let a = move |_: &Base| Tensor::from_slice([r, inputs], &first(&mut TorchRandom::new(seed)));
@@ -142,21 +135,18 @@ impl Method for VeraConfig {
         self.targets.plan_with_biases(
             METHOD.name,
             base,
-            &DEFAULT,
+            Q_AND_V,
             (self.fields(), INERT),
             self.biases()?,
             |plan, weight| {
                 if let Some(pair) = pair.take() {
                     plan.add(pair);
                 }
-                let module = weight.module();
-                let own = plan.add([
-                    ParamPlan::new(key(module, "vera_lambda_b"), &[weight.shape[0]], b()),
-                    ParamPlan::new(key(module, "vera_lambda_d"), &[self.r], d()),
-                ]);
-                let part = Arc::new(Vectors { dropout: self.vera_dropout as f32 });
-                let params = [0, 1].into_iter().chain(own).collect();
-                plan.placed.push(Placed { place: Place::Linear(module.to_string()), part, params });
+                let own = [
+                    ParamPlan::new(key(weight.module(), "vera_lambda_b"), &[weight.shape[0]], b()),
+                    ParamPlan::new(key(weight.module(), "vera_lambda_d"), &[self.r], d()),
+                ];
+                plan.on_linear_sharing(weight, Vectors { dropout: self.vera_dropout as f32 }, 0..2, own);
                 Ok(())
             },
         )
@@ -191,12 +181,10 @@ impl Part for Vectors {
 
     fn merge(&self, merge: &Merge) -> Result<Tensor, String> {
         let tape = Tape::off();
-        let values: Vec<Var> = merge.values.iter().cloned().map(Var::constant).collect();
+        let values = merge.constants();
         let (out, inputs) = merge.weight.rows_cols();
         let (b, a) = slices(&tape, &values, out, inputs);
         let (b, a) = (ops::scale_rows(&tape, &b, &values[2]), ops::scale_rows(&tape, &a, &values[3]));
-        let mut weight = merge.weight.clone();
-        matmul::matmul_nn_add(&mut weight, merge.direction.sign() * merge.strength, &b.value, &a.value);
-        Ok(weight)
+        Ok(merge.with_product(1.0, &b.value, &a.value))
     }
 }

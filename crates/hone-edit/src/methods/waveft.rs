@@ -22,7 +22,7 @@ use crate::biases::Biases;
 use crate::config::{self, Inert};
 use crate::error::EditError;
 use crate::method::{At, Init, Merge, Mergeable, Method, MethodInfo, Origin, ParamPlan, Part, Plan, QuantisedBase};
-use crate::planning::{TargetFields, coefficients_of, key, wrong};
+use crate::planning::{Q_AND_V, TargetFields, check_factor, coefficients_of, key, wrong};
 use crate::torch_random::TorchRandom;
 
 /// The registry's entry.
@@ -81,11 +81,7 @@ impl Default for WaveFtConfig {
 }
 
 const INERT: &[Inert] = &[
-    Inert {
-        field: "fan_in_fan_out",
-        off: &["false"],
-        reason: "it is for GPT-2's transposed maps, which these models lack",
-    },
+    config::TRANSPOSED,
     Inert { field: "proportional_parameters", off: &["false"], reason: "say the numbers in `n_frequency_pattern`" },
 ];
 
@@ -102,9 +98,7 @@ fn parse(
         let found = format!("`{}`", waveft.wavelet_family);
         return Err(wrong(METHOD.name, "wavelet_family", found, "`db1`: longer wavelets are not built"));
     }
-    if !waveft.scaling.is_finite() || waveft.scaling == 0.0 {
-        return Err(wrong(METHOD.name, "scaling", waveft.scaling.to_string(), "a number other than 0"));
-    }
+    check_factor(METHOD.name, "scaling", waveft.scaling)?;
     Ok(Arc::new(waveft))
 }
 
@@ -120,11 +114,10 @@ impl Method for WaveFtConfig {
     }
 
     fn plan(&self, base: &Base) -> Result<Plan, EditError> {
-        let default = ["q_proj", "v_proj"];
         self.targets.plan_with_biases(
             METHOD.name,
             base,
-            &default,
+            Q_AND_V,
             (self.fields(), INERT),
             self.biases()?,
             |plan, weight| {

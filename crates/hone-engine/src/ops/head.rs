@@ -67,6 +67,14 @@ pub(super) fn cap_row(row: &mut [f32], soft_cap: Option<f32>) {
     }
 }
 
+/// `ln Σ exp l` of a row of logits.
+#[inline(always)]
+pub(super) fn log_sum(row: &[f32]) -> f64 {
+    let highest = crate::simd::max(row);
+    let sum: f64 = row.iter().map(|l| f64::from(crate::simd::exp(l - highest))).sum();
+    f64::from(highest) + sum.ln()
+}
+
 /// Whether `row[target]` is the highest, the lowest index winning ties.
 #[inline(always)]
 pub(super) fn is_argmax(row: &[f32], target: usize, highest: f32) -> bool {

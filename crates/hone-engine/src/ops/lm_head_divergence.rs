@@ -1,5 +1,6 @@
 //! How far one model's next-token distributions are from another's, with the gradient for the first: distillation, and the
-//! regularity of mask tuning. In chunks of rows, so the logits of a batch are never held.
+//! regularity of mask tuning. In chunks of rows, so the logits of a batch are never held. What holds two passes of one model
+//! together is [`lm_head_disagreement`](mod@super::lm_head_disagreement).
 //!
 //! For a row with the teacher's distribution `q`, the student's `p` and weight `w`: `KL(q ‖ p) = Σ q (ln q − ln p)`, and with
 //! `k = w / normaliser` the gradient of the student's logits is `k (p − q)`, through `1 − (l / cap)²` where logits are capped;
@@ -7,10 +8,9 @@
 
 use super::elementwise::scaled;
 use super::embedding::add_rows;
-use super::head::{HeadRows, cap_row};
+use super::head::{HeadRows, cap_row, log_sum};
 use crate::dtype::DType;
 use crate::parallel::{Rows, for_blocks};
-use crate::simd;
 use crate::tape::{Tape, Var};
 use crate::tensor::Tensor;
 use crate::weight::WeightRef;
@@ -75,11 +75,6 @@ pub fn lm_head_divergence(
 fn row(p: &mut [f32], q: &mut [f32], weight: f32, factor: f32, soft_cap: Option<f32>) -> f64 {
     cap_row(p, soft_cap);
     cap_row(q, soft_cap);
-    let log_sum = |row: &[f32]| {
-        let highest = simd::max(row);
-        let sum: f64 = row.iter().map(|l| f64::from(simd::exp(l - highest))).sum();
-        f64::from(highest) + sum.ln()
-    };
     let (ours, theirs) = (log_sum(p), log_sum(q));
     let mut sum = 0f64;
     for (p, q) in p.iter_mut().zip(q.iter()) {

@@ -12,6 +12,7 @@ mod head;
 pub mod layer_norm;
 pub mod linear;
 pub mod lm_head;
+pub mod lm_head_disagreement;
 pub mod lm_head_divergence;
 mod map;
 pub mod matrix;
@@ -30,6 +31,7 @@ pub use gated::{Activation, activation, gated};
 pub use layer_norm::layer_norm;
 pub use linear::{LowRank, linear, linears};
 pub use lm_head::{HeadLoss, lm_head_loss};
+pub use lm_head_disagreement::lm_head_disagreement;
 pub use lm_head_divergence::lm_head_divergence;
 pub use matrix::{
     BatchStatistics, Frequencies, Padding, Pointwise, add_row, batch_norm, block_products, block_transpose, cayley,

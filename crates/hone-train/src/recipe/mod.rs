@@ -50,7 +50,7 @@ pub struct Recipe {
     /// What to measure.
     #[serde(default)]
     pub eval: EvalConfig,
-    /// Where the recipe was read from: relative paths in `data` start there.
+    /// Where the recipe was read from: relative paths in `data` and `method` start there.
     #[serde(skip)]
     pub directory: PathBuf,
 }
@@ -67,10 +67,10 @@ impl Default for MethodConfig {
 }
 
 impl MethodConfig {
-    /// The configured method, and what is to be said aloud about it.
-    pub fn method(&self) -> Result<(Arc<dyn Method>, Vec<String>), TrainError> {
+    /// The configured method of a recipe in `directory`, and what is to be said aloud about it.
+    pub fn method(&self, directory: &Path) -> Result<(Arc<dyn Method>, Vec<String>), TrainError> {
         let mut warnings = Vec::new();
-        let method = registry::from_recipe(&self.0, &mut warnings)?;
+        let method = registry::from_recipe(&registry::with_paths_from(directory, &self.0), &mut warnings)?;
         Ok((method, warnings))
     }
 
@@ -150,10 +150,10 @@ impl Recipe {
         schemars::schema_for!(Recipe).to_value()
     }
 
-    /// The recipe with every default written out, as a run keeps it: reading it back gives the same run. Relative data
-    /// paths are made absolute.
+    /// The recipe with every default written out, as a run keeps it: reading it back gives the same run. Relative paths of
+    /// data and method are made absolute.
     pub fn resolved(&self) -> Result<Recipe, TrainError> {
-        let (method, _) = self.method.method()?;
+        let (method, _) = self.method.method(&self.directory)?;
         let mut fields = Map::from_iter([("type".to_string(), Value::from(method.info().name))]);
         fields.extend(method.fields().into_iter().filter(|(_, value)| !value.is_null()));
         let mut resolved = self.clone();

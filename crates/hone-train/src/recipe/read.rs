@@ -26,14 +26,17 @@ pub fn read(path: &Path, overrides: Overrides) -> Result<Recipe, TrainError> {
         return Err(TrainError::Recipe { place: path.display().to_string(), what });
     }
     let text = std::fs::read_to_string(path).map_err(io_error(path))?;
-    let mut recipe = parse(&text, &path.display().to_string(), overrides)?;
-    recipe.directory = path.parent().unwrap_or(Path::new("")).to_path_buf();
-    Ok(recipe)
+    parse_in(path.parent().unwrap_or(Path::new("")), &text, &path.display().to_string(), overrides)
 }
 
 /// Reads a recipe's text; `name` is what errors call it.
 pub fn parse(text: &str, name: &str, overrides: Overrides) -> Result<Recipe, TrainError> {
-    let source = Source { text, name, overrides };
+    parse_in(Path::new(""), text, name, overrides)
+}
+
+/// Reads the text of a recipe in `directory`.
+fn parse_in(directory: &Path, text: &str, name: &str, overrides: Overrides) -> Result<Recipe, TrainError> {
+    let source = Source { text, name, overrides, directory };
     let value: Value =
         serde_yaml_ng::from_str(text).map_err(|e| source.error_at_line(yaml_line(&e), &e.to_string()))?;
     let Value::Object(mut root) = value else {
@@ -52,7 +55,7 @@ pub fn parse(text: &str, name: &str, overrides: Overrides) -> Result<Recipe, Tra
         method: source.method(&root)?,
         train: source.section::<TrainConfig>(&root, "train", false)?,
         eval: source.section::<EvalConfig>(&root, "eval", false)?,
-        directory: Default::default(),
+        directory: directory.to_path_buf(),
     };
     verify::values(&recipe).map_err(|(path, what)| source.error(&path, &what))?;
     Ok(recipe)
@@ -72,6 +75,7 @@ struct Source<'a> {
     text: &'a str,
     name: &'a str,
     overrides: Overrides<'a>,
+    directory: &'a Path,
 }
 
 impl Source<'_> {
@@ -145,7 +149,7 @@ impl Source<'_> {
                 return Err(self.error(&["method".into()], &what));
             }
         };
-        match config.method() {
+        match config.method(self.directory) {
             Ok(_) => Ok(config),
             Err(e) => {
                 let message = e.to_string();

@@ -35,7 +35,7 @@ use crate::method::{
     Plan, QuantisedBase,
 };
 use crate::methods::lora;
-use crate::planning::{TargetFields, check_probability, check_rank, key, wrong};
+use crate::planning::{Q_AND_V, TargetFields, check_probability, check_rank, key, wrong};
 use crate::training::TrainingRules;
 
 /// The registry's entry.
@@ -204,12 +204,11 @@ impl Method for AdaLoraConfig {
 
     fn plan(&self, base: &Base) -> Result<Plan, EditError> {
         let scale = (self.lora_alpha / (self.init_r as f64 + 1e-5)) as f32;
-        let default = ["q_proj", "v_proj"];
         let inert: Vec<Inert> = inert().collect();
         let mut plan = self.targets.plan_with_biases(
             METHOD.name,
             base,
-            &default,
+            Q_AND_V,
             (self.fields(), inert.as_slice()),
             self.biases()?,
             |plan, weight| {

@@ -52,6 +52,7 @@ const PENALTY: f32 = 0.01;
 #[serde(default)]
 pub struct FusionConfig {
     /// Directories of trained adapters; in files, the adapters' settings.
+    #[schemars(extend("format" = "path"))]
     pub adapters: Vec<Fused>,
     /// Whether the mix goes through a trained map.
     pub value: bool,
@@ -95,6 +96,10 @@ fn parse(
 ) -> Result<Arc<dyn Method>, EditError> {
     let config: FusionConfig = config::read(METHOD.name, fields, &[], origin, warnings)?;
     let adapters = config.adapters.iter().map(known).collect::<Result<Vec<_>, _>>()?;
+    if adapters.is_empty() {
+        let what = "two or more directories of trained adapters";
+        return Err(EditError::Needs { method: METHOD.name, field: "adapters", what });
+    }
     let Some((first, others)) = adapters.split_first().filter(|(_, others)| !others.is_empty()) else {
         let expected = "two or more directories of trained adapters";
         return Err(wrong(METHOD.name, "adapters", adapters.len().to_string(), expected));

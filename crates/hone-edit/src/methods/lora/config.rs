@@ -137,11 +137,7 @@ impl Default for LoraConfig {
 const NOT_BUILT: &str = "this variant is not built";
 /// Fields of `LoraConfig` that are not honoured; AdaLoRA's configuration has them too.
 pub(crate) const INERT: &[Inert] = &[
-    Inert {
-        field: "fan_in_fan_out",
-        off: &["false"],
-        reason: "it is for GPT-2's transposed maps, which these models lack",
-    },
+    config::TRANSPOSED,
     Inert { field: "use_qalora", off: &["false"], reason: NOT_BUILT },
     Inert { field: "qalora_group_size", off: &["16"], reason: NOT_BUILT },
     Inert { field: "eva_config", off: &[], reason: NOT_BUILT },

@@ -18,7 +18,7 @@ use crate::config;
 use crate::error::EditError;
 use crate::forms::Delta;
 use crate::method::{Init, Mergeable, Method, MethodInfo, Origin, ParamPlan, Plan, QuantisedBase};
-use crate::planning::{TargetFields, key};
+use crate::planning::{Q_AND_V, TargetFields, key};
 
 /// The registry's entry.
 pub const METHOD: MethodInfo = MethodInfo {
@@ -75,7 +75,7 @@ impl Method for LohaConfig {
     }
 
     fn plan(&self, base: &Base) -> Result<Plan, EditError> {
-        self.targets.plan(METHOD.name, base, &["q_proj", "v_proj"], (self.fields(), INERT), |plan, weight| {
+        self.targets.plan(METHOD.name, base, Q_AND_V, (self.fields(), INERT), |plan, weight| {
             let (module, out, inputs) = (weight.module(), weight.shape[0], weight.shape[1]);
             let (r, scale) = self.lycoris.rank_and_scale(METHOD.name, weight)?;
             let last = if self.init_weights { Init::Zeros } else { kaiming(inputs) };

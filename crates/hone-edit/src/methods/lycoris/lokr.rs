@@ -20,7 +20,7 @@ use crate::config;
 use crate::error::EditError;
 use crate::forms::Delta;
 use crate::method::{Init, Mergeable, Method, MethodInfo, Origin, ParamPlan, Plan, QuantisedBase};
-use crate::planning::{TargetFields, key, wrong};
+use crate::planning::{Q_AND_V, TargetFields, key, wrong};
 
 /// The registry's entry.
 pub const METHOD: MethodInfo = MethodInfo {
@@ -139,7 +139,7 @@ impl Method for LokrConfig {
     }
 
     fn plan(&self, base: &Base) -> Result<Plan, EditError> {
-        self.targets.plan(METHOD.name, base, &["q_proj", "v_proj"], (self.fields(), INERT), |plan, weight| {
+        self.targets.plan(METHOD.name, base, Q_AND_V, (self.fields(), INERT), |plan, weight| {
             let module = weight.module();
             let (r, scale) = self.lycoris.rank_and_scale(METHOD.name, weight)?;
             let (o1, o2) = split(weight.shape[0], self.decompose_factor);

@@ -62,6 +62,7 @@ pub struct AttemptConfig {
     #[serde(flatten)]
     pub first: FirstPrompt,
     /// Directories of the trained prompts, which have this length.
+    #[schemars(extend("format" = "path"))]
     pub sources: Vec<String>,
     /// Width inside the attention.
     pub bottleneck: usize,
@@ -132,8 +133,8 @@ impl Method for AttemptConfig {
     fn plan(&self, base: &Base) -> Result<Plan, EditError> {
         let (tokens, hidden) = (self.prompt.num_virtual_tokens, base.geometry.hidden);
         if self.sources.is_empty() {
-            let expected = "directories of prompts trained with `prompt_tuning`";
-            return Err(wrong(METHOD.name, "sources", "none", expected));
+            let what = "directories of prompts trained with `prompt_tuning`";
+            return Err(EditError::Needs { method: METHOD.name, field: "sources", what });
         }
         let temperature = self.temperature.unwrap_or(std::f64::consts::E * hidden as f64);
         let mut config = self.fields();

@@ -121,8 +121,10 @@ pub struct FirstPrompt {
     pub tokenizer_name_or_path: Option<String>,
     /// Directories of trained prompts of this length and width: start from the only one, or from the one nearest to
     /// `init_nearest_to`.
+    #[schemars(extend("format" = "path"))]
     pub init_from: Option<OneOrMany<String>>,
     /// The directory of a prompt that was trained a little on the task at hand, to choose among `init_from` by.
+    #[schemars(extend("format" = "path"))]
     pub init_nearest_to: Option<String>,
     /// Whether the prompt comes from a file, so that nothing of the above is done.
     #[serde(skip)]

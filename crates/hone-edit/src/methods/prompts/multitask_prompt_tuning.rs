@@ -64,6 +64,7 @@ pub struct MultitaskConfig {
     /// The tokenizer of `TEXT`: the model's own.
     pub tokenizer_name_or_path: Option<String>,
     /// The `.safetensors` file of a trained first stage.
+    #[schemars(extend("format" = "path"))]
     pub prompt_tuning_init_state_dict_path: Option<String>,
     /// The task of the first stage to start from.
     pub prompt_tuning_init_task: usize,

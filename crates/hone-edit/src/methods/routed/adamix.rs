@@ -5,16 +5,18 @@
 //! `y = x Wᵀ + s · x Āᵀ B̄ᵀ` with the means `Ā`, `B̄` over the `M` (the paper averages the projections down and up apart too), so
 //! at inference it costs what one LoRA adapter does, is merged exactly, and collapses into a plain one. `s = alpha / r`.
 //!
+//! Consistency: each step runs a batch through two routings, with predictions `p` and `q`, and adds
+//! `c · ½ (KL(p ‖ q) + KL(q ‖ p))` to the loss of the first, with gradients in both; `c` is `consistency_weight` (the paper's: 1).
+//! That doubles the cost of a step; with 0 there is one pass, and the members are pulled together by their shared gradients
+//! alone.
+//!
 //! Start: `A ~ U(±1/√i)`, `B = 0`, so the model is unchanged. Parameters of a map: `M r (i + o)`.
 //! Keys, in PEFT's layout: `adamix_lora_A` `[M, r, i]`, `adamix_lora_B` `[M, o, r]`.
-//!
-//! Not here: the paper's consistency term, a symmetric KL between the predictions of two routings of the same batch, which takes
-//! a second forward pass of the whole model; without it the members are pulled together by their shared gradients alone.
 
 use std::sync::Arc;
 
 use hone_engine::ops::{self, Dropout, LowRank};
-use hone_engine::{Tape, Tensor, Var, WeightRef, matmul};
+use hone_engine::{Tape, Tensor, Var, WeightRef};
 use hone_model::Linear;
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
@@ -24,10 +26,11 @@ use crate::base::{Base, BaseWeight};
 use crate::config::{self, Inert};
 use crate::error::EditError;
 use crate::method::{
-    At, Init, LinearEffect, LowRankPair, Merge, Mergeable, Method, MethodInfo, Origin, ParamPlan, Part, Plan,
+    At, Edit, Init, LinearEffect, LowRankPair, Merge, Mergeable, Method, MethodInfo, Origin, ParamPlan, Part, Plan,
     QuantisedBase,
 };
-use crate::planning::{TargetFields, check_probability, check_rank, key, wrong};
+use crate::planning::{Q_AND_V, TargetFields, check_factor, check_probability, check_rank, key, wrong};
+use crate::training::TrainingRules;
 
 const NAME: &str = "adamix";
 
@@ -58,6 +61,9 @@ pub struct AdaMixConfig {
     pub lora_dropout: f64,
     /// Pairs, `M`.
     pub num_experts: usize,
+    /// Weight of how far the predictions of two routings may be from each other; 0 leaves the second pass out.
+    #[serde(serialize_with = "config::number")]
+    pub consistency_weight: f64,
     /// Where.
     #[serde(flatten)]
     pub targets: TargetFields,
@@ -65,7 +71,14 @@ pub struct AdaMixConfig {
 
 impl Default for AdaMixConfig {
     fn default() -> Self {
-        AdaMixConfig { r: 8, lora_alpha: 16.0, lora_dropout: 0.0, num_experts: 4, targets: TargetFields::default() }
+        AdaMixConfig {
+            r: 8,
+            lora_alpha: 16.0,
+            lora_dropout: 0.0,
+            num_experts: 4,
+            consistency_weight: 1.0,
+            targets: TargetFields::default(),
+        }
     }
 }
 
@@ -81,8 +94,9 @@ fn parse(
     check_rank(NAME, "r", adamix.r)?;
     check_rank(NAME, "num_experts", adamix.num_experts)?;
     check_probability(NAME, "lora_dropout", adamix.lora_dropout)?;
-    if !adamix.lora_alpha.is_finite() || adamix.lora_alpha == 0.0 {
-        return Err(wrong(NAME, "lora_alpha", adamix.lora_alpha.to_string(), "a number other than 0"));
+    check_factor(NAME, "lora_alpha", adamix.lora_alpha)?;
+    if !(adamix.consistency_weight >= 0.0 && adamix.consistency_weight.is_finite()) {
+        return Err(wrong(NAME, "consistency_weight", adamix.consistency_weight.to_string(), "0 or more"));
     }
     adamix.targets.check(NAME)?;
     Ok(Arc::new(adamix))
@@ -109,11 +123,26 @@ impl Method for AdaMixConfig {
 
     fn plan(&self, base: &Base) -> Result<Plan, EditError> {
         let config = (config::to_map(self), INERT);
-        self.targets.plan(NAME, base, &["q_proj", "v_proj"], config, |plan, weight| self.on_map(plan, weight))
+        self.targets.plan(NAME, base, Q_AND_V, config, |plan, weight| self.on_map(plan, weight))
     }
 
     fn fields(&self) -> Map<String, Value> {
         config::to_map(self)
+    }
+
+    fn training(&self, _edit: &Edit) -> Option<Box<dyn TrainingRules>> {
+        Some(Box::new(Consistency { weight: self.consistency_weight as f32 }))
+    }
+}
+
+/// Two routings of a batch agree.
+struct Consistency {
+    weight: f32,
+}
+
+impl TrainingRules for Consistency {
+    fn consistency(&self) -> Option<f32> {
+        (self.weight > 0.0).then_some(self.weight)
     }
 }
 
@@ -161,9 +190,6 @@ impl Part for Pairs {
 
     fn merge(&self, merge: &Merge) -> Result<Tensor, String> {
         let mean = |at: usize| mean(&Tape::off(), &Var::constant(merge.values[at].clone())).value;
-        let mut out = merge.weight.clone();
-        let factor = merge.direction.sign() * merge.strength * self.scale;
-        matmul::matmul_nn_add(&mut out, factor, &mean(1), &mean(0));
-        Ok(out)
+        Ok(merge.with_product(self.scale, &mean(1), &mean(0)))
     }
 }

@@ -27,7 +27,7 @@ use crate::base::{Base, BaseWeight};
 use crate::config::{self, Inert};
 use crate::error::EditError;
 use crate::method::{At, Init, Merge, Mergeable, Method, MethodInfo, Origin, ParamPlan, Part, Plan, QuantisedBase};
-use crate::planning::{TargetFields, check_rank, key, wrong};
+use crate::planning::{Q_AND_V, TargetFields, check_factor, check_rank, key, wrong};
 
 const NAME: &str = "moe_lora";
 const BY_TOKEN: &str = "each token has a mixture of its own";
@@ -102,9 +102,7 @@ impl MoeLoraConfig {
             let expected = format!("1 to {} (`num_experts`)", self.num_experts);
             return Err(wrong(NAME, "top_k", k.to_string(), expected));
         }
-        if !self.lora_alpha.is_finite() || self.lora_alpha == 0.0 {
-            return Err(wrong(NAME, "lora_alpha", self.lora_alpha.to_string(), "a number other than 0"));
-        }
+        check_factor(NAME, "lora_alpha", self.lora_alpha)?;
         let coefficient = self.router_aux_loss_coef;
         if !(coefficient >= 0.0 && coefficient.is_finite()) {
             return Err(wrong(NAME, "router_aux_loss_coef", coefficient.to_string(), "0 or more"));
@@ -141,7 +139,7 @@ impl Method for MoeLoraConfig {
 
     fn plan(&self, base: &Base) -> Result<Plan, EditError> {
         let config = (config::to_map(self), INERT);
-        self.targets.plan(NAME, base, &["q_proj", "v_proj"], config, |plan, weight| self.on_map(plan, weight))
+        self.targets.plan(NAME, base, Q_AND_V, config, |plan, weight| self.on_map(plan, weight))
     }
 
     fn fields(&self) -> Map<String, Value> {

@@ -30,7 +30,7 @@ use crate::method::{
     At, Edit, Init, LinearEffect, LowRankPair, Merge, Mergeable, Method, MethodInfo, Origin, ParamPlan, Part, Plan,
     QuantisedBase,
 };
-use crate::planning::{TargetFields, check_rank, key, wrong};
+use crate::planning::{Q_AND_V, TargetFields, check_rank, key, wrong};
 
 const NAME: &str = "poly";
 
@@ -134,7 +134,7 @@ impl Method for PolyConfig {
         let source = self.routing.source(NAME, base)?;
         let config = (config::to_map(self), INERT);
         let on_map = |plan: &mut Plan, weight: &BaseWeight| self.on_map(plan, weight, source.as_ref());
-        let mut plan = self.targets.plan(NAME, base, &["q_proj", "v_proj"], config, on_map)?;
+        let mut plan = self.targets.plan(NAME, base, Q_AND_V, config, on_map)?;
         as_peft_writes(&mut plan);
         Ok(plan)
     }

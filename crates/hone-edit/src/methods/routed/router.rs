@@ -51,8 +51,9 @@ pub struct RoutingFields {
     pub n_splits: usize,
     /// What is trained. PEFT trains `all`.
     pub finetune: Finetune,
-    /// Directory of a trained adapter of this method (taken from where the command is run) whose skills are the first ones,
-    /// under a fresh routing: adaptation to a new task.
+    /// Directory of a trained adapter of this method whose skills are the first ones, under a fresh routing: adaptation to a
+    /// new task.
+    #[schemars(extend("format" = "path"))]
     pub init_from: Option<PathBuf>,
     /// Factor on the learning rate of the routing (the papers': 100).
     pub routing_learning_rate_factor: f64,

@@ -59,7 +59,8 @@ pub const METHOD: MethodInfo = MethodInfo {
 pub struct XLoraConfig {
     /// Width of the model's hidden states; the model's own unless said.
     pub hidden_size: Option<usize>,
-    /// Directories of LoRA adapters by name, taken from where the command is run or from beside this adapter.
+    /// Directories of LoRA adapters by name; those of a written adapter are looked for beside it first.
+    #[schemars(extend("format" = "path"))]
     pub adapters: Map<String, Value>,
     /// Put the classifier's numbers through a softmax.
     pub enable_softmax: bool,
@@ -146,12 +147,8 @@ impl XLoraConfig {
     /// The experts in their order, each a plain LoRA adapter.
     fn experts(&self, base: &Base) -> Result<Vec<Edit>, EditError> {
         if self.adapters.is_empty() {
-            return Err(wrong(
-                NAME,
-                "adapters",
-                "none",
-                "directories of trained LoRA adapters: `adapters: { \"0\": DIR, … }`",
-            ));
+            let what = "directories of trained LoRA adapters by name: `adapters: { \"0\": DIR, … }`";
+            return Err(EditError::Needs { method: NAME, field: "adapters", what });
         }
         let read = |value: &Value| read_edit(&PathBuf::from(value.as_str().unwrap_or_default()), base);
         self.adapters.values().map(read).collect()

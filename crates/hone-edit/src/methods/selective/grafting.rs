@@ -50,7 +50,8 @@ pub const METHOD: MethodInfo = MethodInfo {
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize, JsonSchema)]
 #[serde(default)]
 pub struct GraftingConfig {
-    /// The tuned run or adapter whose change is looked into. Only a recipe needs it.
+    /// Directory of the tuned run or adapter whose change is looked into. Only a recipe needs it.
+    #[schemars(extend("format" = "path"))]
     pub tuned: Option<String>,
     /// Share of the selected weights in the patch.
     pub share: f64,
@@ -76,7 +77,8 @@ fn parse(
 ) -> Result<Arc<dyn Method>, EditError> {
     let config: GraftingConfig = config::read(NAME, fields, &[], origin, warnings)?;
     if origin == Origin::Recipe && config.tuned.is_none() {
-        return Err(wrong(NAME, "tuned", "nothing", "`tuned: DIR`, a finished run (or its adapter) of the same model"));
+        let what = "the directory of a finished run (or of its adapter) of the same model";
+        return Err(EditError::Needs { method: NAME, field: "tuned", what });
     }
     if !(config.share > 0.0 && config.share <= 1.0) {
         return Err(wrong(NAME, "share", config.share.to_string(), "a share above 0, up to 1"));

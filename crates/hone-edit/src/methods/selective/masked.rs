@@ -137,7 +137,8 @@ impl Default for ChildTuningConfig {
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize, JsonSchema)]
 #[serde(default)]
 pub struct SubnetworkConfig {
-    /// The edit (an adapter's or a run's directory) whose changes mark the subnetwork. Only a recipe needs it.
+    /// The directory of the adapter or the run whose changes mark the subnetwork. Only a recipe needs it.
+    #[schemars(extend("format" = "path"))]
     pub changed_by: Option<String>,
     /// A weight counts as changed from this on.
     pub tolerance: f64,
@@ -177,8 +178,8 @@ impl ChildTuningConfig {
 impl SubnetworkConfig {
     fn check(&self, origin: Origin) -> Result<(), EditError> {
         if origin == Origin::Recipe && self.changed_by.is_none() {
-            let expected = "`changed_by: DIR`, an adapter or a run whose changes mark the subnetwork";
-            return Err(wrong(SUB, "changed_by", "nothing", expected));
+            let what = "the directory of an adapter or a run whose changes mark the subnetwork";
+            return Err(EditError::Needs { method: SUB, field: "changed_by", what });
         }
         match self.tolerance >= 0.0 {
             true => Ok(()),

@@ -17,7 +17,7 @@ use crate::base::{Base, BaseWeight};
 use crate::config::{self, Inert};
 use crate::error::EditError;
 use crate::method::{At, Init, Merge, Mergeable, Method, MethodInfo, Origin, ParamPlan, Part, Plan, QuantisedBase};
-use crate::planning::{TargetFields, check_rank, key, wrong};
+use crate::planning::{Q_AND_V, TargetFields, check_rank, key, wrong};
 use crate::torch_random::TorchRandom;
 
 const NAME: &str = "shira";
@@ -65,11 +65,7 @@ impl Default for ShiraConfig {
     }
 }
 
-const INERT: &[Inert] = &[Inert {
-    field: "fan_in_fan_out",
-    off: &["false"],
-    reason: "it is for GPT-2's transposed maps, which these models lack",
-}];
+const INERT: &[Inert] = &[config::TRANSPOSED];
 
 fn parse(
     fields: &Map<String, Value>,
@@ -129,7 +125,7 @@ impl Method for ShiraConfig {
 
     fn plan(&self, base: &Base) -> Result<Plan, EditError> {
         let config = (config::to_map(self), INERT);
-        self.targets.plan(NAME, base, &["q_proj", "v_proj"], config, |plan, weight| self.on_map(plan, weight))
+        self.targets.plan(NAME, base, Q_AND_V, config, |plan, weight| self.on_map(plan, weight))
     }
 
     fn fields(&self) -> Map<String, Value> {

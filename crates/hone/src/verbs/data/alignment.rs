@@ -89,7 +89,8 @@ impl AlignmentVerb {
         let Some(dir) = &self.edit else { return Ok(new_edit(recipe, model)?) };
         let edit = read_edit(dir, &Base::of(model))?;
         // The data are cut to what the recipe's method leaves of the model's length.
-        let (found, planned) = (edit.method.virtual_tokens(), recipe.method.method()?.0.virtual_tokens());
+        let (found, planned) =
+            (edit.method.virtual_tokens(), recipe.method.method(&recipe.directory)?.0.virtual_tokens());
         if found > planned {
             let cause = format!(
                 "{}: it puts {found} virtual tokens before every text, the recipe's method {planned}",

@@ -52,7 +52,9 @@ struct Row {
     share: Option<f64>,
     /// Weights, gradients and AdamW's state of what is trained, in bytes.
     training_bytes: Option<usize>,
-    /// Why the method cannot be had on the model at these settings.
+    /// A field that has no default: without it there is nothing to count.
+    needs: Option<&'static str>,
+    /// Why the method cannot be had at these settings, on this model.
     error: Option<String>,
 }
 
@@ -111,9 +113,10 @@ fn row(info: &'static MethodInfo, settings: &[(String, Value)], base: Option<&Ba
     // Some methods can be merged at some settings only.
     let mergeable = method.as_ref().map_or(info.mergeable, |method| method.mergeable());
     let planned = method.and_then(|method| base.map(|base| method.plan(base)).transpose());
-    let (parameters, error) = match planned {
-        Ok(plan) => (plan.as_ref().map(trained), None),
-        Err(error) => (None, Some(error.to_string())),
+    let (parameters, needs, error) = match planned {
+        Ok(plan) => (plan.as_ref().map(trained), None, None),
+        Err(EditError::Needs { field, what, .. }) => (None, Some(field), Some(format!("needs `{field}`: {what}"))),
+        Err(error) => (None, None, Some(error.to_string())),
     };
     let whole = base.map(|base| base.parameter_count());
     Ok(Row {
@@ -137,6 +140,7 @@ fn row(info: &'static MethodInfo, settings: &[(String, Value)], base: Option<&Ba
         share: parameters.zip(whole).map(|(part, whole)| part as f64 / whole as f64),
         training_bytes: parameters.map(|count| count * BYTES_A_PARAMETER),
         parameters,
+        needs,
         error,
     })
 }
@@ -173,8 +177,10 @@ fn print(rows: &[Row], base: Option<&Base>) -> Result<(), Failure> {
             row.quantised_base,
             row.paper
         )?;
-        if let Some(error) = &row.error {
-            outln!("{:name$}  not on this model: {error}", "")?;
+        match &row.error {
+            Some(error) if row.needs.is_some() => outln!("{:name$}  {error}", "")?,
+            Some(error) => outln!("{:name$}  not on this model: {error}", "")?,
+            None => {}
         }
     }
     Ok(())
