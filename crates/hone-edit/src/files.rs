@@ -57,13 +57,24 @@ pub fn load_edit(dir: &Path, model: &Model) -> Result<EditStack, EditError> {
 
 /// Reads the edit in `dir` for `base`.
 pub fn read_edit(dir: &Path, base: &Base) -> Result<Edit, EditError> {
+    read_beside(dir, base, |_, _| Ok(())).map(|(edit, ())| edit)
+}
+
+/// The same of an adapter that holds more than an edit: `take` has what is no method's out of the configuration and the
+/// file, before they are read strictly.
+pub(crate) fn read_beside<T>(
+    dir: &Path,
+    base: &Base,
+    take: impl FnOnce(&mut Map<String, Value>, &mut TensorFile) -> Result<T, EditError>,
+) -> Result<(Edit, T), EditError> {
     let dir = adapter_directory(dir);
     let mut warnings = Vec::new();
     let mut config = read_config(&dir.join(CONFIG))?;
     config.extend(check_base(&dir, base, &mut warnings)?);
     find_experts(&mut config, &dir);
-    let method = registry::from_peft(&config, &mut warnings)?;
     let mut file = TensorFile::read(&dir.join(WEIGHTS))?;
+    let taken = take(&mut config, &mut file)?;
+    let method = registry::from_peft(&config, &mut warnings)?;
     let path = dir.join(OUR_WEIGHTS);
     let mut beside = path.exists().then(|| TensorFile::read(&path)).transpose()?;
     let made_again = RandomKey::new(0).named("init");
@@ -75,7 +86,7 @@ pub fn read_edit(dir: &Path, base: &Base) -> Result<Edit, EditError> {
     file.all_used()?;
     beside.map_or(Ok(()), |beside| beside.all_used())?;
     edit.warnings = warnings;
-    Ok(edit)
+    Ok((edit, taken))
 }
 
 /// The base model that the adapter in `dir` names.

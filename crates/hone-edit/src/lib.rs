@@ -10,7 +10,7 @@
 //! - [`decompose`]: singular values, QR, eigenvectors, effective rank.
 //! - [`algebra`]: several edits made one.
 //! - [`inspect`]: what an edit does to the weights, place by place; [`overlap`](mod@overlap): where two do it.
-//! - [`files`]: adapter directories; [`merge`](mod@merge): edits folded into the weights.
+//! - [`files`]: adapter directories; [`reward`]: those of reward models; [`merge`](mod@merge): edits folded into the weights.
 //!
 //! I have an adapter's directory and a model: [`load_edit`], then [`EditStack::hooks`].
 
@@ -35,6 +35,7 @@ pub mod planning;
 pub mod probe;
 pub mod registry;
 pub mod replace;
+pub mod reward;
 pub mod stack;
 pub mod target;
 pub mod torch_random;

@@ -1,14 +1,15 @@
 //! What most verbs begin with: a model, perhaps with an edit on it.
 
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
 use hone_edit::files::contents_sha256;
+use hone_edit::reward::{is_reward_adapter, load_reward_edit};
 use hone_edit::{EditStack, load_edit};
 use hone_engine::DType;
 use hone_model::model::reward::RewardModel;
 use hone_model::template::Message;
-use hone_model::{Hooks, LoadOptions, Model, NoHooks, Quantise};
+use hone_model::{Hooks, LoadOptions, Model, ModelError, NoHooks, Quantise};
 
 use crate::args::Common;
 use crate::fail::Failure;
@@ -68,22 +69,45 @@ impl ModelArguments {
         Ok(ready)
     }
 
-    /// A reward model with its edits, and its head.
+    /// A reward model with its edits, and its head: the model's own, or that of an adapter that brings one.
     pub fn load_reward_model(&self, common: &Common) -> Result<(Ready, Vec<f32>), Failure> {
         if self.with.quantize.is_some() {
             let hint = "leave it out; `--dtype bf16` halves the memory";
             return Err(Failure::user("`--quantize` is not for reward models", hint));
         }
+        let brings = self.with.edit.iter().map(|dir| is_reward_adapter(dir)).collect::<Result<Vec<bool>, _>>()?;
         let spinner = progress::spinner("loading", common.quiet || common.json);
         spinner.set_message(self.model.clone());
         let path = super::pull::resolve(&self.model, common)?;
+        let path = path.to_string_lossy();
         let options = LoadOptions { dtype: self.with.dtype, keep_quantised: false };
-        let mut loaded = RewardModel::load(&path.to_string_lossy(), options)?;
-        loaded.model.source.reference.clone_from(&self.model);
-        let model = Arc::new(loaded.model);
-        let hooks = self.hooks(&model, common)?;
+        let (mut model, own) = match Model::load(&path, options) {
+            Ok(model) if brings.contains(&true) => (model, None),
+            // Without a head of either this says what is missing.
+            Ok(_) | Err(ModelError::ScoreHead { .. }) => {
+                let RewardModel { model, head } = RewardModel::load(&path, options)?;
+                (model, Some(head))
+            }
+            Err(error) => return Err(error.into()),
+        };
+        model.source.reference.clone_from(&self.model);
+        let model = Arc::new(model);
+        let (mut stack, mut head) = (EditStack::new(), own);
+        for (dir, brings) in self.with.edit.iter().zip(brings) {
+            let loaded = match brings {
+                true => {
+                    let (edit, own) = load_reward_edit(dir, &model)?;
+                    head = Some(own);
+                    edit
+                }
+                false => load_edit(dir, &model)?,
+            };
+            self.add(&mut stack, loaded, dir, common)?;
+        }
+        stack.choose_group(self.with.task_group)?;
         spinner.finish_and_clear();
-        Ok((Ready { model, hooks, dtype: self.with.dtype }, loaded.head))
+        let hooks = stack.hooks(self.with.dtype);
+        Ok((Ready { model, hooks, dtype: self.with.dtype }, head.unwrap_or_default()))
     }
 
     fn load_with(&self, keep_quantised: bool, common: &Common) -> Result<Ready, Failure> {
@@ -106,21 +130,23 @@ impl ModelArguments {
 
     /// The stack of the edits named; `None` without any.
     pub fn stack(&self, model: &Model, common: &Common) -> Result<Option<EditStack>, Failure> {
-        let mut stack: Option<EditStack> = None;
+        if self.with.edit.is_empty() {
+            return Ok(None);
+        }
+        let mut stack = EditStack::new();
         for dir in &self.with.edit {
-            let loaded = load_edit(dir, model)?;
-            if !common.quiet {
-                loaded.warnings().for_each(|warning| remark!("note: {}: {warning}", dir.display()));
-            }
-            match &mut stack {
-                None => stack = Some(loaded),
-                Some(stack) => loaded.entries.into_iter().try_for_each(|entry| stack.push(entry))?,
-            }
+            self.add(&mut stack, load_edit(dir, model)?, dir, common)?;
         }
-        if let Some(stack) = &mut stack {
-            stack.choose_group(self.with.task_group)?;
+        stack.choose_group(self.with.task_group)?;
+        Ok(Some(stack))
+    }
+
+    /// Puts what was loaded from `dir` on the stack.
+    fn add(&self, stack: &mut EditStack, loaded: EditStack, dir: &Path, common: &Common) -> Result<(), Failure> {
+        if !common.quiet {
+            loaded.warnings().for_each(|warning| remark!("note: {}: {warning}", dir.display()));
         }
-        Ok(stack)
+        Ok(loaded.entries.into_iter().try_for_each(|entry| stack.push(entry))?)
     }
 
     /// What is done with the model, by its contents: the edits' files, the task they are applied for, few bits. Two runs

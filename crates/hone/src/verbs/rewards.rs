@@ -12,7 +12,7 @@ use crate::fail::Failure;
 /// Where rewards come from.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, clap::ValueEnum)]
 enum Source {
-    /// A reward model's own number: MODEL has a head for it (`…ForSequenceClassification`, one label).
+    /// A reward model's own number: MODEL, or its edit, has a head for it (`…ForSequenceClassification`, `SEQ_CLS`; one label).
     Head,
     /// How much likelier the edit (or the model, against `--reference`) makes an answer: what DPO calls the implicit reward.
     Implicit,
