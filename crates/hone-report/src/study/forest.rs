@@ -23,6 +23,11 @@ pub fn draw(plot: &PlotResult) -> Result<Option<String>, ReportError> {
     let marks: Vec<&Mark> = plot.marks.iter().filter(|mark| mark.y.value.is_some()).collect();
     let (Some(axis), false) = (Axis::of(all, plot.y_logarithmic), marks.is_empty()) else { return Ok(None) };
     let name = |mark: &Mark| format!("{} {}", mark.series, mark.label).trim().to_owned();
+    let value = |mark: &Mark| {
+        let value = hone_study::page::value(&mark.y);
+        if mark.y.low.is_some() { format!("{value} [{}]", hone_study::page::interval(&mark.y)) } else { value }
+    };
+    let right = marks.iter().map(|mark| text_width(&value(mark), 13)).max().unwrap_or(0) + 24;
     let left = marks.iter().map(|mark| text_width(&name(mark), 14)).max().unwrap_or(0) + 36;
     let count = marks.len() as i32;
     let height = (HEAD + count * LINE + FOOT) as u32;
@@ -30,7 +35,7 @@ pub fn draw(plot: &PlotResult) -> Result<Option<String>, ReportError> {
         frame::text(area, NAME, &plot.title, (20, 26), (Role::Ink, 19, HPos::Left))?;
         let axes = shared::Axes {
             name: NAME,
-            margins: [HEAD, 190, 10, left],
+            margins: [HEAD, right, 10, left],
             labels: (FOOT - 12, 0),
             range: ((axis.low, axis.high), (0.0, f64::from(count))),
             ticks: (7, 0),
@@ -57,11 +62,7 @@ pub fn draw(plot: &PlotResult) -> Result<Option<String>, ReportError> {
             let step = f64::from(plot_y.end - plot_y.start) / f64::from(count);
             let middle = plot_y.start + (step * (at as f64 + 0.5)) as i32;
             frame::text(area, NAME, &name(mark), (plot_x.start - 14, middle), (Role::Ink, 14, HPos::Right))?;
-            let cell = &mark.y;
-            let value = hone_study::page::value(cell);
-            let value =
-                if cell.low.is_some() { format!("{value} [{}]", hone_study::page::interval(cell)) } else { value };
-            frame::text(area, NAME, &value, (plot_x.end + 12, middle), (Role::Muted, 13, HPos::Left))?;
+            frame::text(area, NAME, &value(mark), (plot_x.end + 12, middle), (Role::Muted, 13, HPos::Left))?;
         }
         Ok(())
     })?;
