@@ -9,7 +9,7 @@
 //! Runs that occur in more than 10 training examples are boilerplate (a prompt every row begins with) and do not count, as
 //! in GPT-3; how many were left out is reported.
 
-use std::collections::HashMap;
+use std::collections::{BTreeSet, HashMap};
 use std::hash::{DefaultHasher, Hash, Hasher};
 
 use serde::{Deserialize, Serialize};
@@ -36,6 +36,9 @@ pub struct LeakReport {
     pub leaked_texts: usize,
     /// Indices of those texts.
     pub leaked: Vec<usize>,
+    /// For each of `leaked`, which parts of the training data ([`Example::part`]) have an example that holds it, ascending.
+    #[serde(default)]
+    pub leaked_by: Vec<Vec<usize>>,
     /// Training examples that hold an evaluation text.
     pub leaking_examples: usize,
     /// Of those, examples (or texts of them) that are equal to an evaluation text.
@@ -73,7 +76,7 @@ pub fn find_leaks(training: &[Example], evaluation: &[String]) -> LeakReport {
     }
     report.boilerplate_runs = occurrences.values().filter(|&&n| n > BOILERPLATE).count();
 
-    let mut leaked = vec![false; texts.len()];
+    let mut parts: Vec<BTreeSet<usize>> = vec![BTreeSet::new(); texts.len()];
     for example in training {
         let mut hits: Vec<(usize, String)> = Vec::new();
         let equal = index.equal_to(example);
@@ -86,12 +89,15 @@ pub fn find_leaks(training: &[Example], evaluation: &[String]) -> LeakReport {
         }
         report.leaking_examples += usize::from(!hits.is_empty());
         for (text, words) in hits {
-            if !std::mem::replace(&mut leaked[text], true) && report.first.len() < SHOWN {
+            let first = parts[text].is_empty();
+            parts[text].insert(example.part);
+            if first && report.first.len() < SHOWN {
                 report.first.push(Leak { source: example.source.clone(), text, words });
             }
         }
     }
-    report.leaked = (0..texts.len()).filter(|&t| leaked[t]).collect();
+    report.leaked = (0..texts.len()).filter(|&t| !parts[t].is_empty()).collect();
+    report.leaked_by = report.leaked.iter().map(|&t| parts[t].iter().copied().collect()).collect();
     report.leaked_texts = report.leaked.len();
     report
 }

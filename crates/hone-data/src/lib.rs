@@ -7,6 +7,7 @@
 //! | Which tokens are trained? | [`encode`], [`spans`] |
 //! | What was left out, and why? | [`drops`], [`report`] |
 //! | Which examples are held out? Which come twice? Which does the evaluation hold? | [`split`], [`duplicates`], [`leaks`] |
+//! | Which tasks and rows of a collection are trained on, and which say how far that reaches? | [`levels`] |
 //! | Which examples share a row, and which rows does step `s` read? | [`packing`], [`batches`], [`next_token`] |
 //! | On which line of a YAML file does a key stand? | [`yaml`] |
 //!
@@ -24,6 +25,7 @@ pub mod error;
 pub mod example;
 pub mod formats;
 pub mod leaks;
+pub mod levels;
 pub mod load;
 pub mod next_token;
 pub mod packing;

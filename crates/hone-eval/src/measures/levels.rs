@@ -13,7 +13,7 @@
 //! bootstrap over tasks and examples, the gain's over tasks and paired examples.
 //!
 //! What it does not know: whether the levels are kept apart in truth. Labels are what a split says; the recipe says what was
-//! trained on.
+//! trained on. `hone data levels` makes tasks, labels and training data of one collection, and keeps them apart.
 
 use super::chart::{Bar, ChartData, Drawing};
 use super::{Measure, MeasureOptions, Number, Table, TaskMeasure, Unit};

@@ -1,6 +1,7 @@
-//! `hone data`: training data as the model will see it, and what it asks of the model.
+//! `hone data`: training data as the model will see it, what it asks of the model, and what of it is held out.
 
 mod alignment;
+mod levels;
 mod show;
 
 use crate::args::Common;
@@ -21,6 +22,8 @@ enum DataVerb {
     Show(show::Show),
     /// Whether the sources of a mix pull the same way: the angles between their gradients.
     Alignment(alignment::AlignmentVerb),
+    /// Split a collection of tasks into what is trained on and three levels of what is not: rows, tasks, categories.
+    Levels(levels::LevelsVerb),
 }
 
 impl Data {
@@ -29,6 +32,7 @@ impl Data {
         match self.verb {
             DataVerb::Show(show) => show.run(common),
             DataVerb::Alignment(alignment) => alignment.run(common),
+            DataVerb::Levels(levels) => levels.run(common),
         }
     }
 }
