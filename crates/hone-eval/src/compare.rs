@@ -88,7 +88,8 @@ pub fn compare(base: &[Scorecard], tuned: &[Scorecard], options: &CompareOptions
             notes.push(format!("{} was left out: the second model was not evaluated on it", card.header.task));
             continue;
         };
-        let paired = Paired::new(card, other, options.allow_different_prompts)?;
+        let mut paired = Paired::new(card, other, options.allow_different_prompts)?;
+        paired.is_target = options.targets.contains(&card.header.task);
         let (mut task, mut pairs) = compare_task(&paired, options);
         task.is_variant = is_further_way(card, base, tuned);
         if task.is_variant {

@@ -28,6 +28,8 @@ pub struct Paired<'a> {
     pub after: Vec<ExampleScore>,
     /// Examples that only one of the cards has.
     pub unpaired: usize,
+    /// Whether the tuning was for this task: what changed in it is no loss elsewhere.
+    pub is_target: bool,
 }
 
 impl<'a> Paired<'a> {
@@ -60,7 +62,7 @@ impl<'a> Paired<'a> {
         let before = rows.iter().map(|(row, _)| part(row)).collect();
         let after = rows.iter().map(|(_, row)| part(row)).collect();
         let unpaired = base.rows.len() + tuned.rows.len() - 2 * rows.len();
-        Ok(Paired { base: &base.header, tuned: &tuned.header, metric, rows, before, after, unpaired })
+        Ok(Paired { base: &base.header, tuned: &tuned.header, metric, rows, before, after, unpaired, is_target: false })
     }
 
     /// The task's name.

@@ -1,5 +1,6 @@
 //! Measures over several tasks, on scorecards written by hand: every number here can be worked out on paper.
 
+use hone_eval::compare::{CompareOptions, compare};
 use hone_eval::measures::{self, Drawing, MeasureOptions, TaskMeasure};
 use hone_eval::metrics::{Aggregation, best_of};
 use hone_eval::pairing::Paired;
@@ -96,6 +97,16 @@ fn losses_are_averaged_skill_by_skill() {
     assert_eq!((found.tables[0].rows.len(), found.tables[1].rows.len()), (3, 1));
     assert_eq!(found.tables[1].cells[0][..3], [Some(1.5), Some(2.0), Some(0.5)], "more bits are a loss");
     assert!(found.notes[0].contains("reading"), "{:?}", found.notes);
+    // A task that the tuning was for is none of what it lost.
+    let options = CompareOptions {
+        targets: vec!["reading".into()],
+        measures: vec![measures::find("forgetting").unwrap()],
+        ..CompareOptions::default()
+    };
+    let ledger = compare(&before, &after, &options).unwrap();
+    let elsewhere = &ledger.measures[0].tasks[0];
+    assert_eq!((value(elsewhere, "mean_loss"), value(elsewhere, "tasks")), (0.0, 3.0));
+    assert!(elsewhere.notes[0].contains("without reading"), "{:?}", elsewhere.notes);
     // Nothing changed: nothing is lost, and nothing is measurable.
     let same = measure("forgetting", &before, &before).remove(0);
     assert_eq!((value(&same, "mean_loss"), value(&same, "measurably_worse")), (0.0, 0.0));
