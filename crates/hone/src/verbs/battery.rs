@@ -9,6 +9,7 @@ use hone_eval::{DataRoot, EvalOptions, compare, measures};
 use super::compare::{report, show, write};
 use super::eval::{Asked, Shown, card_path, load_tasks, score_model};
 use super::load::{ModelArguments, With};
+use super::outcome::Measured;
 use crate::args::Common;
 use crate::fail::Failure;
 use crate::interrupt;
@@ -90,6 +91,6 @@ impl Battery {
         let title = self.out.file_name().map_or_else(|| "battery".into(), |name| name.to_string_lossy().into_owned());
         let report = report(title, base, tuned, ledger);
         write(&self.out, &report)?;
-        show(&report.ledger, &self.out, common)
+        show(&report.ledger, Measured::Numbers, &self.out, common)
     }
 }

@@ -12,7 +12,8 @@ use hone_locate::AttentionReport;
 use hone_report::Report;
 
 use super::gate::{rules, worse_is_broken};
-use super::{outcome, sources};
+use super::outcome::{self, Measured};
+use super::sources;
 use crate::args::Common;
 use crate::fail::{Failure, RULE};
 use crate::print::{out, outln};
@@ -109,7 +110,7 @@ impl Compare {
         let mut report = report(title, &base, &tuned, ledger);
         report.sources = sources::of_comparison(&self.out, &self.base, &self.tuned, &report.ledger);
         write(&self.out, &report)?;
-        show(&report.ledger, &self.out, common)
+        show(&report.ledger, Measured::Whole, &self.out, common)
     }
 }
 
@@ -178,11 +179,11 @@ pub fn write_text(path: &Path, text: &str) -> Result<(), Failure> {
 }
 
 /// Prints the outcome; the number is the exit code.
-pub fn show(ledger: &Ledger, out: &Path, common: &Common) -> Result<u8, Failure> {
+pub fn show(ledger: &Ledger, measured: Measured, out: &Path, common: &Common) -> Result<u8, Failure> {
     if common.json {
         outln!("{}", serde_json::to_string(ledger)?)?;
     } else {
-        out!("{}", outcome::table(ledger))?;
+        out!("{}", outcome::table(ledger, measured))?;
         outln!("\nreport: {}", out.join("report.html").display())?;
     }
     Ok(if ledger.broken_rules.is_empty() { 0 } else { RULE })

@@ -11,6 +11,7 @@ use hone_eval::scorecard::Scorecard;
 
 use super::compare::{parse_rule, report, show, write};
 use super::eval::card_path;
+use super::outcome::Measured;
 use super::sources;
 use crate::args::Common;
 use crate::fail::Failure;
@@ -83,7 +84,7 @@ impl Gate {
         let mut report = report(title, &self.cards, &tuned, ledger);
         report.sources = sources::of_comparison(&place, &self.directory, out, &report.ledger);
         write(&place, &report)?;
-        show(&report.ledger, &place, common)
+        show(&report.ledger, Measured::Numbers, &place, common)
     }
 }
 

@@ -3,8 +3,17 @@
 use hone_eval::ledger::{Ledger, TaskComparison};
 use hone_eval::measures::{Grid, MeasureResult};
 
+/// How much is shown of what was measured besides.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Measured {
+    /// What was asked for by name: all of it.
+    Whole,
+    /// What nobody asked for: the numbers of each measure; its tables stand in the report.
+    Numbers,
+}
+
 /// The ledger as a table with the verdict under it, then what was measured besides.
-pub fn table(ledger: &Ledger) -> String {
+pub fn table(ledger: &Ledger, measured: Measured) -> String {
     let header = ["task", "metric", "n", "base", "tuned", "difference", "95 % interval", "p", "gained", "lost"];
     let rows = ledger.asked().map(|task| row(task).into()).collect();
     let mut out = aligned(&Grid { header: header.map(str::to_owned).into(), rows }, 2);
@@ -17,7 +26,7 @@ pub fn table(ledger: &Ledger) -> String {
     for rule in &ledger.broken_rules {
         out.push_str(&format!("rule broken: {rule}\n"));
     }
-    ledger.measures.iter().for_each(|result| out.push_str(&measure(result)));
+    ledger.measures.iter().for_each(|result| out.push_str(&measure(result, measured)));
     out
 }
 
@@ -25,11 +34,14 @@ pub fn table(ledger: &Ledger) -> String {
 const LINE: usize = 120;
 
 /// A measure: its question, all tasks in one table, then the tables of each.
-fn measure(result: &MeasureResult) -> String {
+fn measure(result: &MeasureResult, measured: Measured) -> String {
     let mut out = format!("\n{} ({}; {})\n", result.question, result.name, result.source);
     let overview = hone_report::measures::narrowest(result.overview(), LINE);
     let words = if overview.header.get(1).is_some_and(|name| name == "metric") { 2 } else { 1 };
     out.push_str(&aligned(&overview, words));
+    if measured == Measured::Numbers {
+        return out;
+    }
     for task in &result.tasks {
         for table in &task.tables {
             let heading = format!("{}: {}", task.name, table.title.to_lowercase());

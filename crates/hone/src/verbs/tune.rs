@@ -18,11 +18,12 @@ use hone_train::session::Start;
 use hone_train::trainer::{EndReason, Outcome, Trainer};
 use serde::Serialize;
 
+use super::compare as compare_verb;
 use super::eval::{Asked, load_tasks, score_tasks};
 use super::load::load_model_as;
+use super::outcome::{self, Measured};
 use super::tune_progress::TuneProgress;
 use super::tune_report;
-use super::{compare as compare_verb, outcome};
 use crate::args::Common;
 use crate::fail::{Failure, INTERRUPTED, RULE};
 use crate::interrupt;
@@ -100,7 +101,7 @@ pub fn finish(tuned: &Tuned, out: &Path, common: &Common) -> Result<u8, Failure>
         outln!("{}", serde_json::to_string(&Output { run: out, outcome: &tuned.outcome, ledger })?)?;
     } else {
         if let Some(ledger) = ledger {
-            outln!("{}", outcome::table(ledger))?;
+            outln!("{}", outcome::table(ledger, Measured::Numbers))?;
             outln!("report:  {}", out.join("report.html").display())?;
         }
         if tuned.outcome.reason != EndReason::Interrupted {
