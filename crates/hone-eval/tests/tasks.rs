@@ -5,6 +5,8 @@ use std::path::Path;
 use hone_eval::EvalError;
 use hone_eval::task::group;
 use hone_eval::task::{DataRoot, Item, PromptOptions, Prompts, Question, Task, bundled};
+use hone_model::template::ChatTemplate;
+use serde_json::Map;
 
 /// A task file with a data file beside it.
 fn task(yaml: &str, data: &str) -> Result<Task, EvalError> {
@@ -18,6 +20,32 @@ fn task(yaml: &str, data: &str) -> Result<Task, EvalError> {
 fn item(task: &Task, index: usize, options: &PromptOptions) -> Item {
     let mut prompts = Prompts::new(task, None, options).unwrap();
     (0..=index).map(|i| prompts.item(i).unwrap()).last().unwrap()
+}
+
+/// A whole answer is what the template makes of the conversation with it, behind what it makes of the question: what is read is
+/// then, to the letter, the conversation that a reward model was trained on.
+#[test]
+fn whole_answers_end_as_the_template_ends_a_turn() {
+    let turns = "{% for m in messages %}<{{ m.role }}>{{ m.content | trim }}</{{ m.role }}>\n{% endfor %}\
+        {% if add_generation_prompt %}<assistant>{% endif %}";
+    let template = |source: &str| ChatTemplate::new(Path::new("t"), source.into(), None, Map::new()).unwrap();
+    let task = task(&format!("{CHOICE}description: Choose.\n"), ROWS).unwrap();
+    let asked = |source: &str, whole_turns: bool| {
+        let options = PromptOptions { seed: 1234, multiturn: true, whole_turns, ..Default::default() };
+        Prompts::new(&task, Some(&template(source)), &options).unwrap().item(1)
+    };
+    let Question::Choices { contexts, continuations, choices, .. } = asked(turns, true).unwrap().question else {
+        panic!()
+    };
+    assert_eq!(contexts, ["<system>Choose.</system>\n<user>Question: two?\nAnswer:</user>\n<assistant>"]);
+    assert_eq!(continuations, ["c</assistant>\n", "d</assistant>\n", "e</assistant>\n"]);
+    assert_eq!(choices, ["c", "d", "e"], "without what ends them");
+    let Question::Choices { continuations, .. } = asked(turns, false).unwrap().question else { panic!() };
+    assert_eq!(continuations, ["c", "d", "e"]);
+    // One that writes the question otherwise once it is answered has no place where the answer begins.
+    let counting = format!("{{{{ messages | length }}}}{turns}");
+    let message = asked(&counting, true).unwrap_err().to_string();
+    assert!(message.contains("chat template") && message.contains("another way"), "{message}");
 }
 
 const CHOICE: &str = r#"
