@@ -7,6 +7,7 @@
 //! so nothing of them is stored.
 
 use std::path::{Path, PathBuf};
+use std::time::Instant;
 
 use hone_edit::EditStack;
 use hone_edit::atomic;
@@ -16,6 +17,7 @@ use serde::{Deserialize, Serialize};
 use serde_json::{Map, Value};
 
 use crate::error::{TrainError, io_error};
+use crate::machine::cpu_seconds;
 use crate::optimizer::{Memory, Optimizer};
 use crate::rules::Rules;
 
@@ -36,6 +38,9 @@ pub struct Progress {
     pub tokens: u64,
     /// Wall seconds spent in steps and validations.
     pub seconds: f64,
+    /// Processor seconds spent in them by all threads; 0 where the system does not tell.
+    #[serde(default)]
+    pub cpu_seconds: f64,
     /// The best validation so far.
     pub best: Option<Best>,
     /// Validations since the best one.
@@ -44,6 +49,30 @@ pub struct Progress {
     pub validated: Option<usize>,
     /// Loss of the last step.
     pub last_loss: Option<f64>,
+}
+
+/// When a step or a validation began.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Start {
+    wall: Instant,
+    cpu: Option<f64>,
+}
+
+impl Start {
+    /// Now.
+    pub fn now() -> Start {
+        Start { wall: Instant::now(), cpu: cpu_seconds() }
+    }
+}
+
+impl Progress {
+    /// Counts the time since `start`; wall seconds are given.
+    pub(crate) fn add(&mut self, start: Start) -> f64 {
+        let seconds = start.wall.elapsed().as_secs_f64();
+        self.seconds += seconds;
+        self.cpu_seconds += cpu_seconds().zip(start.cpu).map_or(0.0, |(now, then)| now - then);
+        seconds
+    }
 }
 
 /// The best validation so far.

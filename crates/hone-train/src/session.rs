@@ -188,6 +188,7 @@ impl Trainer {
             trained_parameters,
             tokens: self.progress.tokens,
             seconds: self.progress.seconds,
+            cpu_seconds: Some(self.progress.cpu_seconds).filter(|seconds| *seconds > 0.0),
             peak_memory: peak_memory(),
         })
     }

@@ -7,7 +7,6 @@
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
-use std::time::Instant;
 
 use hone_data::FlatBatch;
 use hone_edit::EditStack;
@@ -16,7 +15,7 @@ use hone_engine::{DType, Gradients, RandomKey};
 use hone_model::{Context, Hooks, Model};
 use serde::Serialize;
 
-use crate::checkpoint::{Best, Checkpoints, Identity, Progress};
+use crate::checkpoint::{Best, Checkpoints, Identity, Progress, Start};
 use crate::error::TrainError;
 use crate::events::{Event, StepMetrics, ValidationMetrics};
 use crate::invariants::Record;
@@ -81,6 +80,9 @@ pub struct Outcome {
     pub tokens: u64,
     /// Wall seconds of training and validation, earlier parts of a resumed run included.
     pub seconds: f64,
+    /// Processor seconds of the same by all threads, where the system tells them: they depend less on what else the machine does.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub cpu_seconds: Option<f64>,
     /// Largest memory the process has held, in bytes.
     pub peak_memory: u64,
 }
@@ -127,7 +129,7 @@ impl Trainer {
 
     /// One optimiser step.
     pub(crate) fn step(&mut self) -> Result<StepMetrics, TrainError> {
-        let start = Instant::now();
+        let start = Start::now();
         let step = self.progress.step;
         let batches = self.data.micro_batches(step);
         let trained_tokens: usize = batches.iter().map(|b| b.rows.len()).sum();
@@ -157,10 +159,9 @@ impl Trainer {
         self.check_finite("gradient norm", norm)?;
         self.rules.after(&mut self.stack, &mut gradients, &moment);
 
-        let seconds = start.elapsed().as_secs_f64();
         self.progress.step += 1;
         self.progress.tokens += tokens as u64;
-        self.progress.seconds += seconds;
+        let seconds = self.progress.add(start);
         self.progress.last_loss = Some(loss);
         let left = (self.total_steps - self.progress.step) as f64;
         Ok(StepMetrics {
@@ -201,7 +202,7 @@ impl Trainer {
         if batches.is_empty() {
             return Ok(());
         }
-        let start = Instant::now();
+        let start = Start::now();
         let cx = Context::inference(self.stack.hooks(self.dtype), self.dtype);
         let (mut nll_sum, mut correct, mut trained_tokens) = (0.0, 0, 0);
         for batch in &batches {
@@ -225,8 +226,7 @@ impl Trainer {
         } else if step > 0 {
             self.progress.validations_since_best += 1;
         }
-        let seconds = start.elapsed().as_secs_f64();
-        self.progress.seconds += seconds;
+        let seconds = self.progress.add(start);
         let token_accuracy = correct as f64 / trained_tokens as f64;
         let metrics = ValidationMetrics { step, validation_loss, token_accuracy, trained_tokens, seconds, best };
         self.log("validation", &metrics, true)?;
