@@ -3,6 +3,9 @@
 use crate::compare::SIGNIFICANCE;
 use crate::ledger::TaskComparison;
 
+/// Most tasks without a measurable change that the sentence names.
+const NAMED: usize = 4;
+
 /// One sentence over all tasks, targets first.
 pub fn in_words(tasks: &[TaskComparison]) -> String {
     let of = |verdict: &str| {
@@ -12,6 +15,11 @@ pub fn in_words(tasks: &[TaskComparison]) -> String {
     };
     let (better, worse, unchanged) = (of("better"), of("worse"), of("unchanged"));
     let mut parts = Vec::new();
+    let (missed, others): (Vec<&TaskComparison>, Vec<_>) = unchanged.iter().partition(|t| t.is_target);
+    // What the tuning was for comes first, all the more where nothing came of it.
+    if !missed.is_empty() {
+        parts.push(format!("no measurable change on {}, which the tuning was for", names(&missed, "and")));
+    }
     if !better.is_empty() {
         let gain = |t: &&TaskComparison| match t.is_share {
             true => format!("{} by {}{}", t.name, points(t), doubt(t)),
@@ -29,13 +37,12 @@ pub fn in_words(tasks: &[TaskComparison]) -> String {
         let losses: Vec<String> = other_losses.iter().map(|t| format!("{}{}", from_to(t), doubt(t))).collect();
         parts.push(format!("worse on {}", list(&losses, "and")));
     }
-    if !unchanged.is_empty() {
-        let (missed, others): (Vec<&TaskComparison>, Vec<_>) = unchanged.iter().partition(|t| t.is_target);
-        if !missed.is_empty() {
-            parts.push(format!("no measurable change on {}, which the tuning was for", names(&missed, "and")));
-        }
-        if !others.is_empty() {
-            parts.push(format!("no measurable change on {}", names(&others, "and")));
+    match others.len() {
+        0 => {}
+        few if few <= NAMED => parts.push(format!("no measurable change on {}", names(&others, "and"))),
+        many => {
+            let other = if parts.is_empty() { "" } else { "other " };
+            parts.push(format!("no measurable change on {many} {other}tasks"));
         }
     }
     if !worse.is_empty() {

@@ -8,7 +8,7 @@ use hone_eval::measures::Grid;
 
 use crate::links::{Side, href};
 use crate::page::tasks::{self, TableRow};
-use crate::page::{outcome_words, trust};
+use crate::page::{metrics, trust, verdict};
 use crate::{Report, measures};
 
 /// The whole report.
@@ -23,19 +23,25 @@ fn write(page: &mut String, report: &Report) -> std::fmt::Result {
     let ledger = &report.ledger;
     writeln!(page, "# {}\n", in_one_line(&report.title))?;
     writeln!(page, "{} → {}\n", code(&ledger.base), code(&ledger.tuned))?;
-    writeln!(page, "**{}.** {}.", outcome_words(ledger.outcome), tasks::capital(&in_one_line(&ledger.verdict)))?;
+    writeln!(page, "**{}.** {}.", verdict::words(ledger), tasks::capital(&in_one_line(&ledger.verdict)))?;
     for rule in &ledger.broken_rules {
         writeln!(page, "\n> **Rule broken:** {}", in_one_line(rule))?;
     }
     let (targets, others) = tasks::parts(ledger);
     writeln!(page, "\n## Is it better?\n")?;
     write_tasks(page, &targets)?;
+    writeln!(page, "\n{}", tasks::MARKS)?;
+    if let Some(others) = metrics::grid(report) {
+        writeln!(page)?;
+        write_grid(page, &others)?;
+        writeln!(page, "\n{}", metrics::EXPLAINED)?;
+    }
     writeln!(page, "\n## What did it lose?\n")?;
     match others.is_empty() {
         true => writeln!(page, "{}", tasks::nothing_else(ledger))?,
         false => write_tasks(page, &others)?,
     }
-    let flips: Vec<&TaskComparison> = ledger.asked().filter(|task| task.mcnemar_p.is_some()).collect();
+    let flips = tasks::flipped(ledger);
     if !flips.is_empty() {
         let header = ["task", "gained", "lost", "right twice", "wrong twice"];
         let row = |task: &&TaskComparison| {
@@ -85,7 +91,7 @@ fn write_tasks(page: &mut String, rows: &[&TaskComparison]) -> std::fmt::Result 
 }
 
 fn write_power(page: &mut String, report: &Report) -> std::fmt::Result {
-    let header = ["task", "questions", "answers changed", "smallest change seen"];
+    let header = ["task", "questions", "answers changed", "smallest change it would see"];
     let row = |power: trust::Power| vec![power.task, power.n.to_string(), power.changed, power.smallest];
     let rows = trust::power(&report.ledger, &|_| false).into_iter().map(row).collect();
     write_grid(page, &Grid { header: header.map(str::to_owned).into(), rows })?;

@@ -12,9 +12,12 @@ use crate::charts::{self, how_to_read};
 use crate::grid::{Block, Cell, NOTHING};
 use crate::links::{anchor, href};
 use crate::markdown::{in_one_line, write_grid};
+use crate::page::tasks;
 
 /// Measures that answer "what did it lose"; the others are about whether to trust the rest.
 const OF_LOSSES: [&str; 3] = ["forgetting", "compatibility", "safety"];
+/// Those whose charts and tables show once more, with the sign turned, what the page shows of its tasks: they are folded.
+const REPEATS: [&str; 1] = ["forgetting"];
 /// The table that is drawn as a matrix.
 const FLIP_MATRIX: &str = "Flip matrix";
 
@@ -29,6 +32,7 @@ pub(crate) struct Section<'a> {
     legend: &'a str,
     source: &'a str,
     overview: Vec<Block>,
+    folded: bool,
     charts: Vec<Drawn<'a>>,
     tables: Vec<Titled<'a>>,
     notes: Vec<String>,
@@ -99,6 +103,7 @@ fn section<'a>(measure: &'a MeasureResult, on_page: &dyn Fn(&str) -> bool) -> Re
         legend: &measure.legend,
         source: &measure.source,
         overview: overview(measure, &leads).fitted(),
+        folded: REPEATS.contains(&measure.name.as_str()),
         charts: drawn,
         tables: tables.collect(),
         notes: notes.collect(),
@@ -127,7 +132,7 @@ fn overview(measure: &MeasureResult, leads: &dyn Fn(&TaskMeasure) -> Option<Stri
         let link = leads(task);
         let names = [
             Cell::word(&task.name),
-            Cell::word(task.metric.replace('_', " ")),
+            Cell::word(tasks::metric(&task.metric)),
             Cell::number(task.n.to_string()).to(link.clone()),
         ];
         let cell = |label: &&str| match task.numbers.iter().find(|number| number.label == **label) {

@@ -2,6 +2,9 @@
 
 mod sample;
 
+use hone_eval::ledger::Outcome;
+use hone_eval::scorecard::{MetricValue, ScorecardHeader};
+
 /// The sample's page, with the slashes of links as they are read.
 fn rendered() -> String {
     hone_report::render(&sample::report()).expect("the sample renders").replace("&#x2f;", "/")
@@ -69,6 +72,10 @@ fn every_kind_of_chart_is_drawn_and_says_what_it_is() {
     }
     assert!(html.contains("<desc>before, after: 30 layers by 9 heads, 0 % to 96 %</desc>"));
     assert!(!html.contains("NaN"));
+    assert!(
+        html.contains("<th scope=\"row\">arc_<wbr>easy</th>") && !html.contains("&lt;wbr"),
+        "names break at underscores"
+    );
 }
 
 #[test]
@@ -163,4 +170,96 @@ fn the_report_in_markdown_answers_the_same_questions_in_the_same_order() {
     ] {
         assert!(page.contains(part), "no {part:?}: {page}");
     }
+}
+
+#[test]
+fn what_the_tuning_was_for_decides_the_headline() {
+    let judged = |of_target: &str, of_others: &[&str], outcome: Outcome| {
+        let mut report = sample::report();
+        report.ledger.outcome = outcome;
+        report.ledger.tasks.truncate(1 + of_others.len());
+        let verdicts = std::iter::once(&of_target).chain(of_others);
+        report.ledger.tasks.iter_mut().zip(verdicts).for_each(|(task, verdict)| task.verdict = (*verdict).into());
+        let html = hone_report::render(&report).expect("the sample renders");
+        let words = html.split("<p class=\"outcome\">").nth(1).and_then(|rest| rest.split('<').next());
+        let class = html.split("<section class=\"verdict ").nth(1).and_then(|rest| rest.split('"').next());
+        let [words, class] = [words, class].map(|text| text.expect("a verdict").to_owned());
+        assert!(hone_report::markdown(&report).contains(&format!("**{words}.**")), "both say the same");
+        let in_numbers = html.contains("<p class=\"decider\"><b>telecom ◎</b>");
+        assert_eq!(in_numbers, of_target != "better", "a target that did not gain stands there in numbers");
+        (words, class)
+    };
+    let said = |words: &str, class: &str| (words.to_owned(), class.to_owned());
+    let missed = "Not measurably better at what it was tuned for";
+    assert_eq!(
+        judged("unchanged", &["better", "unchanged"], Outcome::Better),
+        said(&format!("{missed}; nothing measurably lost"), "unchanged"),
+        "gains elsewhere are no success"
+    );
+    assert_eq!(
+        judged("unchanged", &["better", "worse"], Outcome::Mixed),
+        said(&format!("{missed}, and worse at something else"), "worse")
+    );
+    assert_eq!(
+        judged("worse", &["better"], Outcome::Mixed),
+        said("Worse at what it was tuned for, better at something else", "worse")
+    );
+    assert_eq!(judged("worse", &["unchanged"], Outcome::Worse), said("Worse at what it was tuned for", "worse"));
+    assert_eq!(
+        judged("better", &["unchanged"], Outcome::Better),
+        said("Better, and nothing measurably lost", "better")
+    );
+}
+
+#[test]
+fn other_metrics_of_what_the_tuning_was_for_stand_beside_the_one_that_decides() {
+    let mut report = sample::report();
+    let metric = |name: &str, value: f64| MetricValue {
+        name: name.into(),
+        value,
+        higher_is_better: true,
+        is_share: true,
+        ..MetricValue::default()
+    };
+    let card =
+        |task: &str, metrics: Vec<MetricValue>| ScorecardHeader { task: task.into(), metrics, ..Default::default() };
+    report.scorecards = vec![
+        card("telecom", vec![metric("acc", 0.31), metric("f1,line", 0.19), metric("only_before", 0.1)]),
+        card("boolq", vec![metric("acc", 0.61), metric("f1", 0.5)]),
+        card("telecom", vec![metric("acc", 0.434), metric("f1,line", 0.456)]),
+        card("boolq", vec![metric("acc", 0.58), metric("f1", 0.4)]),
+    ];
+    let page = hone_report::markdown(&report);
+    let table = "| task | metric | base | tuned | difference |\n|---|---|---|---|---|\n| telecom | f1,line | 19.0 % | 45.6 % | +26.6 |\n\n";
+    assert!(page.contains(table), "{page}");
+    let html = hone_report::render(&report).expect("the sample renders").replace("&#x2f;", "/");
+    let better = part(&html, "better");
+    for part in ["f1 (line filter)", "href=\"../cards/tuned%202/telecom.jsonl\">45.6 %</a>", "By other metrics"] {
+        assert!(better.contains(part), "no {part}: {better}");
+    }
+    // Examples that only one side has are in its card, and not in the comparison.
+    report.ledger.tasks[0].unpaired = 3;
+    assert!(!hone_report::markdown(&report).contains("f1,line"));
+}
+
+#[test]
+fn marks_tell_what_may_be_chance_and_small_differences_have_digits() {
+    let mut report = sample::report();
+    let task = &mut report.ledger.tasks[0];
+    (task.p_holm, task.is_share) = (Some(0.41), false);
+    (task.base, task.tuned, task.difference, task.ci_low, task.ci_high) = (0.4363, 0.4325, -0.0038, -0.0079, -0.00001);
+    let page = hone_report::markdown(&report);
+    assert!(page.contains("| 0.436 | 0.432 | △ −0.0038 | −0.0079 to 0.0000 | 0.410 |"), "{page}");
+}
+
+#[test]
+fn what_the_tuning_was_for_is_the_first_to_be_read_question_by_question() {
+    let mut report = sample::report();
+    report.ledger.tasks.rotate_left(1);
+    report.ledger.tasks.iter_mut().for_each(|task| task.verdict = "unchanged".into());
+    report.ledger.tasks[0].verdict = "worse".into();
+    let html = hone_report::render(&report).expect("the sample renders");
+    let first = |before: &str| html.split(before).nth(1).map(|rest| rest.trim_start().starts_with("telecom"));
+    assert_eq!((first("<p class=\"name\">"), first("class=\"of-task unchanged\">\n  <h3>")), (Some(true), Some(true)));
+    assert!(html.find("id=\"examples-telecom\"") < html.find("id=\"examples-boolq\""));
 }

@@ -79,7 +79,11 @@ fn draw(lines: &[Line], title: &str, below: &str) -> Result<Option<Chart>, Repor
 fn digits(lines: &[Line]) -> Digits {
     let largest = lines.iter().flat_map(|line| [line.low.abs(), line.high.abs()]).filter(|v| v.is_finite());
     let largest = largest.fold(0.0, f64::max);
-    Digits(if largest > 0.0 && largest < 0.2 { 3 } else { 1 })
+    Digits(match largest {
+        small if small > 0.0 && small < 0.2 => 3,
+        few if few > 0.0 && few < 2.0 => 2,
+        _ => 1,
+    })
 }
 
 fn figures(line: &Line, digits: Digits) -> String {

@@ -1,4 +1,5 @@
-//! The examples on the page: task by task, what was lost on tasks that got worse and gained on those that got better first.
+//! The examples on the page: task by task, what the tuning was for first, then what got worse and what got better; of a task that
+//! got better what was gained comes first, of others what was lost.
 
 use hone_eval::ledger::{PairedExample, TaskComparison};
 use serde::Serialize;
@@ -69,9 +70,10 @@ pub(crate) fn of_report(report: &Report) -> Vec<OfTask<'_>> {
 
 fn urgency(task: &TaskComparison) -> usize {
     match task.verdict.as_str() {
-        "worse" => 0,
-        "better" => 1,
-        _ => 2,
+        _ if task.is_target => 0,
+        "worse" => 1,
+        "better" => 2,
+        _ => 3,
     }
 }
 

@@ -2,15 +2,18 @@
 //! trust it, where are the examples; then the run and how to repeat it.
 
 pub(crate) mod examples;
+pub(crate) mod metrics;
 pub(crate) mod tasks;
 pub(crate) mod trust;
+pub(crate) mod verdict;
 
-use hone_eval::ledger::{Ledger, Outcome, TaskComparison};
+use hone_eval::ledger::{Ledger, TaskComparison};
 use hone_eval::scorecard::ScorecardHeader;
 use minijinja::Environment;
 use serde::Serialize;
 
 use crate::charts::{self, Chart};
+use crate::grid::Block;
 use crate::links::anchor;
 use crate::measures::{self, Section};
 use crate::{InvariantResult, Report, ReportError, RunSummary, theme};
@@ -26,8 +29,12 @@ struct Page<'a> {
     verdict: String,
     outcome: &'static str,
     outcome_class: &'static str,
+    /// What the tuning was for, where it did not gain.
+    deciders: Vec<verdict::Decider<'a>>,
     /// Under "Is it better?".
     better: Part<'a>,
+    other_metrics: Vec<Block>,
+    other_metrics_explained: &'static str,
     /// Under "What did it lose?".
     lost: Part<'a>,
     nothing_else: &'static str,
@@ -85,6 +92,8 @@ struct Flips<'a> {
 pub fn render(report: &Report) -> Result<String, ReportError> {
     let mut environment = Environment::new();
     environment.set_auto_escape_callback(|_| minijinja::AutoEscape::Html);
+    environment.add_filter("code_spans", code_spans);
+    environment.add_filter("breakable", breakable);
     environment.add_template("report", include_str!("../templates/report.html.j2"))?;
     let ledger = &report.ledger;
     let (better, lost) = tasks::parts(ledger);
@@ -99,13 +108,16 @@ pub fn render(report: &Report) -> Result<String, ReportError> {
         title: &report.title,
         ledger,
         verdict: tasks::capital(ledger.verdict.trim_end_matches('.')),
-        outcome: outcome_words(ledger.outcome),
-        outcome_class: outcome_class(ledger.outcome),
+        outcome: verdict::words(ledger),
+        outcome_class: verdict::class(ledger),
+        deciders: verdict::deciders(ledger, &report.sources, &on_page),
         better: part(report, &better, &on_page)?,
+        other_metrics: metrics::block(report, &on_page).map(Block::fitted).unwrap_or_default(),
+        other_metrics_explained: metrics::EXPLAINED,
         lost: part(report, &lost, &on_page)?,
         nothing_else: tasks::nothing_else(ledger),
         has_targets: ledger.asked().any(|task| task.is_target),
-        flips: ledger.asked().filter(|task| task.mcnemar_p.is_some()).map(|task| flips(ledger, task)).collect(),
+        flips: tasks::flipped(ledger).into_iter().map(|task| flips(ledger, task)).collect(),
         of_losses,
         of_trust,
         power: trust::power(ledger, &on_page),
@@ -150,21 +162,35 @@ fn flips<'a>(ledger: &Ledger, task: &'a TaskComparison) -> Flips<'a> {
     }
 }
 
-/// The verdict in a few words.
-pub(crate) fn outcome_words(outcome: Outcome) -> &'static str {
-    match outcome {
-        Outcome::Better => "Better, and nothing measurably lost",
-        Outcome::Mixed => "Better at something, worse at something else",
-        Outcome::Worse => "Worse",
-        Outcome::Unchanged => "No measurable change",
-    }
+/// Text with what stands between two backticks set as code.
+fn code_spans(text: &str) -> minijinja::Value {
+    let escaped = minijinja::HtmlEscape(text).to_string();
+    let parts: Vec<&str> = escaped.split('`').collect();
+    // An odd number of backticks pairs with nothing.
+    let html = match parts.len() % 2 {
+        0 => escaped,
+        _ => parts
+            .iter()
+            .enumerate()
+            .map(|(i, part)| if i % 2 == 1 { format!("<code>{part}</code>") } else { (*part).into() })
+            .collect(),
+    };
+    minijinja::Value::from_safe_string(html)
 }
 
-fn outcome_class(outcome: Outcome) -> &'static str {
-    match outcome {
-        Outcome::Better => "better",
-        Outcome::Mixed => "mixed",
-        Outcome::Worse => "worse",
-        Outcome::Unchanged => "unchanged",
+/// A name that may be broken after its underscores, and need not be within a word.
+fn breakable(name: &str) -> minijinja::Value {
+    minijinja::Value::from_safe_string(minijinja::HtmlEscape(name).to_string().replace('_', "_<wbr>"))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn code_in_a_legend_is_set_as_code_and_nothing_is_read_as_html() {
+        assert_eq!(code_spans("`a<b` counts, `c` not").to_string(), "<code>a&lt;b</code> counts, <code>c</code> not");
+        assert_eq!(code_spans("one ` alone").to_string(), "one ` alone");
+        assert_eq!(breakable("a_<b>_c").to_string(), "a_<wbr>&lt;b&gt;_<wbr>c");
     }
 }

@@ -1,14 +1,17 @@
 //! The tasks of a comparison as the page shows them: which stand under which question, and their numbers in the reader's units.
 
+use hone_eval::compare::SIGNIFICANCE;
 use hone_eval::ledger::{Ledger, TaskComparison};
 use serde::Serialize;
 
+use crate::charts::plot::Digits;
 use crate::links::{Side, Source, anchor, href};
 
 /// A row of a table of tasks, numbers already in the reader's units.
 #[derive(Serialize)]
 pub(crate) struct TableRow<'a> {
     pub task: &'a TaskComparison,
+    pub metric: String,
     pub base: String,
     pub tuned: String,
     pub difference: String,
@@ -45,18 +48,17 @@ pub(crate) fn nothing_else(ledger: &Ledger) -> &'static str {
 /// A task's row without links.
 pub(crate) fn row(task: &TaskComparison) -> TableRow<'_> {
     let value = |v: f64| if task.is_share { format!("{:.1} %", v * 100.0) } else { number(v) };
-    let difference = |v: f64| if task.is_share { format!("{:+.1}", v * 100.0) } else { signed(v) };
+    // The ends of an interval with the decimals of what lies between them.
+    let digits = if task.is_share { Digits(1) } else { decimals(task.difference) };
+    let difference = |v: f64| digits.signed(if task.is_share { v * 100.0 } else { v });
     TableRow {
+        metric: metric(&task.metric),
         base: value(task.base).replace('-', "−"),
         tuned: value(task.tuned).replace('-', "−"),
-        difference: difference(task.difference).replace('-', "−"),
-        interval: format!("{} to {}", difference(task.ci_low), difference(task.ci_high)).replace('-', "−"),
+        difference: difference(task.difference),
+        interval: format!("{} to {}", difference(task.ci_low), difference(task.ci_high)),
         p: task.p_holm.or(task.mcnemar_p).map_or_else(|| "–".into(), p_value),
-        arrow: match task.verdict.as_str() {
-            "better" => "▲",
-            "worse" => "▼",
-            _ => "=",
-        },
+        arrow: arrow(task),
         base_href: None,
         tuned_href: None,
         href: None,
@@ -95,9 +97,51 @@ pub(crate) fn number(v: f64) -> String {
     }
 }
 
+/// The decimals that a difference of this size needs.
+fn decimals(v: f64) -> Digits {
+    match v.abs() {
+        large if large >= 10.0 => Digits(1),
+        plain if plain >= 0.1 => Digits(2),
+        small if small >= 0.01 => Digits(3),
+        _ => Digits(4),
+    }
+}
+
 /// A difference with its sign.
 pub(crate) fn signed(v: f64) -> String {
-    if v.abs() >= 10.0 { format!("{v:+.1}") } else { format!("{v:+.2}") }
+    decimals(v).signed(v)
+}
+
+/// What the marks say, where there is no page to say it.
+pub(crate) const MARKS: &str = "▲ better, ▼ worse, = no measurable change; △ and ▽ may be chance among so many tasks. p is corrected \
+                                for their number (Holm).";
+
+/// What the verdict is: hollow where it may be chance among so many tasks.
+fn arrow(task: &TaskComparison) -> &'static str {
+    let doubtful = task.p_holm.is_some_and(|p| p >= SIGNIFICANCE);
+    match (task.verdict.as_str(), doubtful) {
+        ("better", false) => "▲",
+        ("better", true) => "△",
+        ("worse", false) => "▼",
+        ("worse", true) => "▽",
+        _ => "=",
+    }
+}
+
+/// A metric's name in words: `f1,line` is F1 of what the filter `line` left of an answer.
+pub(crate) fn metric(name: &str) -> String {
+    let words = |name: &str| name.replace('_', " ");
+    match name.split_once(',') {
+        Some((name, filter)) => format!("{} ({} filter)", words(name), words(filter)),
+        None => words(name),
+    }
+}
+
+/// The tasks whose answers are right or wrong, what the tuning was for first.
+pub(crate) fn flipped(ledger: &Ledger) -> Vec<&TaskComparison> {
+    let mut tasks: Vec<&TaskComparison> = ledger.asked().filter(|task| task.mcnemar_p.is_some()).collect();
+    tasks.sort_by_key(|task| !task.is_target);
+    tasks
 }
 
 fn p_value(p: f64) -> String {

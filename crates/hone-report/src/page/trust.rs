@@ -5,6 +5,7 @@ use hone_eval::ledger::{Ledger, TaskComparison};
 use serde::Serialize;
 
 use super::tasks::{number, signed};
+use crate::charts::plot::Digits;
 use crate::links::anchor;
 
 /// What the table says, for people.
@@ -46,8 +47,7 @@ fn of_task(task: &TaskComparison, on_page: bool) -> Power {
         n: task.n,
         changed: if flips { format!("{changed:.1} %") } else { "–".into() },
         smallest: smallest.map_or_else(|| "none: too few questions".into(), |value| format!("± {}", size(value))),
-        found: if task.is_share { format!("{:+.1}", 100.0 * task.difference) } else { signed(task.difference) }
-            .replace('-', "−"),
+        found: if task.is_share { Digits(1).signed(100.0 * task.difference) } else { signed(task.difference) },
         verdict: task.verdict.clone(),
         href: on_page.then(|| format!("#{}", anchor(&["examples", &task.name]))),
     }
