@@ -138,11 +138,22 @@ CASES = {
     "beft": Case("BeftConfig", std=0.3, target_modules=["q_proj", "v_proj"]),
     "glora": Case("GloraConfig", r=2, std=0.3, target_modules=FOUR),
     "peanut": Case("PeanutConfig", r=2, std=0.3, target_modules=FOUR),
+    "peanut_deep": Case("PeanutConfig", r=3, depth=2, act_fn="gelu_new", scaling=2.0, std=0.3, target_modules=FOUR),
     "pvera": Case("PveraConfig", r=4, std=0.3, target_modules=FOUR),
+    "pvera_no_projection": Case("PveraConfig", r=4, std=0.3, save_projection=False, projection_prng_key=5, target_modules=FOUR),
     "tinylora": Case("TinyLoraConfig", r=2, u=8, std=0.3, target_modules=FOUR),
+    "tinylora_tied": Case(
+        "TinyLoraConfig", r=3, u=5, std=0.3, weight_tying=0.6, save_projection=False, init_weights="uniform", bias="tinylora_only",
+        target_modules=FOUR,
+    ),
     "unilora": Case("UniLoraConfig", r=2, theta_d_length=16, save_indices=True, std=0.3, target_modules=FOUR),
+    "unilora_no_indices": Case(
+        "UniLoraConfig", r=2, theta_d_length=100, proj_seed=7, std=1.0, bias="unilora_only", target_modules=FOUR,
+    ),
     "osf": Case("OSFConfig", effective_rank=4, target_modules=TWO),
+    "osf_shares": Case("OSFConfig", effective_rank=0.8, rank_pattern={"up_p": 20, "o_proj": 0.5}, target_modules=FOUR),
     "supertuning": Case("SupertuningConfig", sparsity=0.9, target_modules=TWO),
+    "supertuning_supra": Case("SupertuningConfig", sparsity=0.95, select_top=False, r=2, target_modules=FOUR),
     "deft": Case("DeftConfig", r=2, std=0.3, target_modules=FOUR),
     # Selective.
     "ln_tuning": Case("LNTuningConfig", std=0.3, target_modules=["input_layernorm", "post_attention_layernorm", "norm"]),

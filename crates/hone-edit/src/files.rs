@@ -175,6 +175,17 @@ fn encoded(key: &str, param: &Param) -> Vec<Encoded> {
             let bytes = values.iter().flat_map(|v| (*v as i32).to_le_bytes()).collect();
             vec![(name(""), Dtype::I32, dims, bytes)]
         }
+        Stored::I64 => {
+            let bytes = values.iter().flat_map(|v| (*v as i64).to_le_bytes()).collect();
+            vec![(name(""), Dtype::I64, dims, bytes)]
+        }
+        Stored::Flat { columns } => {
+            let (rows, within) = values.split_at(values.len() / 2);
+            let flat = rows.iter().zip(within).flat_map(|(row, column)| {
+                (*row as usize * columns + *column as usize).to_le_bytes().into_iter().take(4)
+            });
+            vec![(name(""), Dtype::I32, vec![rows.len()], flat.collect())]
+        }
         Stored::Bits { threshold } => {
             let bits = values.chunks(8).map(|eight| {
                 let bit = |byte: u8, (at, v): (usize, &f32)| byte | (u8::from(*v > threshold) << (7 - at));
@@ -359,8 +370,11 @@ impl TensorFile {
         }
         let names = std::iter::once(&plan.key).chain(&plan.aliases);
         match names.into_iter().find(|name| self.unused.contains(*name)).cloned() {
-            Some(name) if matches!(plan.traits.stored, Stored::Bits { .. }) => self.bits(&name, &plan.shape),
-            Some(name) => self.tensor(&name, &plan.shape),
+            Some(name) => match plan.traits.stored {
+                Stored::Bits { .. } => self.bits(&name, &plan.shape),
+                Stored::Flat { columns } => self.flat(&name, &plan.shape, columns),
+                _ => self.tensor(&name, &plan.shape),
+            },
             None => Err(self.malformed(&plan.key, "no such tensor", format!("one of shape {:?}", plan.shape))),
         }
     }
@@ -432,6 +446,7 @@ impl TensorFile {
             Dtype::F32 => bytes.chunks_exact(4).map(|b| f32::from_le_bytes([b[0], b[1], b[2], b[3]])).collect(),
             Dtype::BF16 => bytes.chunks_exact(2).map(|b| Element::widen(bf16::from_le_bytes([b[0], b[1]]))).collect(),
             Dtype::I32 => bytes.chunks_exact(4).map(|b| i32::from_le_bytes([b[0], b[1], b[2], b[3]]) as f32).collect(),
+            Dtype::I64 => bytes.as_chunks().0.iter().map(|b| i64::from_le_bytes(*b) as f32).collect(),
             Dtype::F16 => bytes.chunks_exact(2).map(|b| half_to_f32([b[0], b[1]])).collect(),
             other => return Err(self.malformed(name, &format!("type {other:?}"), "F32, F16 or BF16".into())),
         };
@@ -473,6 +488,22 @@ impl TensorFile {
         }
         self.unused.remove(&indices);
         Ok(dense)
+    }
+
+    /// Rows and columns, `shape` `[2, n]`, of the `n` flat places `name` in a matrix with so many columns.
+    fn flat(&mut self, name: &str, shape: &[usize], columns: usize) -> Result<Tensor, EditError> {
+        let (dtype, bytes) = self.stored(name, &shape[1..])?;
+        if dtype != Dtype::I32 {
+            return Err(self.malformed(name, &format!("type {dtype:?}"), "I32: flat places".into()));
+        }
+        let places: Vec<i64> = bytes.as_chunks().0.iter().map(|b| i64::from(i32::from_le_bytes(*b))).collect();
+        let columns = columns as i64;
+        // A place below 0 stays in a row below 0, which the check of rows refuses.
+        let rows = places.iter().map(|place| place.div_euclid(columns) as f32);
+        let within = places.iter().map(|place| place.rem_euclid(columns) as f32);
+        let value = Tensor::from_slice(shape, &rows.chain(within).collect::<Vec<f32>>());
+        self.unused.remove(name);
+        Ok(value)
     }
 
     /// A tensor of `shape` whose elements are held as bits: 0 and 1.

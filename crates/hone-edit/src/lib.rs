@@ -29,6 +29,7 @@ pub mod inspect;
 pub mod merge;
 pub mod method;
 pub mod methods;
+pub mod numpy_random;
 pub mod overlap;
 pub mod params;
 pub mod planning;

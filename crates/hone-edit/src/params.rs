@@ -58,6 +58,13 @@ pub enum Stored {
     F32,
     /// Whole numbers, as `I32`.
     I32,
+    /// Whole numbers, as `I64`.
+    I64,
+    /// Rows and columns `[2, n]` of places in a matrix, as flat places `[n]`, row-major, `I32`.
+    Flat {
+        /// The matrix's columns.
+        columns: usize,
+    },
     /// One bit an element, 1 where the value is above the threshold: `U8`, highest bit first, the last byte padded with
     /// zeros. Read as 0 and 1.
     Bits {

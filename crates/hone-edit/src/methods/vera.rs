@@ -100,27 +100,28 @@ impl VeraConfig {
     fn biases(&self) -> Result<Biases, EditError> {
         Biases::parse(METHOD.name, &self.bias, "vera_only")
     }
+}
 
-    /// The shared pair for the widest of the targeted maps.
-    fn shared(&self, base: &Base) -> Result<[ParamPlan; 2], EditError> {
-        let (out, inputs) = self.targets.widest(METHOD.name, base, Q_AND_V)?;
-        let (r, seed) = (self.r, self.projection_prng_key);
-        let first = move |random: &mut TorchRandom| random.uniform(r * inputs, -bound(inputs), bound(inputs));
-        let a = move |_: &Base| Tensor::from_slice([r, inputs], &first(&mut TorchRandom::new(seed)));
-        let b = move |_: &Base| {
-            let mut random = TorchRandom::new(seed);
-            first(&mut random);
-            Tensor::from_slice([out, r], &random.uniform(out * r, -bound(r), bound(r)))
-        };
-        let fixed = |name: &str, shape: &[usize], init: Init| {
-            let plan = ParamPlan::new(format!("base_model.{name}"), shape, init).fixed();
-            if self.save_projection { plan } else { plan.not_saved() }
-        };
-        Ok([
-            fixed("vera_A", &[r, inputs], Init::Computed(Box::new(a))),
-            fixed("vera_B", &[out, r], Init::Computed(Box::new(b))),
-        ])
-    }
+/// The pair that all maps share, `A` and `B` by name and shape: uniform, one drawn after the other from `seed`. The file
+/// holds it if it is `saved`.
+pub(super) fn shared_pair(
+    (name_a, [rows, inputs]): (&str, [usize; 2]),
+    (name_b, [out, r]): (&str, [usize; 2]),
+    seed: u64,
+    saved: bool,
+) -> [ParamPlan; 2] {
+    let first = move |random: &mut TorchRandom| random.uniform(rows * inputs, -bound(inputs), bound(inputs));
+    let a = move |_: &Base| Tensor::from_slice([rows, inputs], &first(&mut TorchRandom::new(seed)));
+    let b = move |_: &Base| {
+        let mut random = TorchRandom::new(seed);
+        first(&mut random);
+        Tensor::from_slice([out, r], &random.uniform(out * r, -bound(r), bound(r)))
+    };
+    let fixed = |name: &str, shape: &[usize], init: Init| {
+        let plan = ParamPlan::new(format!("base_model.{name}"), shape, init).fixed();
+        if saved { plan } else { plan.not_saved() }
+    };
+    [fixed(name_a, &[rows, inputs], Init::Computed(Box::new(a))), fixed(name_b, &[out, r], Init::Computed(Box::new(b)))]
 }
 
 impl Method for VeraConfig {
@@ -129,7 +130,9 @@ impl Method for VeraConfig {
     }
 
     fn plan(&self, base: &Base) -> Result<Plan, EditError> {
-        let mut pair = Some(self.shared(base)?);
+        let (out, inputs) = self.targets.widest(METHOD.name, base, Q_AND_V)?;
+        let (a, b) = (("vera_A", [self.r, inputs]), ("vera_B", [out, self.r]));
+        let mut pair = Some(shared_pair(a, b, self.projection_prng_key, self.save_projection));
         let d = || if self.init_weights { Init::Constant(self.d_initial as f32) } else { Init::Normal { std: 1.0 } };
         let b = || if self.init_weights { Init::Zeros } else { Init::Constant(1.0) };
         self.targets.plan_with_biases(
@@ -163,7 +166,7 @@ struct Vectors {
 }
 
 /// The first `out` rows of `B` and the first `in` columns of `A`.
-fn slices(tape: &Tape, values: &[Var], out: usize, inputs: usize) -> (Var, Var) {
+pub(super) fn slices(tape: &Tape, values: &[Var], out: usize, inputs: usize) -> (Var, Var) {
     (ops::rows(tape, &values[1], 0..out), ops::columns(tape, &values[0], 0..inputs))
 }
 

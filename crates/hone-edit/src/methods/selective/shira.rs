@@ -134,9 +134,9 @@ impl Method for ShiraConfig {
 }
 
 /// The entries of one map. Parameters: values `[N]`, places `[2, N]`.
-struct Entries {
-    out: usize,
-    inputs: usize,
+pub(super) struct Entries {
+    pub(super) out: usize,
+    pub(super) inputs: usize,
 }
 
 /// Rows and columns as whole numbers (they are kept as `f32`, which is exact below 2²⁴).
