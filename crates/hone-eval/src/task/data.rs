@@ -2,7 +2,8 @@
 //!
 //! Files are read by `hone-data`; two layouts that are no list of rows are read here: SQuAD's nested JSON and WikiText's pages.
 
-use std::io::Cursor;
+use std::fs::File;
+use std::io::{BufRead, BufReader, Cursor, Read};
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
@@ -14,6 +15,7 @@ use sha2::{Digest, Sha256};
 
 use super::bundled;
 use super::config::TaskConfig;
+use super::docs::Docs;
 use super::template::Templates;
 use crate::error::EvalError;
 
@@ -51,20 +53,18 @@ impl DataRoot {
         DataRoot { directories: candidates.filter(|directory| directory.is_dir()).collect() }
     }
 
-    /// A file's path for messages and its bytes: an absolute path, a path beside the task file, in a data root, or a file
-    /// that ships with the program.
-    fn read(&self, task: &str, file: &str, beside: Option<&Path>) -> Result<(PathBuf, Vec<u8>), EvalError> {
+    /// A file: an absolute path, a path beside the task file, in a data root, or one that ships with the program.
+    fn find(&self, task: &str, file: &str, beside: Option<&Path>) -> Result<Found, EvalError> {
         let directories = beside.into_iter().chain(self.directories.iter().map(PathBuf::as_path));
         let paths: Vec<PathBuf> = match Path::new(file).is_absolute() {
             true => vec![file.into()],
             false => directories.map(|directory| directory.join(file)).collect(),
         };
         if let Some(path) = paths.iter().find(|path| path.is_file()) {
-            let bytes = std::fs::read(path).map_err(|source| EvalError::Io { path: path.clone(), source })?;
-            return Ok((path.clone(), bytes));
+            return Ok(Found { path: path.as_path().into(), shipped: None });
         }
         if let Some(bytes) = bundled::data(file) {
-            return Ok((PathBuf::from(file), bytes.to_vec()));
+            return Ok(Found { path: Path::new(file).into(), shipped: Some(bytes) });
         }
         let mut looked: Vec<String> = paths.iter().map(|p| p.display().to_string()).collect();
         looked.push("the files that ship with the program".into());
@@ -72,10 +72,53 @@ impl DataRoot {
     }
 }
 
+/// A data file that is there.
+struct Found {
+    /// For messages.
+    path: Arc<Path>,
+    /// Its bytes, if it ships with the program.
+    shipped: Option<&'static [u8]>,
+}
+
+impl Found {
+    /// From its beginning, however long it is.
+    fn open(&self) -> Result<Box<dyn BufRead + Send>, EvalError> {
+        match self.shipped {
+            Some(bytes) => Ok(Box::new(Cursor::new(bytes))),
+            None => Ok(Box::new(BufReader::new(File::open(&self.path).map_err(|source| self.failed(source))?))),
+        }
+    }
+
+    /// All of it, for layouts that are one value.
+    fn bytes(&self) -> Result<Vec<u8>, EvalError> {
+        let mut bytes = Vec::new();
+        self.open()?.read_to_end(&mut bytes).map_err(|source| self.failed(source))?;
+        Ok(bytes)
+    }
+
+    /// Its SHA-256, in hexadecimal.
+    fn sha256(&self) -> Result<String, EvalError> {
+        let (mut hash, mut file) = (Sha256::new(), self.open()?);
+        loop {
+            let read = file.fill_buf().map_err(|source| self.failed(source))?;
+            if read.is_empty() {
+                return Ok(hex(&hash.finalize()));
+            }
+            hash.update(read);
+            let length = read.len();
+            file.consume(length);
+        }
+    }
+
+    fn failed(&self, source: std::io::Error) -> EvalError {
+        EvalError::Io { path: self.path.to_path_buf(), source }
+    }
+}
+
 /// A split's examples and the hash of the file they came from.
 pub struct Split {
     /// The examples.
-    pub docs: Vec<Doc>,
+    pub docs: Docs,
     /// SHA-256 of the file, in hexadecimal.
     pub sha256: String,
 }
@@ -104,12 +147,12 @@ pub fn load_split(config: &TaskConfig, file: &str, split: &str, root: &DataRoot)
         }
     };
     let beside = Path::new(file).parent().filter(|_| Path::new(file).is_file());
-    let (path, bytes) = root.read(&config.task, data_file, beside)?;
-    let sha256 = hex(&Sha256::digest(&bytes));
-    let path: Arc<Path> = path.into();
-    let rows = match dataset {
-        "squad" => squad(&path, &bytes)?,
-        "wikitext_pages" => wikitext_pages(&path, &bytes)?,
+    let found = root.find(&config.task, data_file, beside)?;
+    let sha256 = found.sha256()?;
+    let path = found.path.clone();
+    let rows: Box<dyn Iterator<Item = Result<Doc, EvalError>>> = match dataset {
+        "squad" => Box::new(squad(&path, &found.bytes()?)?.into_iter().map(Ok)),
+        "wikitext_pages" => Box::new(wikitext_pages(&path, &found.bytes()?)?.into_iter().map(Ok)),
         _ => {
             let kind = match dataset {
                 "csv" => Some(FileKind::Csv),
@@ -119,13 +162,14 @@ pub fn load_split(config: &TaskConfig, file: &str, split: &str, root: &DataRoot)
             };
             let unknown = || format!("{}: what kind of file is this? Name a reader", path.display());
             let kind = kind.ok_or_else(|| problem("dataset_path", unknown()))?;
-            rows(kind, &path, bytes, config.dataset_kwargs.field.clone())?
+            rows(kind, &found, config.dataset_kwargs.field.clone())?
         }
     };
     let condition = entry.and_then(|entry| entry.condition()).map(|condition| format!("{{{{ {condition} }}}}"));
     let templates = Templates::new();
-    let mut docs = Vec::new();
-    for mut doc in rows {
+    let mut docs = Docs::default();
+    for doc in rows {
+        let mut doc = doc?;
         let at = doc.place.clone();
         let wrong = |key: &str, what: String| EvalError::Row {
             file: at.file.display().to_string(),
@@ -149,7 +193,7 @@ pub fn load_split(config: &TaskConfig, file: &str, split: &str, root: &DataRoot)
             };
             doc.columns.insert(column.clone(), value);
         }
-        docs.push(doc);
+        docs.push(doc)?;
     }
     if docs.is_empty() {
         return Err(EvalError::Empty { task: config.task.clone(), place: format!("{data_file} (split `{split}`)") });
@@ -157,15 +201,17 @@ pub fn load_split(config: &TaskConfig, file: &str, split: &str, root: &DataRoot)
     Ok(Split { docs, sha256 })
 }
 
-/// Rows of a file that is a list of rows.
-fn rows(kind: FileKind, path: &Arc<Path>, bytes: Vec<u8>, field: Option<String>) -> Result<Vec<Doc>, EvalError> {
+/// Rows of a file that is a list of rows, as they are read.
+fn rows(
+    kind: FileKind,
+    found: &Found,
+    field: Option<String>,
+) -> Result<Box<dyn Iterator<Item = Result<Doc, EvalError>>>, EvalError> {
     let options = ReaderOptions { field, sample_by: SampleBy::Line, ..ReaderOptions::default() };
-    let mut docs = Vec::new();
-    for row in stream(Cursor::new(bytes), kind, path.clone(), &options)? {
-        let row = row?;
-        docs.push(Doc { columns: row.columns, place: row.source });
-    }
-    Ok(docs)
+    let rows = stream(found.open()?, kind, found.path.clone(), &options)?;
+    Ok(Box::new(
+        rows.map(|row| row.map(|row| Doc { columns: row.columns, place: row.source }).map_err(EvalError::from)),
+    ))
 }
 
 /// SQuAD's layout, flattened: a row a question with `id`, `title`, `context`, `question`, `answers.text`,

@@ -3,6 +3,7 @@
 pub mod bundled;
 pub mod config;
 pub mod data;
+pub mod docs;
 pub mod fewshot;
 pub mod fields;
 pub mod group;
@@ -18,6 +19,7 @@ use sha2::{Digest, Sha256};
 
 pub use config::TaskConfig;
 pub use data::{DataRoot, Doc};
+pub use docs::Docs;
 pub use prompt::{Item, PromptOptions, Prompts, Question};
 
 use crate::error::{EvalError, did_you_mean};
@@ -38,7 +40,7 @@ pub struct Task {
     /// What happens to generated text first; one metric column each.
     pub filters: Vec<FilterList>,
     /// The evaluated examples.
-    pub docs: Vec<Doc>,
+    pub docs: Docs,
     fields: Fields,
     root: DataRoot,
     data_sha256: String,
@@ -160,10 +162,10 @@ impl Task {
             return Ok(samples.iter().map(|columns| Doc { columns: columns.clone(), place: place.clone() }).collect());
         }
         let split = named.or(config.training_split.as_ref()).cloned().or_else(|| evaluated_split_for_shots(config));
-        let Some(split) = split else { return Ok(self.docs.clone()) };
+        let Some(split) = split else { return self.docs.to_vec() };
         let docs = match evaluated_split(config) == Some(split.clone()) {
-            true => self.docs.clone(),
-            false => data::load_split(config, &self.file, &split, &self.root)?.docs,
+            true => self.docs.to_vec()?,
+            false => data::load_split(config, &self.file, &split, &self.root)?.docs.to_vec()?,
         };
         let Some(indices) = &fewshot.fewshot_indices else { return Ok(docs) };
         let pick = |&i: &usize| {

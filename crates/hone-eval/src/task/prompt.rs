@@ -154,7 +154,10 @@ impl<'a> Prompts<'a> {
     /// The prompt of example `index`. Call it for 0, 1, 2 … in order: each call draws the next shots.
     pub fn item(&mut self, index: usize) -> Result<Item, EvalError> {
         let task = self.task;
-        let doc = &task.docs[index];
+        let Some(doc) = task.docs.get(index)? else {
+            return Err(EvalError::Empty { task: task.name().into(), place: format!("example {index}") });
+        };
+        let doc = &*doc;
         let id = index.to_string();
         if task.kind == Kind::LoglikelihoodRolling {
             let text = task.fields.target(doc, Role::Evaluated)?.to_text();
@@ -202,7 +205,10 @@ impl<'a> Prompts<'a> {
     pub fn skip(&mut self, index: usize) -> Result<(), EvalError> {
         match self.task.kind {
             Kind::LoglikelihoodRolling => Ok(()),
-            _ => self.shot_pieces(&self.task.docs[index]).map(drop),
+            _ => match self.task.docs.get(index)? {
+                Some(doc) => self.shot_pieces(&doc).map(drop),
+                None => Ok(()),
+            },
         }
     }
 
