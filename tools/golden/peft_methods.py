@@ -21,8 +21,10 @@ What PEFT 0.21.2 has and this file does not:
 
 - LILY mixes by the mean over all tokens of a batch: a sequence's logits depend on the batch it is in.
 - SHADOW trains a second model beside the first.
-- PSOFT, ADAMSS and FROD start from a decomposition of the base weights that the file does not hold, and that is unique
-  only up to signs (PSOFT), clusters (ADAMSS) or an iteration's path (FROD): no other program can be sure to find it.
+- PSOFT and ADAMSS start from a decomposition of the base weights that the file does not hold, and that is unique only up to
+  signs (PSOFT) or hangs on a seeded random projection and clusters (ADAMSS): no other program can be sure to find it.
+- FROD's file holds `V`, but not `U`, which PEFT makes of a `V` of its own before it reads the file: where the signs of the
+  two differ, as they may between programs, the adapter is another one.
 - LoRA's `loftq` quantises on a GPU only; `eva`, `corda` and `lora_ga` start from activations or gradients, and what they
   save afterwards is read like any LoRA's (`pissa` and `olora` below show the ones that change the base).
 - VBLORA with `save_only_topk_weights`: an export that cannot be trained further.
@@ -137,6 +139,11 @@ CASES = {
     "waveft": Case("WaveFTConfig", n_frequency=20, std=0.3, target_modules=FOUR),
     "beft": Case("BeftConfig", std=0.3, target_modules=["q_proj", "v_proj"]),
     "glora": Case("GloraConfig", r=2, std=0.3, target_modules=FOUR),
+    "glora_vectors": Case(
+        "GloraConfig", config_A_B="vector", config_C="vector", config_D_E="vector", std=0.3, target_modules=["q_proj", "down_proj"],
+    ),
+    "glora_numbers": Case("GloraConfig", config_A_B="constant", config_C="none", std=0.3, target_modules=FOUR),
+    "glora_bias": Case("GloraConfig", r=3, config_A_B="none", config_D_E="none", std=1.0, target_modules=["q_proj", "v_proj"]),
     "peanut": Case("PeanutConfig", r=2, std=0.3, target_modules=FOUR),
     "peanut_deep": Case("PeanutConfig", r=3, depth=2, act_fn="gelu_new", scaling=2.0, std=0.3, target_modules=FOUR),
     "pvera": Case("PveraConfig", r=4, std=0.3, target_modules=FOUR),
@@ -155,6 +162,10 @@ CASES = {
     "supertuning": Case("SupertuningConfig", sparsity=0.9, target_modules=TWO),
     "supertuning_supra": Case("SupertuningConfig", sparsity=0.95, select_top=False, r=2, target_modules=FOUR),
     "deft": Case("DeftConfig", r=2, std=0.3, target_modules=FOUR),
+    "deft_qr": Case(
+        "DeftConfig", r=3, decomposition_method="qr", alpha=6, bias="deft_only", std=0.3, target_modules=FOUR,
+    ),
+    "deft_para": Case("DeftConfig", r=3, decomposition_method="qr", para=True, std=0.3, target_modules=TWO),
     # Selective.
     "ln_tuning": Case("LNTuningConfig", std=0.3, target_modules=["input_layernorm", "post_attention_layernorm", "norm"]),
     "shira": Case("ShiraConfig", r=1, random_seed=3, std=0.3, target_modules=FOUR),
@@ -182,6 +193,7 @@ CASES = {
         opt_projection_epsilon=3.0, opt_projection_format_epsilon=2.0,
     ),
     "cartridge": prompt("CartridgeConfig", num_frozen_tokens=1),
+    "cartridge_all": prompt("CartridgeConfig", num_frozen_tokens=0),
     "adaption_prompt": Case("AdaptionPromptConfig", base="tiny-llama", std=0.5, merges=False, adapter_len=3, adapter_layers=1),
     "adaption_prompt_all": Case("AdaptionPromptConfig", base="tiny-llama", std=0.5, merges=False, adapter_len=2, adapter_layers=2),
 }

@@ -2,11 +2,14 @@
 
 pub mod adalora;
 pub mod adapters;
+pub mod beft;
 pub mod boft;
 pub mod c3a;
+pub mod deft;
 pub mod delora;
 pub mod fourierft;
 pub mod full;
+pub mod glora;
 pub mod gralora;
 pub mod hira;
 pub mod hra;

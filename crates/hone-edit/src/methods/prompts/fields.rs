@@ -262,14 +262,14 @@ fn cosine(a: &[f64], b: &[f64]) -> f64 {
 }
 
 /// A model's embedding table and the factor on its rows.
-struct Embeddings {
+pub(super) struct Embeddings {
     table: Option<WeightRef>,
     hidden: usize,
     factor: f32,
 }
 
 impl Embeddings {
-    fn of(base: &Base) -> Embeddings {
+    pub(super) fn of(base: &Base) -> Embeddings {
         let table = match base.weight(EMBED_TOKENS).map(|table| &table.value) {
             Some(BaseValue::Matrix(table)) => Some(table.clone()),
             _ => None,
@@ -278,7 +278,7 @@ impl Embeddings {
     }
 
     /// What the first layer reads for `ids`, `[ids, hidden]` in `f32`. A base without values has zeros.
-    fn rows(&self, ids: &[u32]) -> Tensor {
+    pub(super) fn rows(&self, ids: &[u32]) -> Tensor {
         match &self.table {
             Some(table) => ops::embedding(&Tape::off(), table, ids, self.factor, DType::F32).value,
             None => Tensor::zeros([ids.len(), self.hidden], DType::F32),

@@ -1,8 +1,10 @@
 //! Prompts: virtual tokens before every sequence, or keys and values in their place, are trained, and the model is left alone.
 //!
 //! - [`prompt_tuning`], [`p_tuning`] (the prompt comes out of an encoder while it is trained), [`multitask_prompt_tuning`] (one
-//!   prompt, a low-rank factor a task), [`attempt`] (a mixture of trained prompts, weighed by the input);
+//!   prompt, a low-rank factor a task), [`attempt`] (a mixture of trained prompts, weighed by the input), [`cpt`] (worked examples
+//!   that may move a little);
 //! - [`prefix_tuning`]: keys and values of every layer (P-tuning v2 is this one without projection);
+//! - [`cartridge`]: the same with frozen first tokens;
 //! - [`adaption_prompt`]: a second attention, over a few learned vectors, behind a gate;
 //! - [`dept`], [`ept`]: a short prompt and an update of the input's embeddings.
 //!
@@ -13,6 +15,8 @@
 
 pub mod adaption_prompt;
 pub mod attempt;
+pub mod cartridge;
+pub mod cpt;
 pub mod dept;
 pub mod ept;
 pub mod fields;

@@ -192,7 +192,7 @@ fn outer(tape: &Tape, inner: &Var, map: &[Var]) -> Var {
 }
 
 /// `h` with the edit's virtual tokens replaced by `rows` `[p, kv]`.
-fn put(at: &At, h: Var, rows: &Var) -> Var {
+pub(super) fn put(at: &At, h: Var, rows: &Var) -> Var {
     let tape = &at.cx.tape;
     let rows = if at.strength == 1.0 { rows.clone() } else { ops::scale(tape, rows, at.strength) };
     let places = at.virtual_rows();
