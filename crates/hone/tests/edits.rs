@@ -132,13 +132,15 @@ fn methods_are_counted_on_a_model_at_the_settings_asked_for() {
             assert_eq!((&row["needs"], &row["parameters"]), (&Value::from(field), &Value::Null), "{row}");
         }
     }
-    for (name, field) in [("adapter_fusion", "adapters"), ("xlora", "adapters"), ("attempt", "sources")] {
+    for (name, field) in
+        [("adapter_fusion", "adapters"), ("xlora", "adapters"), ("attempt", "sources"), ("cpt", "cpt_token_ids")]
+    {
         assert_eq!(of(&all, name)["needs"], field);
     }
     assert_eq!((&of(&all, "bitfit")["needs"], of(&all, "bitfit")["error"].is_string()), (&Value::Null, true));
     let text = output(hone().args(["edit", "list", "--model", "stories260k"]));
     assert!(text.contains("needs `tuned`: the directory of a finished run"), "{text}");
-    assert_eq!(text.lines().filter(|line| line.trim_start().starts_with("needs `")).count(), 6, "{text}");
+    assert_eq!(text.lines().filter(|line| line.trim_start().starts_with("needs `")).count(), 7, "{text}");
     let message = refused(hone().args(["edit", "list", "--set", "no_such_field=1"]));
     assert!(message.contains("no method has such a field"), "{message}");
     let message = refused(hone().args(["edit", "list", "--set", "r"]));
