@@ -234,6 +234,13 @@ fn a_server_rates_answers_one_by_one() {
     assert_eq!(card.rows.iter().map(|row| row.score).collect::<Vec<_>>(), [1.0, 0.0]);
     assert_eq!(card.rows[0].rewards[2].reply.as_deref(), Some("I like it, truly"));
     assert_eq!(server.bodies.lock().unwrap().len(), 6);
+    // What cannot be asked is named by the example and its answer.
+    let refusing = serve(|_, body| match body.to_string().contains("babble") {
+        true => Behaviour::Status(400, "no"),
+        false => Behaviour::Answer("5".into()),
+    });
+    let failed = endpoint(&refusing).card(&task, &options, &mut |_| {}, &AtomicBool::new(false)).unwrap_err();
+    assert!(failed.to_string().contains("example 0, answer 3"), "{failed}");
     let head = EvalOptions { rewards: Some(Rewards::Head(Arc::default())), ..options };
     let refused = endpoint(&server).card(&task, &head, &mut |_| {}, &AtomicBool::new(false)).unwrap_err();
     assert!(refused.to_string().contains("--rewards ratings"), "{refused}");

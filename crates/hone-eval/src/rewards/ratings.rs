@@ -88,7 +88,12 @@ impl RatingQuestion {
         }
         let asked = Task::over(self.config.clone(), self.file.clone(), split)?;
         let mut prompts = Prompts::new(&asked, template, &PromptOptions::default())?;
-        let questions = (0..asked.docs.len()).map(|i| prompts.item(i)).collect::<Result<Vec<_>, _>>()?;
+        let mut questions = (0..asked.docs.len()).map(|i| prompts.item(i)).collect::<Result<Vec<_>, _>>()?;
+        // What goes wrong with a question is said of the example and the answer that it is about.
+        let about = items.iter().zip(&counts).flat_map(|(item, count)| (1..=*count).map(move |n| (item, n)));
+        for (question, (item, answer)) in questions.iter_mut().zip(about) {
+            question.id = format!("{}, answer {answer}", item.id);
+        }
         let replies = write(&asked, &questions)?;
         let filter = &asked.filters[0];
         let mut worth = replies.into_iter().map(|reply| self.worth(filter, reply));
