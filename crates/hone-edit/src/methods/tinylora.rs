@@ -13,9 +13,7 @@
 
 use std::sync::{Arc, OnceLock};
 
-use hone_engine::ops::LowRank;
-use hone_engine::{Tape, Tensor, Var, WeightRef, ops};
-use hone_model::Linear;
+use hone_engine::{Tape, Tensor, Var, ops};
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 use serde_json::{Map, Value};
@@ -25,11 +23,8 @@ use crate::biases::Biases;
 use crate::config::{self, Inert};
 use crate::decompose::{DecomposeError, svd};
 use crate::error::EditError;
-use crate::forms::dropout;
-use crate::method::{
-    At, Init, LinearEffect, LowRankPair, Merge, Mergeable, Method, MethodInfo, Origin, ParamPlan, Part, Plan,
-    QuantisedBase,
-};
+use crate::forms::{MadePair, MadePairPart};
+use crate::method::{Init, Mergeable, Method, MethodInfo, Origin, ParamPlan, Plan, QuantisedBase};
 use crate::planning::{Q_AND_V, TargetFields, check_probability, check_rank, key, wrong};
 use crate::torch_random::TorchRandom;
 
@@ -225,7 +220,7 @@ impl Method for TinyLoraConfig {
                     vector = plan.params.len();
                     plan.add([self.vector(groups[number])]);
                 }
-                let part = Mixed { dropout: self.tinylora_dropout as f32 };
+                let part = MadePairPart { made: Mixed, dropout: self.tinylora_dropout as f32 };
                 plan.on_linear_sharing(weight, part, vector..vector + 1, self.frozen(weight, number));
                 number += 1;
                 Ok(())
@@ -239,40 +234,16 @@ impl Method for TinyLoraConfig {
 }
 
 /// Singular directions with a mixture of random matrices between them.
-struct Mixed {
-    dropout: f32,
-}
+struct Mixed;
 
-/// `R A` `[r, in]` and `B` `[out, r]`, in the type of `A`.
-fn pair(tape: &Tape, values: &[Var]) -> (Var, Var) {
-    let [v, a, b, p] = values else { unreachable!("TinyLoRA plans a vector and three matrices a map") };
-    let (u, rank) = (p.value.dim(0), p.value.dim(1));
-    let p = ops::reshape(tape, p, &[u, rank * rank]);
-    let mixed = ops::product(tape, &ops::reshape(tape, v, &[1, u]), &p);
-    let mixed = ops::convert(tape, &ops::reshape(tape, &mixed, &[rank, rank]), a.value.dtype());
-    (ops::product(tape, &mixed, a), b.clone())
-}
-
-fn constant_pair(values: &[Tensor]) -> (Tensor, Tensor) {
-    let vars: Vec<Var> = values.iter().cloned().map(Var::constant).collect();
-    let (a, b) = pair(&Tape::off(), &vars);
-    (a.value, b.value)
-}
-
-impl Part for Mixed {
-    fn on_linear(&self, at: &At, _linear: &Linear, _weight: &WeightRef) -> LinearEffect {
-        let (a, b) = pair(&at.cx.tape, at.values);
-        LinearEffect::term(LowRank { a, b, scale: at.strength, dropout: dropout(at, self.dropout) })
-    }
-
-    fn low_rank(&self, values: &[Tensor], _group: Option<u32>) -> Option<LowRankPair> {
-        let (a, b) = constant_pair(values);
-        Some(LowRankPair { a, b, scale: 1.0 })
-    }
-
-    fn merge(&self, merge: &Merge) -> Result<Tensor, String> {
-        let (a, b) = constant_pair(merge.values);
-        Ok(merge.with_product(1.0, &b, &a))
+impl MadePair for Mixed {
+    fn pair(&self, tape: &Tape, values: &[Var]) -> (Var, Var) {
+        let [v, a, b, p] = values else { unreachable!("TinyLoRA plans a vector and three matrices a map") };
+        let (u, rank) = (p.value.dim(0), p.value.dim(1));
+        let p = ops::reshape(tape, p, &[u, rank * rank]);
+        let mixed = ops::product(tape, &ops::reshape(tape, v, &[1, u]), &p);
+        let mixed = ops::convert(tape, &ops::reshape(tape, &mixed, &[rank, rank]), a.value.dtype());
+        (ops::product(tape, &mixed, a), b.clone())
     }
 }
 

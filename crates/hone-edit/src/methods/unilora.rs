@@ -10,9 +10,7 @@
 
 use std::sync::{Arc, OnceLock};
 
-use hone_engine::ops::LowRank;
-use hone_engine::{Tape, Tensor, Var, WeightRef, ops};
-use hone_model::Linear;
+use hone_engine::{Tape, Tensor, Var, ops};
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 use serde_json::{Map, Value};
@@ -21,11 +19,8 @@ use crate::base::{Base, BaseWeight};
 use crate::biases::Biases;
 use crate::config::{self, Inert};
 use crate::error::EditError;
-use crate::forms::dropout;
-use crate::method::{
-    At, Init, LinearEffect, LowRankPair, Merge, Mergeable, Method, MethodInfo, Origin, ParamPlan, Part, Plan,
-    QuantisedBase, Stored,
-};
+use crate::forms::{MadePair, MadePairPart};
+use crate::method::{Init, Mergeable, Method, MethodInfo, Origin, ParamPlan, Plan, QuantisedBase, Stored};
 use crate::numpy_random::NumpyRandom;
 use crate::planning::{Q_AND_V, TargetFields, check_factor, check_probability, check_rank, key, wrong};
 
@@ -202,7 +197,7 @@ impl UniLoraConfig {
             factors("unilora_scales_A", shape_a, at),
             factors("unilora_scales_B", shape_b, at_b),
         ];
-        plan.on_linear_sharing(weight, Entries { dropout: self.unilora_dropout as f32 }, 0..1, own);
+        plan.on_linear_sharing(weight, MadePairPart { made: Entries, dropout: self.unilora_dropout as f32 }, 0..1, own);
     }
 }
 
@@ -241,45 +236,19 @@ impl Method for UniLoraConfig {
 }
 
 /// A pair whose entries are numbers of the vector.
-struct Entries {
-    dropout: f32,
-}
+struct Entries;
 
-/// `A` `[r, in]` and `B` `[out, r]`.
-fn pair(tape: &Tape, values: &[Var]) -> (Var, Var) {
-    let [theta, in_a, in_b, factors_a, factors_b] = values else {
-        unreachable!("Uni-LoRA plans a vector, two sets of places and two of factors")
-    };
-    let theta = ops::reshape(tape, theta, &[theta.value.elements(), 1]);
-    let entries = |places: &Var, factors: &Var| {
-        let ids: Vec<u32> = places.value.as_slice::<f32>().iter().map(|place| *place as u32).collect();
-        let entries = ops::reshape(tape, &ops::gather_rows(tape, &theta, &ids), places.value.dims());
-        ops::multiply(tape, &entries, factors)
-    };
-    (entries(in_a, factors_a), entries(in_b, factors_b))
-}
-
-fn constant_pair(values: &[Tensor]) -> (Tensor, Tensor) {
-    let vars: Vec<Var> = values.iter().cloned().map(Var::constant).collect();
-    let (a, b) = pair(&Tape::off(), &vars);
-    (a.value, b.value)
-}
-
-impl Part for Entries {
-    fn on_linear(&self, at: &At, _linear: &Linear, _weight: &WeightRef) -> LinearEffect {
-        let tape = &at.cx.tape;
-        let (a, b) = pair(tape, at.values);
-        let (a, b) = (ops::convert(tape, &a, at.cx.dtype), ops::convert(tape, &b, at.cx.dtype));
-        LinearEffect::term(LowRank { a, b, scale: at.strength, dropout: dropout(at, self.dropout) })
-    }
-
-    fn low_rank(&self, values: &[Tensor], _group: Option<u32>) -> Option<LowRankPair> {
-        let (a, b) = constant_pair(values);
-        Some(LowRankPair { a, b, scale: 1.0 })
-    }
-
-    fn merge(&self, merge: &Merge) -> Result<Tensor, String> {
-        let (a, b) = constant_pair(merge.values);
-        Ok(merge.with_product(1.0, &b, &a))
+impl MadePair for Entries {
+    fn pair(&self, tape: &Tape, values: &[Var]) -> (Var, Var) {
+        let [theta, in_a, in_b, factors_a, factors_b] = values else {
+            unreachable!("Uni-LoRA plans a vector, two sets of places and two of factors")
+        };
+        let theta = ops::reshape(tape, theta, &[theta.value.elements(), 1]);
+        let entries = |places: &Var, factors: &Var| {
+            let ids: Vec<u32> = places.value.as_slice::<f32>().iter().map(|place| *place as u32).collect();
+            let entries = ops::reshape(tape, &ops::gather_rows(tape, &theta, &ids), places.value.dims());
+            ops::multiply(tape, &entries, factors)
+        };
+        (entries(in_a, factors_a), entries(in_b, factors_b))
     }
 }

@@ -10,9 +10,7 @@
 
 use std::sync::Arc;
 
-use hone_engine::ops::LowRank;
-use hone_engine::{Tape, Tensor, Var, WeightRef, ops};
-use hone_model::Linear;
+use hone_engine::{Tape, Var, ops};
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 use serde_json::{Map, Value, json};
@@ -21,11 +19,8 @@ use crate::base::{Base, BaseWeight};
 use crate::biases::Biases;
 use crate::config::{self, Inert};
 use crate::error::EditError;
-use crate::forms::dropout;
-use crate::method::{
-    At, Init, LinearEffect, LowRankPair, Merge, Mergeable, Method, MethodInfo, Origin, ParamPlan, Part, Plan,
-    QuantisedBase,
-};
+use crate::forms::{MadePair, MadePairPart};
+use crate::method::{Init, Mergeable, Method, MethodInfo, Origin, ParamPlan, Plan, QuantisedBase};
 use crate::planning::{Q_AND_V, TargetFields, check_probability, check_rank, key, wrong};
 
 /// The registry's entry.
@@ -134,7 +129,7 @@ impl VbLoraConfig {
             logits("vblora_logits_A", [r, inputs / length, vectors]),
             logits("vblora_logits_B", [out / length, r, vectors]),
         ];
-        let part = Pieces { topk: self.topk, dropout: self.vblora_dropout as f32 };
+        let part = MadePairPart { made: Pieces { topk: self.topk }, dropout: self.vblora_dropout as f32 };
         plan.on_linear_sharing(weight, part, 0..1, own);
         Ok(())
     }
@@ -170,7 +165,6 @@ impl Method for VbLoraConfig {
 
 struct Pieces {
     topk: usize,
-    dropout: f32,
 }
 
 impl Pieces {
@@ -192,8 +186,9 @@ impl Pieces {
         let ranges: Vec<std::ops::Range<usize>> = (0..rows).map(|row| row * self.topk..(row + 1) * self.topk).collect();
         ops::scale(tape, &ops::segment_means(tape, &pieces, &ranges), self.topk as f32)
     }
+}
 
-    /// `A` `[r, in]` and `B` `[out, r]`.
+impl MadePair for Pieces {
     fn pair(&self, tape: &Tape, values: &[Var]) -> (Var, Var) {
         let [bank, of_a, of_b] = values else { unreachable!("VB-LoRA plans a bank and two sets of logits") };
         let length = bank.value.rows_cols().1;
@@ -204,28 +199,5 @@ impl Pieces {
         let order: Vec<u32> = (0..r).flat_map(|k| (0..down).map(move |piece| (piece * r + k) as u32)).collect();
         let b = ops::gather_rows(tape, &self.mixed(tape, bank, of_b), &order);
         (a, ops::transpose(tape, &ops::reshape(tape, &b, &[r, down * length])))
-    }
-
-    fn constant_pair(&self, values: &[Tensor]) -> (Tensor, Tensor) {
-        let vars: Vec<Var> = values.iter().cloned().map(Var::constant).collect();
-        let (a, b) = self.pair(&Tape::off(), &vars);
-        (a.value, b.value)
-    }
-}
-
-impl Part for Pieces {
-    fn on_linear(&self, at: &At, _linear: &Linear, _weight: &WeightRef) -> LinearEffect {
-        let (a, b) = self.pair(&at.cx.tape, at.values);
-        LinearEffect::term(LowRank { a, b, scale: at.strength, dropout: dropout(at, self.dropout) })
-    }
-
-    fn low_rank(&self, values: &[Tensor], _group: Option<u32>) -> Option<LowRankPair> {
-        let (a, b) = self.constant_pair(values);
-        Some(LowRankPair { a, b, scale: 1.0 })
-    }
-
-    fn merge(&self, merge: &Merge) -> Result<Tensor, String> {
-        let (a, b) = self.constant_pair(merge.values);
-        Ok(merge.with_product(1.0, &b, &a))
     }
 }
