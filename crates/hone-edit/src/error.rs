@@ -37,6 +37,17 @@ pub enum EditError {
         /// The known ones.
         known: String,
     },
+    /// A type of PEFT's that is not read, and why.
+    #[error(
+        "`peft_type` is `{found}`, which is not read here: {why}. Merge it into its model with PEFT (`merge_and_unload`, where it can) \
+         and use the merged model"
+    )]
+    NotRead {
+        /// The type found.
+        found: String,
+        /// The reason.
+        why: &'static str,
+    },
     /// A field no method of this name has.
     #[error("`{method}` has no field `{field}`{hint}; its fields: {known}")]
     UnknownField {

@@ -29,6 +29,7 @@ pub mod inspect;
 pub mod merge;
 pub mod method;
 pub mod methods;
+mod not_read;
 pub mod numpy_random;
 pub mod overlap;
 pub mod params;

@@ -8,7 +8,7 @@ use serde_json::{Map, Value};
 
 use crate::error::{EditError, did_you_mean};
 use crate::method::{Method, MethodInfo, Origin};
-use crate::methods;
+use crate::{methods, not_read};
 
 /// The methods, in the order they are listed.
 pub const METHODS: &[MethodInfo] = &[
@@ -127,7 +127,7 @@ fn locate(value: &mut Value, directory: &Path) {
 pub fn from_peft(config: &Map<String, Value>, warnings: &mut Vec<String>) -> Result<Arc<dyn Method>, EditError> {
     let word = config.get("peft_type").and_then(Value::as_str).unwrap_or_default();
     let Some(info) = METHODS.iter().find(|m| m.peft_type == word) else {
-        return Err(unknown(word, METHODS.iter().map(|m| m.peft_type)));
+        return Err(not_read::refused(word).unwrap_or_else(|| unknown(word, METHODS.iter().map(|m| m.peft_type))));
     };
     (info.parse)(config, Origin::File, warnings)
 }
