@@ -5,6 +5,7 @@
 //! the same pairs is a measure ([`crate::measures`]).
 
 use crate::error::{EvalError, did_you_mean};
+use crate::intervals::interval_of;
 use crate::ledger::{Ledger, Outcome, PairedExample, TaskComparison};
 use crate::measures::{Measure, MeasureOptions, MeasureResult};
 use crate::metrics::{Aggregation, ExampleScore};
@@ -171,7 +172,7 @@ fn compare_task(paired: &Paired<'_>, options: &CompareOptions) -> (TaskCompariso
         let on = |scores: &[ExampleScore]| paired.value(indices.iter().map(|&i| &scores[i]));
         on(after) - on(before)
     };
-    let interval = statistics::bootstrap_interval(paired.n(), &options.bootstrap, &difference_on);
+    let interval = interval_of(metric.aggregation, before, &options.bootstrap, &difference_on);
     let sign = paired.sign();
     let changes: Vec<Change> = before.iter().zip(after).map(|(b, a)| Change::of(b.score, a.score, sign)).collect();
     let count = |change: Change| changes.iter().filter(|c| **c == change).count();

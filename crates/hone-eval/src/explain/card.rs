@@ -4,9 +4,9 @@ use rayon::prelude::*;
 
 use super::shown::{self, Texts};
 use super::{ExplainError, Explanation, Fact, Options, how, names, number, steps};
+use crate::intervals::interval_of;
 use crate::metrics::{Aggregation, ExampleScore, Kind, definitions};
 use crate::scorecard::{MetricValue, Scorecard, ScorecardRow};
-use crate::statistics::bootstrap_interval;
 
 /// Relative difference between a header's value and its rows' that rounding explains.
 const ROUNDING: f64 = 1e-9;
@@ -27,11 +27,15 @@ pub fn of(card: &Scorecard, asked: &str, options: &Options) -> Result<Explanatio
     steps.extend(steps::of(metric, &examples));
     steps.extend(stderr(metric, &examples));
     let on = |indices: &[usize]| metric.aggregation.value(indices.iter().map(|&i| &examples[i]));
-    let ends = bootstrap_interval(examples.len(), &options.bootstrap, &on);
+    let ends = interval_of(metric.aggregation, &examples, &options.bootstrap, &on);
     let interval = (ends.low.is_finite() && ends.high.is_finite()).then_some((ends.low, ends.high));
     if let Some((low, high)) = interval {
         let level = 100.0 * options.bootstrap.level;
-        let made = how(&options.bootstrap, &format!("the {} questions", examples.len()));
+        let drawn = match metric.aggregation.units(&examples) {
+            None => format!("the {} questions", examples.len()),
+            Some(prompts) => format!("the {} prompts, each with its items", prompts.len()),
+        };
+        let made = how(&options.bootstrap, &drawn);
         steps.push(format!("{level:.0} % interval: {} to {}: {made}", number(low), number(high)));
     }
     if (value - metric.value).abs() > ROUNDING * metric.value.abs().max(1.0) {

@@ -16,9 +16,10 @@
 use super::chart::{Bar, ChartData, Drawing};
 use super::{Measure, MeasureOptions, Number, Table, TaskMeasure, Unit};
 use crate::error::EvalError;
+use crate::intervals::interval_of;
 use crate::pairing::Paired;
 use crate::statistics::clusters::mean_of_clusters;
-use crate::statistics::{bootstrap_interval, holm, mean};
+use crate::statistics::{holm, mean};
 
 /// The measure.
 pub const MEASURE: Measure = Measure {
@@ -114,7 +115,7 @@ fn loss<'a>(paired: &Paired<'a>, options: &MeasureOptions) -> Loss<'a> {
         harm * (of(&paired.after) - of(&paired.before))
     };
     let whole: Vec<usize> = (0..paired.n()).collect();
-    let interval = bootstrap_interval(paired.n(), &options.bootstrap, &on);
+    let interval = interval_of(paired.metric.aggregation, &paired.before, &options.bootstrap, &on);
     let base = paired.base;
     let is_mean = paired.metric.aggregation == crate::metrics::Aggregation::Mean;
     let each = paired.before.iter().zip(&paired.after).map(|(b, a)| harm * (a.score - b.score));

@@ -35,8 +35,7 @@ pub enum Aggregation {
         /// Bins of equal width.
         bins: u32,
     },
-    /// The Ties score of RewardBench 2 over the parts of [`best_of::TieItem`]. Resampled, items should be drawn by prompt, as
-    /// the measure `rewards` does.
+    /// The Ties score of RewardBench 2 over the parts of [`best_of::TieItem`].
     Ties,
 }
 
@@ -89,6 +88,26 @@ impl Aggregation {
                 calibration::expected_calibration_error(examples.map(|e| (part(e, 0), part(e, 1))), bins)
             }
         }
+    }
+
+    /// What is drawn together where examples are resampled, by place: the items of a prompt in a set of ties. `None` where every
+    /// example is drawn alone.
+    pub fn units(self, examples: &[ExampleScore]) -> Option<Vec<Vec<usize>>> {
+        if self != Aggregation::Ties {
+            return None;
+        }
+        let items: Vec<best_of::TieItem> =
+            examples.iter().map(|example| best_of::TieItem::from_parts(&example.parts)).collect::<Option<_>>()?;
+        let mut prompts: Vec<Vec<usize>> = Vec::new();
+        let mut places = std::collections::HashMap::new();
+        for (i, item) in items.iter().enumerate() {
+            let at = *places.entry(item.group.to_bits()).or_insert(prompts.len());
+            if at == prompts.len() {
+                prompts.push(Vec::new());
+            }
+            prompts[at].push(i);
+        }
+        Some(prompts)
     }
 
     fn smoothing(self) -> Smoothing {

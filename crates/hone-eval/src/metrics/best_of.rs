@@ -168,20 +168,19 @@ impl Ties {
     }
 }
 
-/// The items by prompt, in the order the prompts come first: those with both kinds, `(ref, tied)`.
+/// The items by prompt, in the order the prompts come first: those with both kinds, `(ref, tied)`. A prompt that stands there
+/// twice, as in a resample, makes two pairs.
 pub fn pairs(items: impl Iterator<Item = TieItem>) -> Vec<(TieItem, TieItem)> {
-    let mut prompts: Vec<(f64, Option<TieItem>, Option<TieItem>)> = Vec::new();
+    let mut prompts: Vec<[Vec<TieItem>; 2]> = Vec::new();
     let mut places = std::collections::HashMap::new();
     for item in items {
         let at = *places.entry(item.group.to_bits()).or_insert_with(|| {
-            prompts.push((item.group, None, None));
+            prompts.push(Default::default());
             prompts.len() - 1
         });
-        let (_, single, tied) = &mut prompts[at];
-        let place = if item.right == 1 { single } else { tied };
-        place.get_or_insert(item);
+        prompts[at][usize::from(item.right > 1)].push(item);
     }
-    prompts.into_iter().filter_map(|(_, single, tied)| Some((single?, tied?))).collect()
+    prompts.into_iter().flat_map(|[single, tied]| single.into_iter().zip(tied)).collect()
 }
 
 #[cfg(test)]
@@ -236,6 +235,9 @@ mod tests {
         // 0/0: neither margin nor spread.
         let flat = pairs([item(&[1.0], &[1.0], "a"), item(&[1.0, 1.0], &[1.0], "a")].into_iter());
         assert_eq!(Ties::of_pairs(flat.into_iter()).score(), 0.0);
+        // Drawn twice, a prompt counts twice.
+        let twice = [item(&[1.0], &[0.0], "a"), item(&[2.0, 1.0], &[0.0], "a")];
+        assert_eq!(pairs(twice.into_iter().chain(twice)).len(), 2);
         // A prompt without its other half is in no pair.
         assert!(pairs([item(&[1.0], &[0.0], "a"), item(&[1.0, 1.0], &[0.0], "b")].into_iter()).is_empty());
         assert_eq!(TieItem::new(&[1.0, 2.0], &[], "a"), None);

@@ -8,7 +8,7 @@
 //! wider than either alone, and conservative where there are few of one kind.
 
 use super::groups::percentiles;
-use super::{BootstrapOptions, Interval, mean};
+use super::{BootstrapOptions, Interval, Statistic, bootstrap_interval, mean};
 use crate::python::random::PythonRandom;
 
 /// Interval of the mean of the clusters' means, each cluster counted once. NaN without a cluster, or with an empty one.
@@ -22,6 +22,14 @@ pub fn mean_of_clusters(clusters: &[Vec<f64>], options: &BootstrapOptions) -> In
             (0..cluster.len()).map(|_| cluster[random.choice(cluster.len())]).sum::<f64>() / cluster.len() as f64
         };
         (0..clusters.len()).map(|_| of_cluster(random)).sum::<f64>() / clusters.len() as f64
+    })
+}
+
+/// Interval of a statistic of examples of which some are drawn together: `units` are their places. The statistic reads the places
+/// of the drawn examples, unit by unit.
+pub fn of_units(units: &[Vec<usize>], options: &BootstrapOptions, statistic: Statistic<'_>) -> Interval {
+    bootstrap_interval(units.len(), options, &|drawn| {
+        statistic(&drawn.iter().flat_map(|&unit| units[unit].iter().copied()).collect::<Vec<_>>())
     })
 }
 
@@ -114,6 +122,20 @@ mod tests {
         let variance = spread(&a).powi(2) / 12.0 + spread(&b).powi(2) / 40.0;
         let half = 1.959_964 * variance.sqrt();
         assert!((found.high - found.low - 2.0 * half).abs() < 0.1 * half, "{found:?}, half {half}");
+    }
+
+    /// Two examples that always agree are one: the interval is that of half as many.
+    #[test]
+    fn what_is_drawn_together_counts_once() {
+        let values: Vec<f64> = (0..40).map(|i| f64::from(i / 2 * 7 % 11)).collect();
+        let mean_of = |at: &[usize]| at.iter().map(|&i| values[i]).sum::<f64>() / at.len() as f64;
+        let pairs: Vec<Vec<usize>> = (0..20).map(|i| vec![2 * i, 2 * i + 1]).collect();
+        let found = of_units(&pairs, &OPTIONS, &mean_of);
+        let half = 1.959_964 * spread(&values) / 20f64.sqrt();
+        assert!((found.high - found.low - 2.0 * half).abs() < 0.1 * half, "{found:?}, half {half}");
+        // Units of one are the plain bootstrap, to the bit.
+        let single: Vec<Vec<usize>> = (0..40).map(|i| vec![i]).collect();
+        assert_eq!(of_units(&single, &OPTIONS, &mean_of), bootstrap_interval(40, &OPTIONS, &mean_of));
     }
 
     #[test]
