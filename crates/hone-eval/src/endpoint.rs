@@ -24,6 +24,7 @@ use crate::resume::Sink;
 use crate::rewards::Rewards;
 use crate::rows;
 use crate::scorecard::Scorecard;
+use crate::tally::Tally;
 use crate::task::{Item, PromptOptions, Prompts, Question, Task};
 
 /// Stop texts that the protocol allows.
@@ -167,7 +168,8 @@ impl Endpoint {
             rows.extend(wave);
             Ok(())
         })?;
-        let header = header(&self.subject(), task, options, summary, &rows, started.elapsed().as_secs_f64())?;
+        let header =
+            header(&self.subject(), task, options, summary, &Tally::of(&rows), started.elapsed().as_secs_f64())?;
         Ok(Scorecard { header, rows })
     }
 

@@ -1,7 +1,7 @@
 //! A model on a task: prompts, requests, scores, one row an example.
 //!
-//! Examples are worked on in waves, so memory does not grow with their number but for the rows; rows come out in the order
-//! of the examples, each as soon as its wave is done.
+//! Examples are worked on in waves, and rows come out in the order of the examples, each as soon as its wave is done. So memory
+//! does not grow with their number, if whoever takes the rows writes them down.
 
 mod run;
 
@@ -19,8 +19,9 @@ use crate::requests::Encoder;
 use crate::resume::Sink;
 use crate::rewards::{self, Rewards};
 use crate::rows;
-use crate::scorecard::{Scorecard, ScorecardHeader, ScorecardRow};
+use crate::scorecard::{Scorecard, ScorecardHeader};
 use crate::scorer::{BATCH_TOKENS, Scorer};
+use crate::tally::Tally;
 use crate::task::{Item, PromptOptions, Prompts, Question, Task};
 use run::Run;
 pub(crate) use run::cut_at_stops;
@@ -53,8 +54,8 @@ pub struct EvalOptions {
     pub max_length: Option<usize>,
     /// Resamples of standard errors that have no formula.
     pub bootstrap_iterations: usize,
-    /// The edit's name, for the scorecard.
-    pub edit: Option<String>,
+    /// What was done with the model, for the scorecard.
+    pub edit: Option<Applied>,
     /// What runs programs that the model writes. Without it, tasks that need it are refused.
     pub code: Option<Arc<CodeRunner>>,
     /// Choices are scored by rewards instead of their log-likelihoods.
@@ -126,8 +127,17 @@ pub fn evaluate(
             Ok(())
         })?;
     let subject = Subject::of(model, dtype);
-    let header = header(&subject, task, options, summary, &rows, started.elapsed().as_secs_f64())?;
+    let header = header(&subject, task, options, summary, &Tally::of(&rows), started.elapsed().as_secs_f64())?;
     Ok(Scorecard { header, rows })
+}
+
+/// An edit, or several, as a scorecard names them.
+#[derive(Clone, Debug, PartialEq)]
+pub struct Applied {
+    /// Where they lie.
+    pub name: String,
+    /// SHA-256 of their files; of several, joined by `+`.
+    pub sha256: String,
 }
 
 /// What answers a task's questions.
@@ -149,13 +159,13 @@ impl Subject {
     }
 }
 
-/// What a scorecard says before its rows. Of `rows` scores and parts are read.
+/// What a scorecard says before its rows, whose numbers are in `tally`.
 pub(crate) fn header(
     subject: &Subject,
     task: &Task,
     options: &EvalOptions,
     summary: Summary,
-    rows: &[ScorecardRow],
+    tally: &Tally,
     seconds: f64,
 ) -> Result<ScorecardHeader, EvalError> {
     Ok(ScorecardHeader {
@@ -164,7 +174,8 @@ pub(crate) fn header(
         task_sha256: task.sha256(),
         model: subject.model.clone(),
         model_sha256: subject.model_sha256.clone(),
-        edit: options.edit.clone(),
+        edit: options.edit.as_ref().map(|edit| edit.name.clone()),
+        edit_sha256: options.edit.as_ref().map(|edit| edit.sha256.clone()),
         dtype: subject.dtype.clone(),
         kind: task.kind.name().into(),
         num_fewshot: summary.shots,
@@ -172,8 +183,8 @@ pub(crate) fn header(
         chat_template: options.chat_template,
         main_metric: task.main_metric()?,
         truncated: summary.truncated,
-        n: rows.len(),
-        metrics: rows::aggregate(task, rows, options.bootstrap_iterations),
+        n: tally.len(),
+        metrics: rows::aggregate(task, tally, options.bootstrap_iterations),
         seconds,
         variant: task.config.variant.clone(),
         labels: task.config.labels(),

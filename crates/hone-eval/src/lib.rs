@@ -26,13 +26,14 @@ pub mod rules;
 pub mod scorecard;
 pub mod scorer;
 pub mod statistics;
+pub mod tally;
 pub mod task;
 pub mod verdict;
 
 pub use compare::{CompareOptions, compare};
 pub use endpoint::Endpoint;
 pub use error::EvalError;
-pub use evaluate::{EvalOptions, Progress, evaluate};
+pub use evaluate::{Applied, EvalOptions, Progress, evaluate};
 pub use resume::evaluate_to;
 pub use scorer::{Scorer, TextScore, score_text};
 pub use task::{DataRoot, Task};

@@ -9,7 +9,7 @@
 //! A finished scorecard says in its header what its rows depend on, too, and is not made again while that is the same: of several
 //! tasks those that are done stay. (Of a model behind a server only the name is known; delete a card to have it asked anew.)
 //!
-//! In memory a row is its scores and no text, so a large task takes some hundred bytes an example.
+//! In memory a row is its scores and no text ([`Tally`]): eight bytes a metric and example.
 
 use std::fs::{File, OpenOptions};
 use std::io::{BufRead, BufReader, BufWriter, Read, Seek, SeekFrom, Write};
@@ -30,6 +30,7 @@ use crate::evaluate::{Done, EvalOptions, Progress, Subject, Summary, WAVE, evalu
 use crate::files::write_atomically;
 use crate::rewards::Rewards;
 use crate::scorecard::{ScorecardHeader, ScorecardRow};
+use crate::tally::Tally;
 use crate::task::Task;
 use crate::task::data::hex;
 
@@ -84,10 +85,10 @@ fn kept(
         return Ok(finished);
     }
     let mut part = Part::open(path, &identity)?;
-    let done = Done { examples: part.rows.len(), truncated: part.marked.truncated };
+    let done = Done { examples: part.tally.len(), truncated: part.marked.truncated };
     let summary = evaluate(done, &mut |rows, done| part.append(rows, done))?;
     let seconds = part.marked.seconds + started.elapsed().as_secs_f64();
-    let header = header(subject, task, options, summary, &part.rows, seconds)?;
+    let header = header(subject, task, options, summary, &part.tally, seconds)?;
     let header = ScorecardHeader { identity: Some(identity), ..header };
     part.finish(path, &header)?;
     Ok(header)
@@ -108,7 +109,7 @@ fn identity(subject: &Subject, contents: &str, task: &Task, options: &EvalOption
     let decides = json!({
         "task": task.sha256(),
         "model": [subject.model, subject.model_sha256],
-        "edit": [options.edit.as_deref().unwrap_or_default(), contents],
+        "edit": [options.edit.as_ref().map_or("", |edit| &edit.name), contents],
         "dtype": subject.dtype,
         "limit": options.limit,
         "num_fewshot": options.num_fewshot,
@@ -148,8 +149,8 @@ enum Line {
 struct Part {
     path: PathBuf,
     file: BufWriter<File>,
-    /// The rows so far, without their texts.
-    rows: Vec<ScorecardRow>,
+    /// The numbers of the rows so far.
+    tally: Tally,
     marked: Mark,
     since: Instant,
 }
@@ -166,14 +167,14 @@ impl Part {
         }
         let mut file =
             OpenOptions::new().create(true).truncate(false).read(true).write(true).open(&path).map_err(io)?;
-        let (rows, marked, end) = left_over(&file, identity).map_err(io)?;
+        let (tally, marked, end) = left_over(&file, identity).map_err(io)?;
         file.set_len(end).map_err(io)?;
         file.seek(SeekFrom::Start(end)).map_err(io)?;
         let mut file = BufWriter::new(file);
         if end == 0 {
             write_line(&mut file, &Line::Identity { identity: identity.into() }).map_err(io)?;
         }
-        Ok(Part { file, rows, marked, path: path.clone(), since: Instant::now() })
+        Ok(Part { file, tally, marked, path: path.clone(), since: Instant::now() })
     }
 
     fn io(&self, source: std::io::Error) -> EvalError {
@@ -194,7 +195,7 @@ impl Part {
             self.file.get_ref().sync_data()
         };
         write().map_err(|source| self.io(source))?;
-        self.rows.extend(rows.into_iter().map(without_texts));
+        rows.iter().for_each(|row| self.tally.add(row));
         Ok(())
     }
 
@@ -217,11 +218,11 @@ impl Part {
     }
 }
 
-/// Rows, mark and length of what `file` holds of the evaluation `identity`: up to its last mark, or nothing.
-fn left_over(file: &File, identity: &str) -> std::io::Result<(Vec<ScorecardRow>, Mark, u64)> {
-    let nothing = (Vec::new(), Mark::default(), 0);
+/// Numbers, mark and length of what `file` holds of the evaluation `identity`: up to its last mark, or nothing.
+fn left_over(file: &File, identity: &str) -> std::io::Result<(Tally, Mark, u64)> {
+    let nothing = (Tally::default(), Mark::default(), 0);
     let mut reader = BufReader::new(file);
-    let (mut rows, mut marked, mut known, mut at) = (Vec::new(), Mark::default(), 0, 0u64);
+    let (mut tally, mut marked, mut known, mut at) = (Tally::default(), Mark::default(), 0, 0u64);
     let mut end = 0;
     loop {
         let mut line = Vec::new();
@@ -230,42 +231,26 @@ fn left_over(file: &File, identity: &str) -> std::io::Result<(Vec<ScorecardRow>,
         let parsed = line.strip_suffix(b"\n").and_then(|line| serde_json::from_slice(line).ok());
         at += read as u64;
         match parsed {
-            Some(Line::Identity { identity: found }) if end == 0 && rows.is_empty() => {
+            Some(Line::Identity { identity: found }) if end == 0 && tally.is_empty() => {
                 if found != identity {
                     return Ok(nothing);
                 }
                 end = at;
             }
-            Some(Line::Row(row)) if end > 0 => rows.push(without_texts(*row)),
-            Some(Line::Mark(mark)) if end > 0 && mark.through == rows.len() => {
-                (marked, known, end) = (mark, rows.len(), at);
+            Some(Line::Row(row)) if end > 0 => tally.add(&row),
+            Some(Line::Mark(mark)) if end > 0 && mark.through == tally.len() => {
+                (marked, known, end) = (mark, tally.len(), at);
             }
             _ => break,
         }
     }
-    rows.truncate(known);
-    Ok((rows, marked, end))
+    tally.truncate(known);
+    Ok((tally, marked, end))
 }
 
 fn write_line(out: &mut impl Write, line: &Line) -> std::io::Result<()> {
     serde_json::to_writer(&mut *out, line)?;
     writeln!(out)
-}
-
-/// What aggregation reads of a row.
-fn without_texts(row: ScorecardRow) -> ScorecardRow {
-    ScorecardRow {
-        prompt_sha256: String::new(),
-        prompt: String::new(),
-        target: String::new(),
-        choices: Vec::new(),
-        rewards: Vec::new(),
-        answer: String::new(),
-        scored: None,
-        target_score: None,
-        reasoning: None,
-        ..row
-    }
 }
 
 #[cfg(test)]
@@ -297,13 +282,13 @@ mod tests {
         for cut in kept.len()..whole.len() {
             std::fs::write(&path, &whole[..cut]).unwrap();
             let mut part = Part::open(&card, "this").unwrap();
-            assert_eq!((part.rows.len(), part.marked.truncated), (3, 1), "cut at {cut}");
+            assert_eq!((part.tally.len(), part.marked.truncated), (3, 1), "cut at {cut}");
             part.append(rows(3..5), Done { examples: 5, truncated: 1 }).unwrap();
             drop(part);
-            assert_eq!(Part::open(&card, "this").unwrap().rows.len(), 5);
+            assert_eq!(Part::open(&card, "this").unwrap().tally.len(), 5);
         }
         std::fs::write(&path, b"not a part").unwrap();
-        assert_eq!(Part::open(&card, "this").unwrap().rows.len(), 0);
+        assert_eq!(Part::open(&card, "this").unwrap().tally.len(), 0);
     }
 
     #[test]
@@ -313,7 +298,7 @@ mod tests {
         let mut part = Part::open(&card, "this").unwrap();
         part.append(rows(0..3), Done { examples: 3, truncated: 0 }).unwrap();
         drop(part);
-        assert_eq!(Part::open(&card, "another").unwrap().rows.len(), 0);
-        assert_eq!(Part::open(&card, "this").unwrap().rows.len(), 0, "and is gone");
+        assert_eq!(Part::open(&card, "another").unwrap().tally.len(), 0);
+        assert_eq!(Part::open(&card, "this").unwrap().tally.len(), 0, "and is gone");
     }
 }

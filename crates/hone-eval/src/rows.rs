@@ -10,6 +10,7 @@ use crate::rewards::Worth;
 use crate::scorecard::{ChoiceScore, Completion, MetricValue, ScorecardRow};
 use crate::scorer::Scored;
 use crate::statistics;
+use crate::tally::Tally;
 use crate::task::data::hex;
 use crate::task::{Item, Question, Task};
 
@@ -203,16 +204,10 @@ fn excerpt(text: &str) -> String {
     }
 }
 
-/// The task's scores from its rows, with standard errors where the harness has them.
-pub fn aggregate(task: &Task, rows: &[ScorecardRow], bootstrap_iterations: usize) -> Vec<MetricValue> {
+/// The task's scores from its examples' numbers, with standard errors where the harness has them.
+pub fn aggregate(task: &Task, tally: &Tally, bootstrap_iterations: usize) -> Vec<MetricValue> {
     let value = |(name, metric, _): (String, &Metric, _)| {
-        let examples: Vec<ExampleScore> = rows
-            .iter()
-            .map(|row| ExampleScore {
-                score: row.scores.get(&name).copied().unwrap_or(f64::NAN),
-                parts: row.parts.get(&name).cloned().unwrap_or_default(),
-            })
-            .collect();
+        let examples = tally.of_metric(&name);
         let aggregation = metric.aggregation;
         let on = |indices: &[usize]| aggregation.value(indices.iter().map(|&i| &examples[i]));
         let bootstrap = |iterations| statistics::bootstrap_stderr(examples.len(), iterations, &on);

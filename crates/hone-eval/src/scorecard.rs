@@ -23,6 +23,9 @@ pub struct ScorecardHeader {
     pub model_sha256: String,
     /// The edit's directory, if one was applied.
     pub edit: Option<String>,
+    /// SHA-256 of what the edit's directory holds; of several, joined by `+`. Cards written before this was kept lack it.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub edit_sha256: Option<String>,
     /// Compute type.
     pub dtype: String,
     /// Kind of task: `multiple_choice`, `generate_until`, `loglikelihood`, `loglikelihood_rolling`.

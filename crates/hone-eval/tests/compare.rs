@@ -31,6 +31,7 @@ fn card(task: &str, metric: MetricValue, rows: Vec<(f64, Vec<f64>)>) -> Scorecar
         model: "base".into(),
         model_sha256: "123".into(),
         edit: None,
+        edit_sha256: None,
         dtype: "f32".into(),
         kind: "multiple_choice".into(),
         num_fewshot: 0,

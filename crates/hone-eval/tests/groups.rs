@@ -88,6 +88,7 @@ fn header(task: &str, n: usize, value: f64, stderr: f64) -> ScorecardHeader {
         model: String::new(),
         model_sha256: String::new(),
         edit: None,
+        edit_sha256: None,
         dtype: "f32".into(),
         kind: "multiple_choice".into(),
         num_fewshot: 0,

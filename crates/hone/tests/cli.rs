@@ -78,6 +78,10 @@ fn tune_compares_before_with_after_and_rules_set_the_exit_code() {
         assert!(ledger["tasks"][0].get(key).is_some(), "ledger.json has no `{key}`");
     }
     compare("no_such_task=3").assert().code(2);
+    // The page says what was compared by its contents: model and adapter.
+    let report = std::fs::read_to_string(out.join("report.html")).expect("a report");
+    let held = hone_edit::files::contents_sha256(&run.join("adapter")).expect("an adapter");
+    assert_eq!(report.matches(&format!("sha256 {held}")).count(), 1, "the contents of the adapter");
     // A study, or a script, reads scores with their intervals and where the rows are.
     let mut eval = hone();
     let base = dir.path().join("cards");

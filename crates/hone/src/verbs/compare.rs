@@ -148,8 +148,9 @@ pub fn headers(base: &[Scorecard], tuned: &[Scorecard]) -> Vec<hone_eval::scorec
 fn provenance(base: &[Scorecard], tuned: &[Scorecard]) -> Vec<(String, String)> {
     let side = |name: &str, cards: &[Scorecard]| {
         let header = cards.first().map(|card| &card.header)?;
-        let edit = header.edit.as_deref().map(|edit| format!(" with {edit}")).unwrap_or_default();
-        Some((name.to_owned(), format!("{}{edit}, sha256 {}", header.model, header.model_sha256)))
+        let sha256 = header.edit_sha256.as_deref().map(|sha256| format!(", sha256 {sha256}")).unwrap_or_default();
+        let edit = header.edit.as_deref().map(|edit| format!("; with {edit}{sha256}")).unwrap_or_default();
+        Some((name.to_owned(), format!("{}, sha256 {}{edit}", header.model, header.model_sha256)))
     };
     let mut facts: Vec<(String, String)> = [side("Base", base), side("Tuned", tuned)].into_iter().flatten().collect();
     facts.push(("Hone".into(), env!("CARGO_PKG_VERSION").into()));

@@ -15,7 +15,7 @@ use hone_eval::rewards::Rewards;
 use hone_eval::scorecard::{Scorecard, ScorecardHeader};
 use hone_eval::statistics::BootstrapOptions;
 use hone_eval::task::group::{self, GroupScore, Loaded};
-use hone_eval::{DataRoot, Endpoint, EvalError, EvalOptions, Task, evaluate, evaluate_to};
+use hone_eval::{Applied, DataRoot, Endpoint, EvalError, EvalOptions, Task, evaluate, evaluate_to};
 use hone_model::{Hooks, Model};
 use hone_train::recipe::Recipe;
 use serde::Serialize;
@@ -94,7 +94,7 @@ pub struct Asked {
 
 impl Asked {
     /// The options of one task.
-    fn options_for(&self, task: &Task, edit: Option<String>) -> EvalOptions {
+    fn options_for(&self, task: &Task, edit: Option<Applied>) -> EvalOptions {
         let chat_template = self.chat_template.or(task.config.chat_template).unwrap_or(false);
         EvalOptions { edit, chat_template, ..self.options.clone() }
     }
@@ -138,7 +138,7 @@ pub fn load_tasks(references: &[String], asked: &Asked) -> Result<Loaded, Failur
 pub fn score_tasks(
     model: &Arc<Model>,
     hooks: &Arc<dyn Hooks>,
-    edit: Option<String>,
+    edit: Option<Applied>,
     task: &Task,
     asked: &Asked,
     side: &str,
@@ -285,7 +285,7 @@ fn score_ready(
     shown: Shown,
     common: &Common,
 ) -> Result<u8, Failure> {
-    let (contents, edit) = (arguments.contents()?, arguments.edit_name());
+    let (contents, edit) = (arguments.contents()?, arguments.applied()?);
     let (model, dtype) = (&ready.model, asked.dtype);
     each_task(tasks, asked, edit, out, shown, common, &mut |place, task, options, progress| {
         let hooks = Arc::clone(&ready.hooks);
@@ -314,7 +314,7 @@ type Score<'a> = dyn FnMut(
 fn each_task(
     Loaded { tasks, groups }: &Loaded,
     asked: &Asked,
-    edit: Option<String>,
+    edit: Option<Applied>,
     out: Option<PathBuf>,
     shown: Shown,
     common: &Common,

@@ -7,6 +7,7 @@ use hone_edit::files::contents_sha256;
 use hone_edit::reward::{is_reward_adapter, load_reward_edit};
 use hone_edit::{EditStack, load_edit};
 use hone_engine::DType;
+use hone_eval::Applied;
 use hone_model::model::reward::RewardModel;
 use hone_model::template::Message;
 use hone_model::{Hooks, LoadOptions, Model, ModelError, NoHooks, Quantise};
@@ -152,12 +153,21 @@ impl ModelArguments {
     /// What is done with the model, by its contents: the edits' files, the task they are applied for, few bits. Two runs
     /// of which it is the same compute the same.
     pub fn contents(&self) -> Result<String, Failure> {
-        let edits = self.with.edit.iter().map(|dir| contents_sha256(dir)).collect::<Result<Vec<_>, _>>()?;
         let bits = self.with.quantize.map_or_else(String::new, |bits| bits.to_string());
-        Ok(format!("{} {} {bits}", edits.join("+"), self.with.task_group))
+        Ok(format!("{} {} {bits}", self.edits_sha256()?, self.with.task_group))
     }
 
-    /// The edits as one text, for scorecards.
+    fn edits_sha256(&self) -> Result<String, Failure> {
+        let edits = self.with.edit.iter().map(|dir| contents_sha256(dir)).collect::<Result<Vec<_>, _>>()?;
+        Ok(edits.join("+"))
+    }
+
+    /// The edits with what they hold, for scorecards.
+    pub fn applied(&self) -> Result<Option<Applied>, Failure> {
+        self.edit_name().map(|name| Ok(Applied { name, sha256: self.edits_sha256()? })).transpose()
+    }
+
+    /// The edits as one text.
     pub fn edit_name(&self) -> Option<String> {
         let names: Vec<String> = self.with.edit.iter().map(|d| d.display().to_string()).collect();
         let task = match self.with.task_group {

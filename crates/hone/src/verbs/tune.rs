@@ -4,13 +4,14 @@ use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 
+use hone_edit::files::contents_sha256;
 use hone_edit::{EditStack, load_edit};
-use hone_eval::Task;
 use hone_eval::compare::{CompareOptions, compare};
 use hone_eval::files::write_scorecard;
 use hone_eval::ledger::Ledger;
 use hone_eval::rules::Rule;
 use hone_eval::scorecard::Scorecard;
+use hone_eval::{Applied, Task};
 use hone_model::{Model, NoHooks};
 use hone_train::prepare::{new_edit, prepare};
 use hone_train::recipe::{self, Recipe};
@@ -214,8 +215,10 @@ fn scorecards(
             continue;
         }
         let side = if edit.is_some() { "tuned" } else { "base" };
-        let name = edit.map(|d| d.display().to_string());
-        let Some(card) = score_tasks(model, &hooks, name, task, asked, side, stop, common)? else { return Ok(None) };
+        let applied = edit
+            .map(|dir| Ok::<_, Failure>(Applied { name: dir.display().to_string(), sha256: contents_sha256(dir)? }))
+            .transpose()?;
+        let Some(card) = score_tasks(model, &hooks, applied, task, asked, side, stop, common)? else { return Ok(None) };
         write_scorecard(&path, &card)?;
         cards.push(card);
         if stop.load(Ordering::Relaxed) {

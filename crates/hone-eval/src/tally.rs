@@ -1,0 +1,136 @@
+//! The numbers of a task's examples, a column a metric: what its scores and their standard errors are made of. A number takes
+//! eight bytes, so a million examples of one metric take eight megabytes; texts are not kept.
+
+use std::collections::BTreeMap;
+
+use crate::metrics::ExampleScore;
+use crate::scorecard::ScorecardRow;
+
+/// Every example's scores and parts, in order.
+#[derive(Default)]
+pub struct Tally {
+    examples: usize,
+    columns: BTreeMap<String, Column>,
+}
+
+/// One metric's numbers.
+#[derive(Default)]
+struct Column {
+    /// One an example; NaN of one without.
+    scores: Vec<f64>,
+    /// The parts of all examples, one behind the other.
+    parts: Vec<f64>,
+    /// Where each example's parts end; empty while nobody has any.
+    ends: Vec<usize>,
+}
+
+impl Tally {
+    /// Of rows.
+    pub fn of<'a>(rows: impl IntoIterator<Item = &'a ScorecardRow>) -> Tally {
+        let mut tally = Tally::default();
+        rows.into_iter().for_each(|row| tally.add(row));
+        tally
+    }
+
+    /// Adds an example.
+    pub fn add(&mut self, row: &ScorecardRow) {
+        for (metric, score) in &row.scores {
+            let parts = row.parts.get(metric).map_or(&[][..], Vec::as_slice);
+            match self.columns.get_mut(metric) {
+                Some(column) => column.put(self.examples, *score, parts),
+                None => self.columns.entry(metric.clone()).or_default().put(self.examples, *score, parts),
+            }
+        }
+        self.examples += 1;
+    }
+
+    /// How many examples there are.
+    pub fn len(&self) -> usize {
+        self.examples
+    }
+
+    /// Whether there are none.
+    pub fn is_empty(&self) -> bool {
+        self.examples == 0
+    }
+
+    /// Takes away what stands behind the first `examples`.
+    pub fn truncate(&mut self, examples: usize) {
+        self.examples = self.examples.min(examples);
+        for column in self.columns.values_mut() {
+            column.scores.truncate(examples);
+            column.ends.truncate(examples);
+            column.parts.truncate(column.ends.last().copied().unwrap_or(0));
+        }
+    }
+
+    /// One metric's numbers, example by example; NaN where an example has none.
+    pub fn of_metric(&self, metric: &str) -> Vec<ExampleScore> {
+        let none = Column::default();
+        let column = self.columns.get(metric).unwrap_or(&none);
+        let of = |i| ExampleScore {
+            score: column.scores.get(i).copied().unwrap_or(f64::NAN),
+            parts: column.parts_of(i).to_vec(),
+        };
+        (0..self.examples).map(of).collect()
+    }
+}
+
+impl Column {
+    /// The numbers of example `at`, behind those that are there.
+    fn put(&mut self, at: usize, score: f64, parts: &[f64]) {
+        self.scores.resize(at, f64::NAN);
+        self.scores.push(score);
+        if !parts.is_empty() || !self.ends.is_empty() {
+            self.ends.resize(at, self.parts.len());
+            self.parts.extend_from_slice(parts);
+            self.ends.push(self.parts.len());
+        }
+    }
+
+    fn parts_of(&self, at: usize) -> &[f64] {
+        let Some(end) = self.ends.get(at) else { return &[] };
+        let from = if at == 0 { 0 } else { self.ends[at - 1] };
+        &self.parts[from..*end]
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// Rows whose metrics and parts come and go.
+    fn row(i: usize) -> ScorecardRow {
+        let mut row = ScorecardRow::default();
+        row.scores.insert("acc".into(), i as f64);
+        if i % 3 == 1 {
+            row.scores.insert("f1".into(), 0.5 * i as f64);
+            row.parts.insert("f1".into(), vec![1.0; i]);
+        }
+        row
+    }
+
+    #[test]
+    fn numbers_come_back_as_they_were_put_in_and_after_some_were_taken_away() {
+        let rows: Vec<ScorecardRow> = (0..11).map(row).collect();
+        let check = |tally: &Tally, n: usize| {
+            assert_eq!(tally.len(), n);
+            for metric in ["acc", "f1", "absent"] {
+                let found = tally.of_metric(metric);
+                assert_eq!(found.len(), n);
+                for (example, row) in found.iter().zip(&rows) {
+                    let score = row.scores.get(metric).copied().unwrap_or(f64::NAN);
+                    assert_eq!(example.score.to_bits(), score.to_bits(), "{metric}");
+                    assert_eq!(example.parts, row.parts.get(metric).cloned().unwrap_or_default(), "{metric}");
+                }
+            }
+        };
+        for n in 0..=rows.len() {
+            let mut tally = Tally::of(&rows);
+            tally.truncate(n);
+            check(&tally, n);
+            rows[n..].iter().for_each(|row| tally.add(row));
+            check(&tally, rows.len());
+        }
+    }
+}
