@@ -148,6 +148,46 @@ fn a_json_object_gives_the_rows_under_its_field() {
     assert!(error.contains("one object with lists under `rows`") && error.contains("`field`"), "{error}");
 }
 
+/// The list is found between other values whatever they hold, however the text comes in, and what follows it is read to its end.
+#[test]
+fn a_list_under_a_field_is_streamed_from_the_midst_of_its_object() {
+    let text = "{\n \"skip\": {\"rows\": [0], \"s\": \"]}\\\\\"}, \"\\\\\": 1, \"a\\\"b\": [[\"}\"]], \"rows\": {\"x\": null,\n                 \"caf\\u00e9\": [ {\"n\": [1, {\"m\": \"[\"}]} ,\n{\"n\": 2}], \"rest\": [{}]} , \"last\": \"}\" }\n ";
+    let rows = |text: &[u8], capacity: usize| -> Result<Vec<Read>, DataError> {
+        let options = ReaderOptions { field: Some("rows.caf\u{e9}".into()), ..ReaderOptions::default() };
+        let path: Arc<Path> = Path::new("data.file").into();
+        let reader = std::io::BufReader::with_capacity(capacity, Cursor::new(text.to_vec()));
+        Ok(stream(reader, FileKind::Json, path, &options)?.collect())
+    };
+    let whole: Value = serde_json::from_str(text).unwrap();
+    for capacity in 1..9 {
+        let found = rows(text.as_bytes(), capacity).unwrap();
+        let lines: Vec<_> = found.iter().map(|row| row.as_ref().unwrap().source.line).collect();
+        assert_eq!(lines, [Some(3), Some(4)]);
+        assert_eq!(json!(values(found)), whole["rows"]["caf\u{e9}"]);
+    }
+    // Cut off anywhere, it is an error, before the rows or behind them.
+    let end = text.trim_end().len();
+    for cut in 1..end {
+        let found = rows(&text.as_bytes()[..cut], 7);
+        assert!(found.is_err() || found.unwrap().iter().any(Result::is_err), "cut at {cut}: {}", &text[..cut]);
+    }
+    let trailing = rows(format!("{text}]").as_bytes(), 7).unwrap();
+    assert!(message(&trailing, 2).contains("line 5: found the character ']', expected the end of the file"));
+    let colon = rows(b"{\"a\" 1}", 7).unwrap_err().to_string();
+    assert!(colon.contains("line 1: found the character '1', expected `:`"), "{colon}");
+}
+
+/// A long list is no long text in memory: a row over the limit is refused, the list as a whole has none.
+#[test]
+fn a_list_under_a_field_has_the_limits_of_a_list() {
+    let field = ReaderOptions { field: Some("data".into()), ..small(1000) };
+    let many = format!("{{\"data\": [{}{{}}]}}", "{\"a\": 1}, ".repeat(5000));
+    assert_eq!(read_with(FileKind::Json, many.as_bytes(), &field).unwrap().len(), 5001);
+    let long = format!("{{\"other\": \"{0}\", \"data\": [{{}}, {{\"a\": \"{0}\"}}]}}", "x".repeat(5000));
+    let rows = read_with(FileKind::Json, long.as_bytes(), &field).unwrap();
+    assert!(rows[0].is_ok() && message(&rows, 1).contains("an element of more than 1000 bytes (row 2)"));
+}
+
 #[test]
 fn json_lines_under_the_extension_json_are_read_as_lines() {
     assert_eq!(values(read(FileKind::Json, b"{\"a\": 1}\n{\"a\": 2}\n")), [json!({"a": 1}), json!({"a": 2})]);

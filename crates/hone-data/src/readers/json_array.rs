@@ -1,5 +1,5 @@
 //! JSON files: a list of objects, streamed element by element; one object that holds the list under `field` (`data`,
-//! `splits.train`), read as a whole; or, as many tools write them, JSON Lines with the extension `.json`.
+//! `splits.train`), streamed as well; or, as many tools write them, JSON Lines with the extension `.json`.
 
 use std::io::{BufRead, Read};
 use std::path::Path;
@@ -7,7 +7,8 @@ use std::sync::Arc;
 
 use serde_json::Value;
 
-use super::{Limits, RawRow, ReaderOptions, Rows, guarded, jsonl_rows, row_error, row_from_json};
+use super::json_text::{JsonText, Scan, skip_white_space};
+use super::{Limits, RawRow, ReaderOptions, Rows, guarded, jsonl_rows, row_from_json};
 use crate::error::{DataError, describe, names, shorten};
 use crate::example::SourceRef;
 
@@ -20,14 +21,14 @@ pub fn json_rows(
     let mut lines_before = 0;
     let first = skip_white_space(&mut reader, &mut lines_before).map_err(DataError::io(&path))?;
     if let Some(field) = &options.field {
-        return rows_under(reader, field, path, options.limits);
+        return rows_under(reader, lines_before + 1, field, path, options.limits);
     }
     match first {
         Some(b'[') => {
             reader.consume(1);
             let limits = options.limits;
-            let scanner = ElementScanner { reader, line: lines_before + 1, row: 0, path: path.clone(), limits };
-            Ok(guarded(scanner, path, limits))
+            let text = JsonText::new(reader, lines_before + 1, path.clone(), limits);
+            Ok(guarded(ElementScanner { text, row: 0, around: 0 }, path, limits))
         }
         Some(b'{') => lines_or_refuse(reader, path, options.limits),
         Some(other) => Err(unreadable(
@@ -92,68 +93,52 @@ fn one_object(start: &[u8], reader: &mut impl BufRead, path: &Path, limits: Limi
     })
 }
 
-fn rows_under(mut reader: impl BufRead, field: &str, path: Arc<Path>, limits: Limits) -> Result<Rows, DataError> {
-    let mut value = one_object(&[], &mut reader, &path, limits)?;
-    for key in field.split('.') {
-        let found = match &mut value {
-            Value::Object(object) => match object.remove(key) {
-                Some(inner) => {
-                    value = inner;
-                    continue;
-                }
-                None => format!("no `{key}`; there are {}", names(object.keys())),
-            },
-            other => format!("{} where `{key}` was looked for", describe(other)),
-        };
-        let next = "set `field` to the path of the list of rows, its keys joined by dots";
-        return Err(unreadable(&path, format!("`{field}`"), found, "a list of objects", next));
-    }
-    let Value::Array(items) = value else {
-        let next = "set `field` to the path of the list of rows";
-        return Err(unreadable(&path, format!("`{field}`"), describe(&value), "a list of objects", next));
-    };
-    let file = path.clone();
-    let rows = items.into_iter().enumerate().map(move |(index, item)| {
-        let source = SourceRef { file: file.clone(), row: index + 1, line: None };
-        match item {
-            Value::Object(columns) => Ok(RawRow { source, columns }),
-            other => Err(row_error(source, describe(&other), "an object with named fields", "correct the element")),
-        }
-    });
-    Ok(guarded(rows, path, limits))
-}
-
-/// Cuts a list into its elements by counting brackets outside of strings; each element is then parsed by itself.
-struct ElementScanner<R> {
-    reader: R,
+/// The rows of a list inside an object: the text is read to it, and behind it to its end.
+fn rows_under(
+    reader: impl BufRead + Send + 'static,
     line: usize,
-    row: usize,
+    field: &str,
     path: Arc<Path>,
     limits: Limits,
+) -> Result<Rows, DataError> {
+    let mut text = JsonText::new(reader, line, path.clone(), limits);
+    let around = text.enter(field)?;
+    Ok(guarded(ElementScanner { text, row: 0, around }, path, limits))
+}
+
+/// Cuts a list into its elements; each is then parsed by itself.
+struct ElementScanner<R> {
+    text: JsonText<R>,
+    row: usize,
+    /// Objects that the list lies in.
+    around: usize,
 }
 
 impl<R: BufRead> Iterator for ElementScanner<R> {
     type Item = Result<RawRow, DataError>;
 
     fn next(&mut self) -> Option<Self::Item> {
-        self.element().unwrap_or_else(|error| Some(Err(DataError::io(&self.path)(error))))
+        self.element().unwrap_or_else(|error| Some(Err(DataError::io(&self.text.path)(error))))
     }
 }
 
 impl<R: BufRead> ElementScanner<R> {
     fn element(&mut self) -> std::io::Result<Option<Result<RawRow, DataError>>> {
-        let mut first = self.skip()?;
+        let mut first = self.text.peek()?;
         if first == Some(b',') && self.row > 0 {
-            self.reader.consume(1);
-            first = self.skip()?;
+            self.text.reader.consume(1);
+            first = self.text.peek()?;
         } else if self.row > 0 && !matches!(first, Some(b']') | None) {
             return Ok(Some(Err(self.broken("no comma between two elements", "`,` or `]`"))));
         }
         match first {
             None => return Ok(Some(Err(self.broken("the end of the file", "`]`, the end of the list")))),
             Some(b']') => {
-                self.reader.consume(1);
-                return match self.skip()? {
+                self.text.reader.consume(1);
+                if self.around > 0 {
+                    return Ok(self.text.leave(self.around).err().map(Err));
+                }
+                return match self.text.peek()? {
                     None => Ok(None),
                     Some(_) => Ok(Some(Err(self.broken("more text after the list", "the end of the file")))),
                 };
@@ -161,85 +146,22 @@ impl<R: BufRead> ElementScanner<R> {
             Some(_) => {}
         }
         self.row += 1;
-        let source = SourceRef { file: self.path.clone(), row: self.row, line: Some(self.line) };
+        let source = SourceRef { file: self.text.path.clone(), row: self.row, line: Some(self.text.line) };
         let mut bytes = Vec::new();
-        Ok(Some(match self.scan(&mut bytes)? {
+        Ok(Some(match self.text.value(Some(&mut bytes))? {
             Scan::Complete => row_from_json(&bytes, source),
             Scan::Ended => Err(self.broken("the end of the file inside an element", "`]`, the end of the list")),
             Scan::TooLong => Err(self.broken(
-                &format!("an element of more than {} bytes (row {})", self.limits.row_bytes, self.row),
+                &format!("an element of more than {} bytes (row {})", self.text.limits.row_bytes, self.row),
                 "shorter elements, or a closing quote or bracket",
             )),
         }))
     }
 
-    /// Reads to the comma or bracket that ends the element.
-    fn scan(&mut self, bytes: &mut Vec<u8>) -> std::io::Result<Scan> {
-        let (mut depth, mut in_string, mut escaped) = (0usize, false, false);
-        loop {
-            let buffer = self.reader.fill_buf()?;
-            if buffer.is_empty() {
-                return Ok(Scan::Ended);
-            }
-            let end = buffer.iter().position(|&byte| {
-                if in_string {
-                    in_string = byte != b'"' || escaped;
-                    escaped = byte == b'\\' && !escaped;
-                    return false;
-                }
-                match byte {
-                    b'"' => in_string = true,
-                    b'[' | b'{' => depth += 1,
-                    b']' | b'}' if depth > 0 => depth -= 1,
-                    b']' | b'}' | b',' if depth == 0 => return true,
-                    _ => {}
-                }
-                false
-            });
-            let used = end.unwrap_or(buffer.len());
-            self.line += buffer[..used].iter().filter(|&&b| b == b'\n').count();
-            bytes.extend_from_slice(&buffer[..used]);
-            self.reader.consume(used);
-            if bytes.len() > self.limits.row_bytes {
-                return Ok(Scan::TooLong);
-            }
-            if end.is_some() {
-                return Ok(Scan::Complete);
-            }
-        }
-    }
-
-    fn skip(&mut self) -> std::io::Result<Option<u8>> {
-        skip_white_space(&mut self.reader, &mut self.line)
-    }
-
     fn broken(&self, found: &str, expected: &str) -> DataError {
-        let place = format!("line {}, after {} elements", self.line, self.row);
+        let place = format!("line {}, after {} elements", self.text.line, self.row);
         let next = "write the file anew (was it cut off?), or use one object a line (`.jsonl`)";
-        unreadable(&self.path, place, found.to_string(), expected, next)
-    }
-}
-
-enum Scan {
-    Complete,
-    Ended,
-    TooLong,
-}
-
-/// The next byte that is not white space, not consumed; counts lines.
-fn skip_white_space(reader: &mut impl BufRead, lines: &mut usize) -> std::io::Result<Option<u8>> {
-    loop {
-        let buffer = reader.fill_buf()?;
-        if buffer.is_empty() {
-            return Ok(None);
-        }
-        let blank = buffer.iter().take_while(|b| b.is_ascii_whitespace()).count();
-        *lines += buffer[..blank].iter().filter(|&&b| b == b'\n').count();
-        let next = buffer.get(blank).copied();
-        reader.consume(blank);
-        if next.is_some() {
-            return Ok(next);
-        }
+        self.text.unreadable(place, found, expected, next)
     }
 }
 

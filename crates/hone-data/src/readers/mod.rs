@@ -6,6 +6,7 @@
 mod csv_rows;
 mod files;
 mod json_array;
+mod json_text;
 mod jsonl;
 mod parquet_footer;
 mod parquet_rows;
@@ -49,7 +50,8 @@ pub type Rows = Box<dyn Iterator<Item = Result<RawRow, DataError>> + Send>;
 pub struct Limits {
     /// Bytes of one row as the file has it (a line, a record, an element, a text).
     pub row_bytes: usize,
-    /// Bytes of a JSON file that holds one object, which is read as a whole.
+    /// Bytes of a JSON file that holds one object and no list is named of, or of Parquet that cannot be sought in: what is read as a
+    /// whole.
     pub document_bytes: u64,
     /// Rows of one file.
     pub rows: usize,

@@ -1,21 +1,22 @@
 //! Where a task's examples come from: the data root, the files that ship with the program, and the readers.
 //!
-//! Files are read by `hone-data`; two layouts that are no list of rows are read here: SQuAD's nested JSON and WikiText's pages.
+//! Files are read by `hone-data`, as streams; two layouts that are no list of rows by [`super::layouts`].
 
 use std::fs::File;
-use std::io::{BufRead, BufReader, Cursor, Read};
+use std::io::{BufRead, BufReader, Cursor};
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
 use hone_data::config::{FileKind, SampleBy};
 use hone_data::example::SourceRef;
-use hone_data::readers::{ReaderOptions, stream};
-use serde_json::{Map, Value, json};
+use hone_data::readers::{RawRow, ReaderOptions, stream};
+use serde_json::{Map, Value};
 use sha2::{Digest, Sha256};
 
 use super::bundled;
 use super::config::TaskConfig;
 use super::docs::Docs;
+use super::layouts::{WikitextPages, squad};
 use super::template::Templates;
 use crate::error::EvalError;
 
@@ -89,13 +90,6 @@ impl Found {
         }
     }
 
-    /// All of it, for layouts that are one value.
-    fn bytes(&self) -> Result<Vec<u8>, EvalError> {
-        let mut bytes = Vec::new();
-        self.open()?.read_to_end(&mut bytes).map_err(|source| self.failed(source))?;
-        Ok(bytes)
-    }
-
     /// Its SHA-256, in hexadecimal.
     fn sha256(&self) -> Result<String, EvalError> {
         let (mut hash, mut file) = (Sha256::new(), self.open()?);
@@ -151,8 +145,8 @@ pub fn load_split(config: &TaskConfig, file: &str, split: &str, root: &DataRoot)
     let sha256 = found.sha256()?;
     let path = found.path.clone();
     let rows: Box<dyn Iterator<Item = Result<Doc, EvalError>>> = match dataset {
-        "squad" => Box::new(squad(&path, &found.bytes()?)?.into_iter().map(Ok)),
-        "wikitext_pages" => Box::new(wikitext_pages(&path, &found.bytes()?)?.into_iter().map(Ok)),
+        "squad" => Box::new(squad(path.clone(), raw_rows(FileKind::Json, &found, Some("data".into()))?)),
+        "wikitext_pages" => Box::new(WikitextPages::new(path.clone(), found.open()?)),
         _ => {
             let kind = match dataset {
                 "csv" => Some(FileKind::Csv),
@@ -162,7 +156,8 @@ pub fn load_split(config: &TaskConfig, file: &str, split: &str, root: &DataRoot)
             };
             let unknown = || format!("{}: what kind of file is this? Name a reader", path.display());
             let kind = kind.ok_or_else(|| problem("dataset_path", unknown()))?;
-            rows(kind, &found, config.dataset_kwargs.field.clone())?
+            let rows = raw_rows(kind, &found, config.dataset_kwargs.field.clone())?;
+            Box::new(rows.map(|row| row.map(|row| Doc { columns: row.columns, place: row.source })))
         }
     };
     let condition = entry.and_then(|entry| entry.condition()).map(|condition| format!("{{{{ {condition} }}}}"));
@@ -202,135 +197,17 @@ pub fn load_split(config: &TaskConfig, file: &str, split: &str, root: &DataRoot)
 }
 
 /// Rows of a file that is a list of rows, as they are read.
-fn rows(
+fn raw_rows(
     kind: FileKind,
     found: &Found,
     field: Option<String>,
-) -> Result<Box<dyn Iterator<Item = Result<Doc, EvalError>>>, EvalError> {
+) -> Result<impl Iterator<Item = Result<RawRow, EvalError>> + use<>, EvalError> {
     let options = ReaderOptions { field, sample_by: SampleBy::Line, ..ReaderOptions::default() };
     let rows = stream(found.open()?, kind, found.path.clone(), &options)?;
-    Ok(Box::new(
-        rows.map(|row| row.map(|row| Doc { columns: row.columns, place: row.source }).map_err(EvalError::from)),
-    ))
-}
-
-/// SQuAD's layout, flattened: a row a question with `id`, `title`, `context`, `question`, `answers.text`,
-/// `answers.answer_start`.
-fn squad(path: &Arc<Path>, bytes: &[u8]) -> Result<Vec<Doc>, EvalError> {
-    #[derive(serde::Deserialize)]
-    struct Data {
-        data: Vec<Article>,
-    }
-    #[derive(serde::Deserialize)]
-    struct Article {
-        #[serde(default)]
-        title: String,
-        paragraphs: Vec<Paragraph>,
-    }
-    #[derive(serde::Deserialize)]
-    struct Paragraph {
-        context: String,
-        qas: Vec<Question>,
-    }
-    #[derive(serde::Deserialize)]
-    struct Question {
-        id: String,
-        question: String,
-        answers: Vec<Answer>,
-    }
-    #[derive(serde::Deserialize)]
-    struct Answer {
-        text: String,
-        answer_start: i64,
-    }
-    let parsed: Data = serde_json::from_slice(bytes).map_err(|e| EvalError::Row {
-        file: path.display().to_string(),
-        row: e.line(),
-        problem: format!("not SQuAD's layout (data, paragraphs, qas): {e}"),
-    })?;
-    let mut docs = Vec::new();
-    for article in &parsed.data {
-        for paragraph in &article.paragraphs {
-            for question in &paragraph.qas {
-                let texts: Vec<&str> = question.answers.iter().map(|a| a.text.as_str()).collect();
-                let starts: Vec<i64> = question.answers.iter().map(|a| a.answer_start).collect();
-                let columns = json!({
-                    "id": question.id,
-                    "title": article.title,
-                    "context": paragraph.context,
-                    "question": question.question,
-                    "answers": {"text": texts, "answer_start": starts},
-                });
-                let place = SourceRef { file: path.clone(), row: docs.len() + 1, line: None };
-                let Value::Object(columns) = columns else { continue };
-                docs.push(Doc { columns, place });
-            }
-        }
-    }
-    Ok(docs)
-}
-
-/// WikiText by pages, as the harness' data set has them: a page starts at a heading of the first level; its text is the
-/// column `page`.
-fn wikitext_pages(path: &Arc<Path>, bytes: &[u8]) -> Result<Vec<Doc>, EvalError> {
-    let text = std::str::from_utf8(bytes).map_err(|e| EvalError::Row {
-        file: path.display().to_string(),
-        row: 1 + bytes[..e.valid_up_to()].iter().filter(|&&b| b == b'\n').count(),
-        problem: "not UTF-8 text".into(),
-    })?;
-    let mut pages: Vec<(usize, Vec<&str>)> = vec![(1, Vec::new())];
-    for (number, line) in text.split('\n').enumerate() {
-        let heading = line.replace("= = =", "===").replace("= =", "==");
-        let heading = heading.trim();
-        if heading.starts_with("= ") && heading.ends_with(" =") {
-            pages.push((number + 1, Vec::new()));
-        }
-        if let Some((_, page)) = pages.last_mut() {
-            page.push(line);
-        }
-    }
-    let pages =
-        pages.into_iter().map(|(row, lines)| (row, lines.join("\n"))).filter(|(_, page)| !page.trim().is_empty());
-    let doc = |(row, page): (usize, String)| Doc {
-        columns: [("page".to_owned(), Value::String(page))].into_iter().collect(),
-        place: SourceRef { file: path.clone(), row, line: Some(row) },
-    };
-    Ok(pages.map(doc).collect())
+    Ok(rows.map(|row| row.map_err(EvalError::from)))
 }
 
 /// Bytes in hexadecimal.
 pub fn hex(bytes: &[u8]) -> String {
     bytes.iter().map(|b| format!("{b:02x}")).collect()
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    fn path() -> Arc<Path> {
-        Path::new("file").into()
-    }
-
-    #[test]
-    fn squads_layout_becomes_rows() {
-        let text = r#"{"data": [{"title": "T", "paragraphs": [{"context": "C", "qas": [
-            {"id": "1", "question": "Q", "answers": [{"text": "A", "answer_start": 3}]},
-            {"id": "2", "question": "R", "answers": []}]}]}]}"#;
-        let docs = squad(&path(), text.as_bytes()).unwrap();
-        assert_eq!(docs.len(), 2);
-        assert_eq!(docs[0].columns["answers"]["text"], json!(["A"]));
-        let error = squad(&path(), b"{\"data\": [{\"paragraphs\": [{}]}]}").unwrap_err().to_string();
-        assert!(error.contains("SQuAD") && error.contains("context"), "{error}");
-    }
-
-    #[test]
-    fn pages_start_at_headings_of_the_first_level() {
-        let text = " \n = One = \n \n text = not \n = = Part = = \n more \n = = = Sub = = = \n\n = Two = \n end \n";
-        let docs = wikitext_pages(&path(), text.as_bytes()).unwrap();
-        let starts: Vec<_> = docs.iter().map(|d| (d.place.row, d.columns["page"].as_str().unwrap().len())).collect();
-        assert_eq!(docs.len(), 2);
-        assert_eq!((starts[0].0, starts[1].0), (2, 9));
-        assert!(docs[1].columns["page"].as_str().unwrap().ends_with("end \n"));
-        assert!(wikitext_pages(&path(), b"a\nb\xff").unwrap_err().to_string().contains("row 2"));
-    }
 }

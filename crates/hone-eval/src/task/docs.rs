@@ -93,14 +93,6 @@ impl Docs {
     pub fn iter(&self) -> impl Iterator<Item = Result<Cow<'_, Doc>, EvalError>> {
         (0..self.len()).filter_map(|index| self.get(index).transpose())
     }
-
-    /// All in memory, as shots are drawn from them.
-    ///
-    /// # Errors
-    /// As [`Docs::get`].
-    pub fn to_vec(&self) -> Result<Vec<Doc>, EvalError> {
-        self.iter().map(|doc| doc.map(Cow::into_owned)).collect()
-    }
 }
 
 impl Rest {

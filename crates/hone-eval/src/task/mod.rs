@@ -7,6 +7,7 @@ pub mod docs;
 pub mod fewshot;
 pub mod fields;
 pub mod group;
+mod layouts;
 pub mod prompt;
 pub mod similar;
 pub mod template;
@@ -25,6 +26,7 @@ pub use prompt::{Item, PromptOptions, Prompts, Question};
 use crate::error::{EvalError, did_you_mean};
 use crate::filters::FilterList;
 use crate::metrics::{Kind, Metric};
+use fewshot::Pool;
 use fields::Fields;
 
 /// A task, its examples loaded.
@@ -153,29 +155,31 @@ impl Task {
 
     /// The rows that shots are drawn from: `fewshot_split`, else `fewshot_config.samples`, else the training, validation or
     /// test split.
-    fn fewshot_pool(&self) -> Result<Vec<Doc>, EvalError> {
+    fn fewshot_pool(&self) -> Result<Pool<'_>, EvalError> {
         let config = &self.config;
         let fewshot = &config.fewshot_config;
         let named = fewshot.split.as_ref().or(config.fewshot_split.as_ref());
         if let (None, Some(samples)) = (named, &fewshot.samples) {
             let place = hone_data::example::SourceRef { file: Path::new(&self.file).into(), row: 1, line: None };
-            return Ok(samples.iter().map(|columns| Doc { columns: columns.clone(), place: place.clone() }).collect());
+            let docs = samples.iter().map(|columns| Doc { columns: columns.clone(), place: place.clone() });
+            return Ok(Pool::Own(docs.collect()));
         }
         let split = named.or(config.training_split.as_ref()).cloned().or_else(|| evaluated_split_for_shots(config));
-        let Some(split) = split else { return self.docs.to_vec() };
-        let docs = match evaluated_split(config) == Some(split.clone()) {
-            true => self.docs.to_vec()?,
-            false => data::load_split(config, &self.file, &split, &self.root)?.docs.to_vec()?,
+        let Some(split) = split else { return Ok(Pool::Evaluated(&self.docs)) };
+        let pool = match evaluated_split(config) == Some(split.clone()) {
+            true => Pool::Evaluated(&self.docs),
+            false => Pool::Own(data::load_split(config, &self.file, &split, &self.root)?.docs),
         };
-        let Some(indices) = &fewshot.fewshot_indices else { return Ok(docs) };
+        let Some(indices) = &fewshot.fewshot_indices else { return Ok(pool) };
         let pick = |&i: &usize| {
-            docs.get(i).cloned().ok_or_else(|| EvalError::TaskFile {
+            let doc = pool.get(i)?.ok_or_else(|| EvalError::TaskFile {
                 file: self.file.clone(),
                 place: "fewshot_config.fewshot_indices".into(),
-                problem: format!("{i} is beyond the {} rows of `{split}`", docs.len()),
-            })
+                problem: format!("{i} is beyond the {} rows of `{split}`", pool.len()),
+            })?;
+            Ok(doc.into_owned())
         };
-        indices.iter().map(pick).collect()
+        Ok(Pool::Own(indices.iter().map(pick).collect::<Result<_, EvalError>>()?))
     }
 
     /// Whether the pool of shots counts as the evaluated split, so that the evaluated example is taken out: both names are

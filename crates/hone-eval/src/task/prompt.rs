@@ -7,7 +7,8 @@ use serde_json::Map;
 
 use super::Task;
 use super::data::Doc;
-use super::fewshot::{Sampler, Way};
+use super::docs::Docs;
+use super::fewshot::{NoShots, Sampler, Way};
 use super::fields::{Answer, Role, row_error};
 use super::similar::Similar;
 use crate::error::EvalError;
@@ -89,7 +90,7 @@ pub struct PromptOptions {
 /// The prompts of a task's examples, in order: shots are drawn from one stream.
 pub struct Prompts<'a> {
     task: &'a Task,
-    sampler: Option<Sampler>,
+    sampler: Option<Sampler<'a>>,
     shots: usize,
     template: Option<&'a ChatTemplate>,
     multiturn: bool,
@@ -275,16 +276,18 @@ impl<'a> Prompts<'a> {
             true => task.fields.text(doc, Role::Shot)?.to_text(),
             false => String::new(),
         };
-        let shots = sampler.shots(self.shots, doc, &question).map_err(|what| EvalError::TaskFile {
-            file: task.file.clone(),
-            place: "num_fewshot".into(),
-            problem: what,
+        let shots = sampler.shots(self.shots, doc, &question).map_err(|why| match why {
+            NoShots::TooFew(problem) => {
+                EvalError::TaskFile { file: task.file.clone(), place: "num_fewshot".into(), problem }
+            }
+            NoShots::Unread(error) => error,
         })?;
         let fewshot = &task.config.fewshot_config;
         let target_delimiter = fewshot.target_delimiter.as_deref().unwrap_or(&task.config.target_delimiter);
         let fewshot_delimiter = fewshot.fewshot_delimiter.as_deref().unwrap_or(&task.config.fewshot_delimiter);
         let mut pieces = Vec::new();
-        for shot in shots {
+        for shot in &shots {
+            let shot = &**shot;
             let text = task.fields.text(shot, Role::Shot)?;
             let choices = task.fields.choices(shot, Role::Shot)?;
             let target = task.fields.target(shot, Role::Shot)?;
@@ -373,9 +376,9 @@ fn rendered(template: &ChatTemplate, messages: &[Message], opens_answer: bool) -
 }
 
 /// The index of the pool's questions, written as shots are.
-fn similar(task: &Task, pool: &[Doc]) -> Result<Similar, EvalError> {
-    let text = |shot: &Doc| task.fields.text(shot, Role::Shot).map(|text| text.to_text());
-    let questions = pool.iter().map(text).collect::<Result<_, _>>()?;
+fn similar(task: &Task, pool: &Docs) -> Result<Similar, EvalError> {
+    let questions = pool.iter().map(|shot| task.fields.text(&*shot?, Role::Shot).map(|text| text.to_text()));
+    let questions = questions.collect::<Result<_, _>>()?;
     Similar::new(questions).map_err(|problem| EvalError::TaskFile {
         file: task.file.clone(),
         place: "fewshot_config.sampler".into(),
