@@ -22,7 +22,7 @@ use crate::error::EvalError;
 use crate::metrics::Kind;
 use crate::scorecard::{MetricValue, Scorecard};
 use crate::statistics::mean_stderr;
-use crate::task::{DataRoot, Task, TaskConfig, bundled, config};
+use crate::task::{DataRoot, Task, TaskConfig, bundled, file};
 
 /// The metric of verdicts.
 pub const JUDGE: &str = "judge";
@@ -70,7 +70,7 @@ pub(crate) fn question(reference: &str) -> Result<(String, Map<String, Value>), 
         let problem = format!("`{name}`: a judge's file includes no other");
         Err(EvalError::TaskFile { file: file.clone(), place: "include".into(), problem })
     };
-    let keys = config::read_keys(&file, &text, &no_include)?;
+    let keys = file::read_keys(&file, &text, &no_include)?;
     Ok((file, keys))
 }
 

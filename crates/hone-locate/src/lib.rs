@@ -3,7 +3,7 @@
 //! | question | room |
 //! |---|---|
 //! | Which prompts are looked at, and what do their tokens belong to? | [`question`], [`prompt`] |
-//! | How much attention goes to the user's context, by layer and head? | [`attention`] |
+//! | How much attention goes to the user's context, by layer and head? | [`attention`], [`mass`] |
 //! | Did an edit, or the chat template, change that? | [`difference`] |
 //! | Which answers of a training set depend on what the user gave? | [`dependency`], [`conversation`] |
 //! | How does it stand in a comparison's report? | [`measure`] |
@@ -18,6 +18,7 @@ pub mod difference;
 pub mod error;
 pub mod look;
 pub mod mark;
+pub mod mass;
 pub mod measure;
 pub mod prompt;
 pub mod question;

@@ -6,6 +6,7 @@ pub mod data;
 pub mod docs;
 pub mod fewshot;
 pub mod fields;
+pub mod file;
 pub mod group;
 mod layouts;
 pub mod prompt;
@@ -210,7 +211,7 @@ fn keys_of(reference: &str) -> Result<(String, Map<String, Value>), EvalError> {
             None => std::fs::read_to_string(&path).map_err(|source| EvalError::Io { path, source }),
         }
     };
-    let keys = config::read_keys(&file, &text, &include)?;
+    let keys = file::read_keys(&file, &text, &include)?;
     Ok((file, keys))
 }
 

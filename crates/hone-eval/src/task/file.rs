@@ -1,0 +1,308 @@
+//! Task files: lm-evaluation-harness' YAML, read key by key.
+//!
+//! All keys that need no Python are read and mean what they mean there. Keys of our own: `main_metric` (which metric decides
+//! a comparison), `doc_to_count` (whose words and bytes divide a document's log-likelihood), `doc_to_passage` (the passage an
+//! answer should rest on), `doc_to_group` (what items of one prompt share), `sensitive` (texts that are not shown unasked),
+//! `reasoning` (see [`crate::reasoning`]), `variants` (see [`super::variants`]), `process_docs` as a mapping of columns to templates
+//! (the harness has a Python function there), and `where` in `data_files`.
+
+use serde_json::{Map, Value};
+use serde_yaml_ng::Value as Yaml;
+
+use super::config::TaskConfig;
+use crate::error::{EvalError, did_you_mean};
+use crate::metrics::Kind;
+
+/// Files may include files, so deep.
+const MAX_INCLUDES: usize = 8;
+
+/// Most bytes of a task file.
+const MAX_BYTES: usize = 4 << 20;
+
+/// Keys that are read, and those that say nothing about scores.
+const KEYS: [&str; 30] = [
+    "task",
+    "dataset_path",
+    "dataset_kwargs",
+    "training_split",
+    "validation_split",
+    "test_split",
+    "fewshot_split",
+    "process_docs",
+    "doc_to_text",
+    "doc_to_target",
+    "doc_to_choice",
+    "doc_to_count",
+    "doc_to_passage",
+    "doc_to_group",
+    "sensitive",
+    "reasoning",
+    "description",
+    "target_delimiter",
+    "fewshot_delimiter",
+    "fewshot_config",
+    "num_fewshot",
+    "output_type",
+    "generation_kwargs",
+    "metric_list",
+    "filter_list",
+    "repeats",
+    "gen_prefix",
+    "chat_template",
+    "metadata",
+    "main_metric",
+];
+const IGNORED: [&str; 7] = [
+    "tag",
+    "task_alias",
+    "dataset_name",
+    "should_decontaminate",
+    "doc_to_decontamination_query",
+    "unsafe_code",
+    "kind",
+];
+const OTHERS: [(&str, &str); 9] = [
+    ("variants", "asks in several ways; each is a task of its own, loaded by the task's name or as `NAME@VARIANT`"),
+    ("group", "is a key of a group, whose `task` is a list of tasks"),
+    ("process_results", "scores that need Python are not computed; use the metrics there are"),
+    ("custom_dataset", "data made by Python is not read; write it to a file and name it in `data_files`"),
+    ("use_prompt", "promptsource is not read; write the prompt as a template in `doc_to_text`"),
+    ("doc_to_image", "tasks with images are not read"),
+    ("doc_to_audio", "tasks with sound are not read"),
+    ("aggregate_metric_list", "is a key of a group, whose `task` is a list of tasks"),
+    ("task_list", "lists of tasks are not read; write one file a task"),
+];
+
+/// Finds the text of an included file: by its name, from the file that includes it.
+pub type Include<'a> = &'a dyn Fn(&str) -> Result<String, EvalError>;
+
+impl TaskConfig {
+    /// Parses a task file. `file` is for messages; `include` finds included files.
+    pub fn parse(file: &str, text: &str, include: Include<'_>) -> Result<TaskConfig, EvalError> {
+        TaskConfig::from_keys(file, read_keys(file, text, include)?)
+    }
+
+    /// A task of a file's keys, those of included files among them.
+    pub fn from_keys(file: &str, merged: Map<String, Value>) -> Result<TaskConfig, EvalError> {
+        let problem =
+            |place: &str, problem: String| EvalError::TaskFile { file: file.into(), place: place.into(), problem };
+        // `null` is the same as leaving a key out, of those that are not read, too: a group can take a key back.
+        for key in merged.iter().filter(|(_, value)| !value.is_null()).map(|(key, _)| key) {
+            if let Some((_, why)) = OTHERS.iter().find(|(other, _)| other == key) {
+                return Err(problem(key, (*why).into()));
+            }
+            if !KEYS.contains(&key.as_str()) && !IGNORED.contains(&key.as_str()) {
+                let hint = did_you_mean(key, KEYS.into_iter());
+                return Err(problem(key, format!("unknown key{hint}; keys: {}", KEYS.join(", "))));
+            }
+        }
+        let mut config = TaskConfig {
+            target_delimiter: " ".into(),
+            fewshot_delimiter: "\n\n".into(),
+            output_type: Kind::GenerateUntil.name().into(),
+            repeats: 1,
+            ..TaskConfig::default()
+        };
+        // Key by key, so that a wrong value is reported with its key.
+        let mut whole = serde_json::to_value(&config).map_err(|e| problem("the file", e.to_string()))?;
+        for (key, value) in merged {
+            let key = if key == "kind" { "output_type".to_owned() } else { key };
+            if value.is_null() || IGNORED.contains(&key.as_str()) {
+                continue;
+            }
+            whole[key.as_str()] = normalised(&key, value);
+            config = serde_json::from_value(whole.clone()).map_err(|e| problem(&key, e.to_string()))?;
+        }
+        config.check(file)?;
+        Ok(config)
+    }
+
+    fn check(&self, file: &str) -> Result<(), EvalError> {
+        let problem =
+            |place: &str, problem: String| EvalError::TaskFile { file: file.into(), place: place.into(), problem };
+        if self.task.is_empty() {
+            return Err(problem("task", "missing; give the task a name".into()));
+        }
+        let Some(kind) = Kind::from_name(&self.output_type) else {
+            let names = Kind::NAMES.map(|(_, name, _)| name);
+            let hint = did_you_mean(&self.output_type, names.into_iter());
+            return Err(problem("output_type", format!("`{}`{hint}; known: {}", self.output_type, names.join(", "))));
+        };
+        if self.doc_to_target.is_none() {
+            return Err(problem("doc_to_target", "missing; give a column's name or a template".into()));
+        }
+        if self.doc_to_text.is_none() && kind != Kind::LoglikelihoodRolling {
+            return Err(problem("doc_to_text", "missing; give a column's name or a template".into()));
+        }
+        if kind == Kind::MultipleChoice && self.doc_to_choice.is_none() {
+            return Err(problem("doc_to_choice", "missing; multiple_choice tasks need the choices".into()));
+        }
+        self.check_reasoning(kind, &problem)?;
+        if self.repeats == 0 {
+            return Err(problem("repeats", "is 0, expected at least 1".into()));
+        }
+        match self.fewshot_config.sampler.as_deref() {
+            None | Some("default" | "first_n" | "bm25") => Ok(()),
+            Some(other) => {
+                Err(problem("fewshot_config.sampler", format!("`{other}` is not known; known: default, first_n, bm25")))
+            }
+        }
+    }
+
+    /// What a task with reasoning cannot have: answers that are drawn, or scored without the prompt.
+    fn check_reasoning(&self, kind: Kind, problem: &dyn Fn(&str, String) -> EvalError) -> Result<(), EvalError> {
+        let Some(reasoning) = &self.reasoning else { return Ok(()) };
+        if let Some((place, what)) = reasoning.problem() {
+            return Err(problem(place, what));
+        }
+        if !matches!(kind, Kind::MultipleChoice | Kind::GenerateUntil) {
+            let what = format!("is for multiple_choice and generate_until tasks; this one is {}", kind.name());
+            return Err(problem("reasoning", what));
+        }
+        if self.repeats > 1 || self.generation_kwargs.do_sample == Some(true) {
+            return Err(problem(
+                "reasoning",
+                "answers are decoded once and greedily; leave out `repeats` and `do_sample`".into(),
+            ));
+        }
+        let metrics = self.metric_list.iter().flatten().filter_map(|entry| entry.get("metric")?.as_str());
+        match metrics.into_iter().any(|metric| metric == "acc_mutual_info") {
+            true => Err(problem(
+                "reasoning",
+                "answers have no score without the prompt; leave out `acc_mutual_info`".into(),
+            )),
+            false => Ok(()),
+        }
+    }
+}
+
+/// Shapes that the harness also takes: `data_files` as one file (the training split there), one `until`.
+fn normalised(key: &str, mut value: Value) -> Value {
+    if key == "dataset_kwargs"
+        && let Some(files) = value.get_mut("data_files").filter(|files| files.is_string())
+    {
+        *files = serde_json::json!({ "train": files.take() });
+    }
+    value
+}
+
+/// The keys of a file, over those of the files it includes.
+pub fn read_keys(file: &str, text: &str, include: Include<'_>) -> Result<Map<String, Value>, EvalError> {
+    merge(file, text, include, 0)
+}
+
+/// The file's keys over those of the files it includes.
+fn merge(file: &str, text: &str, include: Include<'_>, depth: usize) -> Result<Map<String, Value>, EvalError> {
+    let problem =
+        |place: &str, problem: String| EvalError::TaskFile { file: file.into(), place: place.into(), problem };
+    if depth > MAX_INCLUDES {
+        return Err(problem("include", format!("more than {MAX_INCLUDES} files deep; do files include each other?")));
+    }
+    if text.len() > MAX_BYTES {
+        return Err(problem("the file", format!("larger than {} MiB; is this a task file?", MAX_BYTES >> 20)));
+    }
+    let yaml: Yaml = serde_yaml_ng::from_str(text).map_err(|e| problem("YAML", e.to_string()))?;
+    let Value::Object(mut own) = to_json(&yaml, "").map_err(|(place, what)| problem(&place, what))? else {
+        return Err(problem("the file", "not a mapping of keys to values".into()));
+    };
+    let includes = match own.remove("include") {
+        None | Some(Value::Null) => Vec::new(),
+        Some(Value::String(one)) => vec![one],
+        Some(other) => serde_json::from_value(other).map_err(|e| problem("include", e.to_string()))?,
+    };
+    let mut merged = Map::new();
+    for name in includes {
+        merged.extend(merge(&name, &include(&name)?, include, depth + 1)?);
+    }
+    merged.extend(own);
+    Ok(merged)
+}
+
+/// YAML to JSON; a Python function is refused by its name.
+fn to_json(yaml: &Yaml, place: &str) -> Result<Value, (String, String)> {
+    let refuse = |what: String| Err((if place.is_empty() { "the file".to_owned() } else { place.to_owned() }, what));
+    Ok(match yaml {
+        Yaml::Null => Value::Null,
+        Yaml::Bool(b) => Value::Bool(*b),
+        Yaml::String(text) => Value::String(text.clone()),
+        Yaml::Number(number) => match (number.as_i64(), number.as_f64()) {
+            (Some(integer), _) => Value::from(integer),
+            (None, Some(float)) if float.is_finite() => Value::from(float),
+            _ => return refuse(format!("the number {number} is not one")),
+        },
+        Yaml::Sequence(items) => {
+            let item = |(i, item): (usize, &Yaml)| to_json(item, &format!("{place}[{i}]"));
+            Value::Array(items.iter().enumerate().map(item).collect::<Result<_, _>>()?)
+        }
+        Yaml::Mapping(mapping) => {
+            let mut out = Map::new();
+            for (key, value) in mapping {
+                let key = match key {
+                    Yaml::String(text) => text.clone(),
+                    Yaml::Bool(b) => b.to_string(),
+                    Yaml::Number(number) => number.to_string(),
+                    _ => return refuse("a key that is no text".into()),
+                };
+                let inner = if place.is_empty() { key.clone() } else { format!("{place}.{key}") };
+                out.insert(key, to_json(value, &inner)?);
+            }
+            Value::Object(out)
+        }
+        Yaml::Tagged(tagged) => {
+            let function = tagged.value.as_str().unwrap_or("…");
+            return refuse(match tagged.tag == "function" {
+                true => format!(
+                    "`!function {function}` is Python, which is never run; write a template instead (`process_docs` makes \
+                     columns from templates)"
+                ),
+                false => format!("the YAML tag `{}` is not known", tagged.tag),
+            });
+        }
+    })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn parse(text: &str) -> Result<TaskConfig, EvalError> {
+        TaskConfig::parse("task.yaml", text, &|name| match name {
+            "common" => Ok("output_type: multiple_choice\ntarget_delimiter: ''\nmetadata: {version: 1}".into()),
+            _ => Ok("include: loop".into()),
+        })
+    }
+
+    const SMALL: &str = "task: t\ndataset_path: a.jsonl\ndoc_to_text: q\ndoc_to_target: a\n";
+
+    #[test]
+    fn the_harness_own_files_are_read() {
+        let config = parse(
+            "tag: [ai2_arc]\ntask: arc_easy\ndataset_path: json\ndataset_kwargs: {data_files: {test: a.jsonl}}\n\
+             dataset_name: null\noutput_type: multiple_choice\ntest_split: test\ndoc_to_text: \"Question: {{question}}\\nAnswer:\"\n\
+             doc_to_target: \"{{choices.label.index(answerKey)}}\"\ndoc_to_choice: \"{{choices.text}}\"\n\
+             should_decontaminate: true\nmetric_list:\n  - metric: acc\n    aggregation: mean\n    higher_is_better: true\n\
+             metadata:\n  version: 1.0\n",
+        )
+        .unwrap();
+        assert_eq!((config.version().as_str(), config.target_delimiter.as_str()), ("1.0", " "));
+        assert_eq!(config.dataset_kwargs.data_files["test"].path(), "a.jsonl");
+        let included = parse(&format!("include: common\n{SMALL}doc_to_choice: [a]\ntarget_delimiter: x\n")).unwrap();
+        assert_eq!((included.output_type.as_str(), included.target_delimiter.as_str()), ("multiple_choice", "x"));
+    }
+
+    #[test]
+    fn mistakes_are_named_with_their_place() {
+        let message = |more: &str| parse(&format!("{SMALL}{more}")).unwrap_err().to_string();
+        assert!(message("fewshot_splt: train").contains("fewshot_splt: unknown key; did you mean `fewshot_split`?"));
+        let python = message("process_docs: !function utils.process_docs");
+        assert!(python.contains("process_docs: `!function utils.process_docs` is Python"), "{python}");
+        assert!(message("num_fewshot: many").contains("task.yaml: num_fewshot:"));
+        assert!(message("generation_kwargs: {untill: ['x']}").contains("untill"));
+        assert!(message("output_type: multiple_chioce").contains("did you mean `multiple_choice`?"));
+        assert!(message("output_type: multiple_choice").contains("doc_to_choice: missing"));
+        assert!(message("use_prompt: x").contains("promptsource"));
+        assert!(message("include: other").contains("more than 8 files deep"));
+        assert!(parse("- 1").unwrap_err().to_string().contains("not a mapping"));
+        assert!(parse("a: [").unwrap_err().to_string().contains("YAML"));
+    }
+}
