@@ -7,6 +7,7 @@ use crate::error::EvalError;
 use crate::ledger::Ledger;
 use crate::measures::MeasureResult;
 use crate::scorecard::{Scorecard, ScorecardHeader, ScorecardRow};
+use crate::tally::Tally;
 
 /// Longest line read, in bytes: prompts of the longest contexts fit many times.
 const MAX_LINE: u64 = 64 << 20;
@@ -93,6 +94,20 @@ pub fn write_measure_rows(directory: &Path, measures: &[MeasureResult]) -> Resul
 
 /// Reads a scorecard; a bad line is named by its number.
 pub fn read_scorecard(path: &Path) -> Result<Scorecard, EvalError> {
+    let mut rows = Vec::new();
+    let header = read_rows(path, &mut |row| rows.push(row))?;
+    Ok(Scorecard { header, rows })
+}
+
+/// Reads a scorecard's header and its rows' numbers; texts are forgotten row by row.
+pub fn read_tally(path: &Path) -> Result<(ScorecardHeader, Tally), EvalError> {
+    let mut tally = Tally::default();
+    let header = read_rows(path, &mut |row| tally.add(&row))?;
+    Ok((header, tally))
+}
+
+/// Hands over a scorecard's rows, one after the other.
+fn read_rows(path: &Path, each: &mut dyn FnMut(ScorecardRow)) -> Result<ScorecardHeader, EvalError> {
     let io = |source| EvalError::Io { path: path.to_owned(), source };
     let bad = |line: usize, problem: String| EvalError::Scorecard { path: path.to_owned(), line, problem };
     let mut reader = BufReader::new(std::fs::File::open(path).map_err(io)?);
@@ -115,7 +130,7 @@ pub fn read_scorecard(path: &Path) -> Result<Scorecard, EvalError> {
     }
     let header: ScorecardHeader = serde_json::from_str(&text)
         .map_err(|e| bad(1, format!("not a scorecard's header: {e}; name a directory that `hone eval --out` wrote")))?;
-    let mut rows = Vec::new();
+    let mut read = 0;
     loop {
         let line = next_line(&mut text)?;
         if line == 0 {
@@ -123,13 +138,14 @@ pub fn read_scorecard(path: &Path) -> Result<Scorecard, EvalError> {
         }
         let row: ScorecardRow =
             serde_json::from_str(&text).map_err(|e| bad(line, format!("not a scorecard's row: {e}")))?;
-        rows.push(row);
+        each(row);
+        read += 1;
     }
-    if rows.len() != header.n {
-        let problem = format!("the header says {} rows, found {}; evaluate again", header.n, rows.len());
-        return Err(bad(rows.len() + 1, problem));
+    if read != header.n {
+        let problem = format!("the header says {} rows, found {read}; evaluate again", header.n);
+        return Err(bad(read + 1, problem));
     }
-    Ok(Scorecard { header, rows })
+    Ok(header)
 }
 
 /// Reads every scorecard of a run: `DIR/scorecards/*.jsonl`, or `DIR/*.jsonl`, or one file; in the order of their names.

@@ -4,9 +4,10 @@
 use std::collections::BTreeMap;
 
 use crate::metrics::{Aggregation, ExampleScore};
-use crate::scorecard::Scorecard;
+use crate::scorecard::MetricValue;
 use crate::statistics::clusters::of_units;
 use crate::statistics::{BootstrapOptions, Interval, Statistic, bootstrap_interval};
+use crate::tally::Tally;
 
 /// The interval of a statistic of a task's examples; those that belong together are drawn together.
 pub fn interval_of(
@@ -22,18 +23,10 @@ pub fn interval_of(
 }
 
 /// Lower and upper end by metric; metrics that rows have no scores of, and ends that are no numbers, are left out.
-pub fn intervals(card: &Scorecard, options: &BootstrapOptions) -> BTreeMap<String, (f64, f64)> {
+pub fn intervals(metrics: &[MetricValue], tally: &Tally, options: &BootstrapOptions) -> BTreeMap<String, (f64, f64)> {
     let mut all = BTreeMap::new();
-    for metric in &card.header.metrics {
-        let examples: Option<Vec<ExampleScore>> = card
-            .rows
-            .iter()
-            .map(|row| {
-                let parts = row.parts.get(&metric.name).cloned().unwrap_or_default();
-                Some(ExampleScore { score: *row.scores.get(&metric.name)?, parts })
-            })
-            .collect();
-        let Some(examples) = examples else { continue };
+    for metric in metrics.iter().filter(|metric| !tally.scores(&metric.name).is_empty()) {
+        let examples = tally.of_metric(&metric.name);
         let on = |indices: &[usize]| metric.aggregation.value(indices.iter().map(|&i| &examples[i]));
         let found = interval_of(metric.aggregation, &examples, options, &on);
         if found.low.is_finite() && found.high.is_finite() {

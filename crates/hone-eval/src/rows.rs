@@ -207,26 +207,35 @@ fn excerpt(text: &str) -> String {
 /// The task's scores from its examples' numbers, with standard errors where the harness has them.
 pub fn aggregate(task: &Task, tally: &Tally, bootstrap_iterations: usize) -> Vec<MetricValue> {
     let value = |(name, metric, _): (String, &Metric, _)| {
-        let examples = tally.of_metric(&name);
         let aggregation = metric.aggregation;
+        if aggregation == Aggregation::Mean {
+            // Of a mean the numbers are read where they stand, however many they are.
+            let scores = tally.scores(&name);
+            let value = scores.iter().fold(0.0, |sum, score| sum + score) / scores.len() as f64;
+            let stderr = (metric.name != "brier_score").then(|| statistics::mean_stderr(scores)).flatten();
+            return metric_value(name, metric, value, stderr);
+        }
+        let examples = tally.of_metric(&name);
         let on = |indices: &[usize]| aggregation.value(indices.iter().map(|&i| &examples[i]));
         let bootstrap = |iterations| statistics::bootstrap_stderr(examples.len(), iterations, &on);
         let stderr = match (aggregation, metric.name.as_str()) {
-            (_, "brier_score") => None,
-            (Aggregation::Mean, _) => statistics::mean_stderr(&examples.iter().map(|e| e.score).collect::<Vec<_>>()),
             (Aggregation::F1 | Aggregation::MatthewsCorrcoef, _) | (_, "perplexity") => bootstrap(bootstrap_iterations),
             (_, "bleu") => bootstrap(bootstrap_iterations.min(BLEU_ITERATIONS)),
             (Aggregation::Ece { .. }, _) => bootstrap(bootstrap_iterations.min(CALIBRATION_ITERATIONS)),
             _ => None,
         };
-        MetricValue {
-            value: aggregation.value(examples.iter()),
-            stderr: stderr.filter(|s| s.is_finite()),
-            higher_is_better: metric.higher_is_better,
-            aggregation,
-            is_share: metric.is_share(),
-            name,
-        }
+        metric_value(name, metric, aggregation.value(examples.iter()), stderr)
     };
     task.columns().map(value).collect()
+}
+
+fn metric_value(name: String, metric: &Metric, value: f64, stderr: Option<f64>) -> MetricValue {
+    MetricValue {
+        value,
+        stderr: stderr.filter(|s| s.is_finite()),
+        higher_is_better: metric.higher_is_better,
+        aggregation: metric.aggregation,
+        is_share: metric.is_share(),
+        name,
+    }
 }

@@ -16,7 +16,7 @@ pub struct Tally {
 /// One metric's numbers.
 #[derive(Default)]
 struct Column {
-    /// One an example; NaN of one without.
+    /// One for each example; NaN for one without.
     scores: Vec<f64>,
     /// The parts of all examples, one behind the other.
     parts: Vec<f64>,
@@ -42,6 +42,7 @@ impl Tally {
             }
         }
         self.examples += 1;
+        self.columns.values_mut().for_each(|column| column.scores.resize(self.examples, f64::NAN));
     }
 
     /// How many examples there are.
@@ -64,14 +65,17 @@ impl Tally {
         }
     }
 
+    /// One metric's scores, example by example, NaN where an example has none; nothing if none has one.
+    pub fn scores(&self, metric: &str) -> &[f64] {
+        self.columns.get(metric).map_or(&[], |column| &column.scores)
+    }
+
     /// One metric's numbers, example by example; NaN where an example has none.
     pub fn of_metric(&self, metric: &str) -> Vec<ExampleScore> {
         let none = Column::default();
         let column = self.columns.get(metric).unwrap_or(&none);
-        let of = |i| ExampleScore {
-            score: column.scores.get(i).copied().unwrap_or(f64::NAN),
-            parts: column.parts_of(i).to_vec(),
-        };
+        let score = |i: usize| column.scores.get(i).copied().unwrap_or(f64::NAN);
+        let of = |i| ExampleScore { score: score(i), parts: column.parts_of(i).to_vec() };
         (0..self.examples).map(of).collect()
     }
 }
@@ -118,6 +122,8 @@ mod tests {
             for metric in ["acc", "f1", "absent"] {
                 let found = tally.of_metric(metric);
                 assert_eq!(found.len(), n);
+                let scores = tally.scores(metric);
+                assert!(metric == "absent" || n < 2 || scores.len() == n, "{metric}: {} of {n}", scores.len());
                 for (example, row) in found.iter().zip(&rows) {
                     let score = row.scores.get(metric).copied().unwrap_or(f64::NAN);
                     assert_eq!(example.score.to_bits(), score.to_bits(), "{metric}");

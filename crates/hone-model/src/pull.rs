@@ -40,6 +40,13 @@ impl std::fmt::Display for Progress {
     }
 }
 
+/// Where a data set of the hub (`organisation/name`, or an old one's `name`) lies in its cache; nothing is fetched.
+pub fn cached_data_set(name: &str, revision: Option<&str>) -> Option<PathBuf> {
+    let plain = |part: &str| hub::repository(&format!("any/{part}")).is_some();
+    let is_name = hub::repository(name).is_some() || plain(name);
+    is_name.then(|| hub::find_data_set(name, revision)).flatten()
+}
+
 /// A model that is known by a short name.
 struct Known {
     name: &'static str,

@@ -474,7 +474,7 @@ fn items(name: &str) -> Option<(PathBuf, Vec<Item>)> {
     let mut config = TaskConfig::parse(name, &text, &|_| unreachable!("includes nothing")).expect("a task");
     (config.metric_list, config.main_metric) = (None, None);
     let root = DataRoot::discover(None);
-    let path = config.dataset_kwargs.data_files["test"].path().to_owned();
+    let path = config.dataset_kwargs.data_files["test"].paths()[0].to_owned();
     let Some(data) = root.directories.iter().map(|directory| directory.join(&path)).find(|file| file.is_file()) else {
         eprintln!("skipped: {name}, its data file {path} is not here");
         return None;

@@ -14,8 +14,12 @@ use crate::reasoning::ReasoningConfig;
 pub struct TaskConfig {
     /// Name.
     pub task: String,
-    /// A reader (`json`, `csv`, `parquet`, `text`, `squad`, `wikitext_pages`) with files in `dataset_kwargs`, or one file.
+    /// A reader (`json`, `csv`, `parquet`, `text`, `squad`, `wikitext_pages`) with files in `dataset_kwargs`, one file, a directory
+    /// that is laid out as the hub's data sets are, or the name of one that is in the hub's cache ([`super::data_set`]).
     pub dataset_path: Option<String>,
+    /// Of a data set with several configurations: which.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub dataset_name: Option<String>,
     /// `data_files` by split, `field`.
     pub dataset_kwargs: DatasetKwargs,
     /// Split that shots come from when no other is named.
@@ -89,14 +93,25 @@ pub struct DatasetKwargs {
     pub data_files: BTreeMap<String, DataFileConfig>,
     /// Where the list of rows lies in a JSON file that holds one object.
     pub field: Option<String>,
+    /// The revision of a data set of the hub; `main` where not given.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub revision: Option<String>,
+    /// A directory inside the data set, whose files are read.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub data_dir: Option<String>,
+    /// Read and not heeded: no code of a data set is ever run.
+    #[serde(skip_serializing)]
+    pub trust_remote_code: Option<bool>,
 }
 
 /// A split's file.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 #[serde(untagged)]
 pub enum DataFileConfig {
-    /// The file.
+    /// The file, or a pattern of files.
     Path(String),
+    /// Several, one behind the other.
+    Paths(Vec<String>),
     /// The file and which of its rows.
     Part(DataFilePart),
 }
@@ -113,18 +128,19 @@ pub struct DataFilePart {
 }
 
 impl DataFileConfig {
-    /// The file.
-    pub fn path(&self) -> &str {
+    /// The files, or patterns of them.
+    pub fn paths(&self) -> Vec<&str> {
         match self {
-            DataFileConfig::Path(path) => path,
-            DataFileConfig::Part(part) => &part.path,
+            DataFileConfig::Path(path) => vec![path],
+            DataFileConfig::Paths(paths) => paths.iter().map(String::as_str).collect(),
+            DataFileConfig::Part(part) => vec![&part.path],
         }
     }
 
     /// Which rows, if not all.
     pub fn condition(&self) -> Option<&str> {
         match self {
-            DataFileConfig::Path(_) => None,
+            DataFileConfig::Path(_) | DataFileConfig::Paths(_) => None,
             DataFileConfig::Part(part) => part.condition.as_deref(),
         }
     }

@@ -9,12 +9,14 @@ use std::sync::Arc;
 
 use hone_data::config::{FileKind, SampleBy};
 use hone_data::example::SourceRef;
-use hone_data::readers::{RawRow, ReaderOptions, stream};
+use hone_data::readers::{DataFile, RawRow, ReaderOptions, open, resolve, stream};
+use hone_model::pull::cached_data_set;
 use serde_json::{Map, Value};
 use sha2::{Digest, Sha256};
 
 use super::bundled;
 use super::config::TaskConfig;
+use super::data_set;
 use super::docs::Docs;
 use super::layouts::{WikitextPages, squad};
 use super::template::Templates;
@@ -54,15 +56,38 @@ impl DataRoot {
         DataRoot { directories: candidates.filter(|directory| directory.is_dir()).collect() }
     }
 
-    /// A file: an absolute path, a path beside the task file, in a data root, or one that ships with the program.
-    fn find(&self, task: &str, file: &str, beside: Option<&Path>) -> Result<Found, EvalError> {
+    /// The directory of a data set: a path like a file's, or that of the hub's cache.
+    fn data_set(&self, name: &str, revision: Option<&str>, beside: Option<&Path>) -> Option<PathBuf> {
         let directories = beside.into_iter().chain(self.directories.iter().map(PathBuf::as_path));
+        let paths = directories.map(|directory| directory.join(name));
+        let local = std::iter::once(PathBuf::from(name)).filter(|path| path.is_absolute()).chain(paths);
+        local.into_iter().find(|path| path.is_dir()).or_else(|| cached_data_set(name, revision))
+    }
+
+    /// A file, or those of a pattern (`*`, `?`, `[…]`, `**`), sorted, from the first directory that has any.
+    fn find_all(&self, task: &str, pattern: &str, near: &[&Path]) -> Result<Vec<Found>, EvalError> {
+        let found = self.find(task, pattern, near);
+        if found.is_ok() || !pattern.contains(['*', '?', '[']) {
+            return found.map(|one| vec![one]);
+        }
+        for directory in near.iter().copied().chain(self.directories.iter().map(PathBuf::as_path)) {
+            let files = resolve(&[pattern.to_owned()], directory, None).unwrap_or_default();
+            if !files.is_empty() {
+                return Ok(files.into_iter().map(|file| Found::at(file.path.to_path_buf())).collect());
+            }
+        }
+        found.map(|one| vec![one])
+    }
+
+    /// A file: an absolute path, a path in a directory of `near` or in a data root, or one that ships with the program.
+    fn find(&self, task: &str, file: &str, near: &[&Path]) -> Result<Found, EvalError> {
+        let directories = near.iter().copied().chain(self.directories.iter().map(PathBuf::as_path));
         let paths: Vec<PathBuf> = match Path::new(file).is_absolute() {
             true => vec![file.into()],
             false => directories.map(|directory| directory.join(file)).collect(),
         };
         if let Some(path) = paths.iter().find(|path| path.is_file()) {
-            return Ok(Found { path: path.as_path().into(), shipped: None });
+            return Ok(Found::at(path.clone()));
         }
         if let Some(bytes) = bundled::data(file) {
             return Ok(Found { path: Path::new(file).into(), shipped: Some(bytes) });
@@ -74,6 +99,7 @@ impl DataRoot {
 }
 
 /// A data file that is there.
+#[derive(Debug)]
 struct Found {
     /// For messages.
     path: Arc<Path>,
@@ -82,6 +108,11 @@ struct Found {
 }
 
 impl Found {
+    /// A file of the file system.
+    fn at(path: PathBuf) -> Found {
+        Found { path: path.into(), shipped: None }
+    }
+
     /// From its beginning, however long it is.
     fn open(&self) -> Result<Box<dyn BufRead + Send>, EvalError> {
         match self.shipped {
@@ -117,49 +148,23 @@ pub struct Split {
     pub sha256: String,
 }
 
-/// Reads a split: its file's rows, those wanted, with the task's own columns.
+/// Reads a split: its files' rows, those wanted, with the task's own columns.
 pub fn load_split(config: &TaskConfig, file: &str, split: &str, root: &DataRoot) -> Result<Split, EvalError> {
-    let problem =
-        |place: &str, problem: String| EvalError::TaskFile { file: file.into(), place: place.into(), problem };
     let dataset = config.dataset_path.as_deref().unwrap_or("json");
-    let is_reader = READERS.contains(&dataset);
     let entry = config.dataset_kwargs.data_files.get(split);
-    let data_file = match entry {
-        Some(entry) => entry.path(),
-        None if !is_reader && FileKind::of(Path::new(dataset)).is_some() => dataset,
-        None if !is_reader && config.dataset_kwargs.data_files.is_empty() => {
-            let what = format!(
-                "`{dataset}` is neither a file nor a reader ({}); give local files in `dataset_kwargs.data_files`",
-                READERS.join(", ")
-            );
-            return Err(problem("dataset_path", what));
-        }
-        None => {
-            let known: Vec<&str> = config.dataset_kwargs.data_files.keys().map(String::as_str).collect();
-            let what = format!("no file for the split `{split}`; there are: {}", known.join(", "));
-            return Err(problem("dataset_kwargs.data_files", what));
+    let files = files_of(config, file, split, root)?;
+    let sha256 = match files.as_slice() {
+        [one] => one.sha256()?,
+        several => {
+            let each = several.iter().map(Found::sha256).collect::<Result<Vec<_>, _>>()?;
+            hex(&Sha256::digest(each.join("\n")))
         }
     };
-    let beside = Path::new(file).parent().filter(|_| Path::new(file).is_file());
-    let found = root.find(&config.task, data_file, beside)?;
-    let sha256 = found.sha256()?;
-    let path = found.path.clone();
-    let rows: Box<dyn Iterator<Item = Result<Doc, EvalError>>> = match dataset {
-        "squad" => Box::new(squad(path.clone(), raw_rows(FileKind::Json, &found, Some("data".into()))?)),
-        "wikitext_pages" => Box::new(WikitextPages::new(path.clone(), found.open()?)),
-        _ => {
-            let kind = match dataset {
-                "csv" => Some(FileKind::Csv),
-                "parquet" => Some(FileKind::Parquet),
-                "text" => Some(FileKind::Text),
-                _ => FileKind::of(&path),
-            };
-            let unknown = || format!("{}: what kind of file is this? Name a reader", path.display());
-            let kind = kind.ok_or_else(|| problem("dataset_path", unknown()))?;
-            let rows = raw_rows(kind, &found, config.dataset_kwargs.field.clone())?;
-            Box::new(rows.map(|row| row.map(|row| Doc { columns: row.columns, place: row.source })))
-        }
-    };
+    // One after the other: a data set may have more files than may be open.
+    let rows = files.iter().flat_map(|found| {
+        let rows = rows_of(dataset, found, config.dataset_kwargs.field.clone(), file);
+        rows.unwrap_or_else(|error| Box::new(std::iter::once(Err(error))))
+    });
     let condition = entry.and_then(|entry| entry.condition()).map(|condition| format!("{{{{ {condition} }}}}"));
     let templates = Templates::new();
     let mut docs = Docs::default();
@@ -191,10 +196,93 @@ pub fn load_split(config: &TaskConfig, file: &str, split: &str, root: &DataRoot)
         docs.push(doc)?;
     }
     if docs.is_empty() {
-        return Err(EvalError::Empty { task: config.task.clone(), place: format!("{data_file} (split `{split}`)") });
+        let named: Vec<String> = files.iter().map(|found| found.path.display().to_string()).collect();
+        let place = format!("{} (split `{split}`)", named.join(", "));
+        return Err(EvalError::Empty { task: config.task.clone(), place });
     }
     Ok(Split { docs, sha256 })
 }
+
+/// The files of a split: those that the task names, the one file that it is, or those of a data set.
+fn files_of(config: &TaskConfig, file: &str, split: &str, root: &DataRoot) -> Result<Vec<Found>, EvalError> {
+    let problem =
+        |place: &str, problem: String| EvalError::TaskFile { file: file.into(), place: place.into(), problem };
+    let dataset = config.dataset_path.as_deref().unwrap_or("json");
+    let kwargs = &config.dataset_kwargs;
+    let is_reader = READERS.contains(&dataset);
+    let beside = Path::new(file).parent().filter(|_| Path::new(file).is_file());
+    let near: Vec<&Path> = beside.into_iter().collect();
+    if let Some(entry) = kwargs.data_files.get(split) {
+        // Of a data set the files are named from its directory.
+        let inside = match is_reader {
+            true => None,
+            false => root.data_set(dataset, kwargs.revision.as_deref(), beside),
+        };
+        let near: Vec<&Path> = beside.into_iter().chain(inside.as_deref()).collect();
+        let mut files = Vec::new();
+        for path in entry.paths() {
+            files.extend(root.find_all(&config.task, path, &near)?);
+        }
+        return Ok(files);
+    }
+    if is_reader || !kwargs.data_files.is_empty() {
+        let known: Vec<&str> = kwargs.data_files.keys().map(String::as_str).collect();
+        let what = format!("no file for the split `{split}`; there are: {}", known.join(", "));
+        return Err(problem("dataset_kwargs.data_files", what));
+    }
+    let Some(mut directory) = root.data_set(dataset, kwargs.revision.as_deref(), beside) else {
+        if FileKind::of(Path::new(dataset)).is_some() {
+            return root.find(&config.task, dataset, &near).map(|found| vec![found]);
+        }
+        let what = format!(
+            "`{dataset}` is no file, no directory, no data set in the hub's cache, and no reader ({}); give local files in \
+             `dataset_kwargs.data_files`, or fetch the data set first (`hf download --repo-type dataset {dataset}`)",
+            READERS.join(", ")
+        );
+        return Err(problem("dataset_path", what));
+    };
+    if let Some(inside) = &kwargs.data_dir {
+        directory.push(inside);
+    }
+    let splits = data_set::splits(&directory, config.dataset_name.as_deref())
+        .map_err(|what| problem("dataset_path", format!("{}: {what}", directory.display())))?;
+    let names = || splits.iter().map(|(name, _)| format!("`{name}`")).collect::<Vec<_>>().join(", ");
+    match splits.iter().find(|(name, _)| name == split) {
+        Some((_, files)) if files.is_empty() => {
+            Err(problem("dataset_path", format!("{}: no file of the split `{split}` is there", directory.display())))
+        }
+        Some((_, files)) => Ok(files.iter().map(|path| Found::at(directory.join(path))).collect()),
+        None => {
+            Err(problem("dataset_path", format!("{}: no split `{split}`; there are {}", directory.display(), names())))
+        }
+    }
+}
+
+/// The rows of a file, as the task's reader, or else its name, says they are read.
+fn rows_of(dataset: &str, found: &Found, field: Option<String>, file: &str) -> Result<DocRows, EvalError> {
+    let path = found.path.clone();
+    Ok(match dataset {
+        "squad" => Box::new(squad(path, raw_rows(FileKind::Json, found, Some("data".into()))?)),
+        "wikitext_pages" => Box::new(WikitextPages::new(path, found.open()?)),
+        _ => {
+            let kind = match dataset {
+                "csv" => Some(FileKind::Csv),
+                "parquet" => Some(FileKind::Parquet),
+                "text" => Some(FileKind::Text),
+                _ => FileKind::of(&path),
+            };
+            let kind = kind.ok_or_else(|| EvalError::TaskFile {
+                file: file.into(),
+                place: "dataset_path".into(),
+                problem: format!("{}: what kind of file is this? Name a reader", path.display()),
+            })?;
+            let rows = raw_rows(kind, found, field)?;
+            Box::new(rows.map(|row| row.map(|row| Doc { columns: row.columns, place: row.source })))
+        }
+    })
+}
+
+type DocRows = Box<dyn Iterator<Item = Result<Doc, EvalError>>>;
 
 /// Rows of a file that is a list of rows, as they are read.
 fn raw_rows(
@@ -203,7 +291,10 @@ fn raw_rows(
     field: Option<String>,
 ) -> Result<impl Iterator<Item = Result<RawRow, EvalError>> + use<>, EvalError> {
     let options = ReaderOptions { field, sample_by: SampleBy::Line, ..ReaderOptions::default() };
-    let rows = stream(found.open()?, kind, found.path.clone(), &options)?;
+    let rows = match found.shipped {
+        Some(_) => stream(found.open()?, kind, found.path.clone(), &options)?,
+        None => open(&DataFile { path: found.path.clone(), kind }, &options)?,
+    };
     Ok(rows.map(|row| row.map_err(EvalError::from)))
 }
 

@@ -27,13 +27,13 @@ pub struct Docs {
     rest: Option<Rest>,
 }
 
-/// Examples in a file: columns, row and line of each as JSON, one behind the other.
+/// Examples in a file: columns, data file, row and line of each as JSON, one behind the other.
 struct Rest {
     file: Mutex<BufWriter<File>>,
     /// Where each ends.
     ends: Vec<u64>,
-    /// The data file that they are from.
-    source: Arc<Path>,
+    /// The data files that they are from.
+    sources: Vec<Arc<Path>>,
 }
 
 impl Docs {
@@ -49,10 +49,16 @@ impl Docs {
         let failed = |source| EvalError::Io { path: std::env::temp_dir(), source };
         if self.rest.is_none() {
             let file = Mutex::new(BufWriter::new(tempfile::tempfile().map_err(failed)?));
-            self.rest = Some(Rest { file, ends: Vec::new(), source: doc.place.file.clone() });
+            self.rest = Some(Rest { file, ends: Vec::new(), sources: Vec::new() });
         }
         let Some(rest) = &mut self.rest else { return Ok(()) };
-        let text = serde_json::to_vec(&(&doc.columns, doc.place.row, doc.place.line)).map_err(|e| failed(e.into()))?;
+        // Files are read one after the other, so it is the last one as a rule.
+        let source = rest.sources.iter().rposition(|source| *source == doc.place.file).unwrap_or_else(|| {
+            rest.sources.push(doc.place.file.clone());
+            rest.sources.len() - 1
+        });
+        let all = (&doc.columns, source, doc.place.row, doc.place.line);
+        let text = serde_json::to_vec(&all).map_err(|e| failed(e.into()))?;
         let file = rest.file.get_mut().unwrap_or_else(PoisonError::into_inner);
         file.write_all(&text).map_err(failed)?;
         rest.ends.push(rest.ends.last().copied().unwrap_or(0) + text.len() as u64);
@@ -110,9 +116,9 @@ impl Rest {
             file.seek(SeekFrom::End(0)).map(drop)
         };
         read().map_err(failed)?;
-        let (columns, row, line): (Map<String, Value>, usize, Option<usize>) =
+        let (columns, source, row, line): (Map<String, Value>, usize, usize, Option<usize>) =
             serde_json::from_slice(&text).map_err(|e| failed(e.into()))?;
-        Ok(Doc { columns, place: SourceRef { file: self.source.clone(), row, line } })
+        Ok(Doc { columns, place: SourceRef { file: self.sources[source].clone(), row, line } })
     }
 }
 
@@ -134,7 +140,8 @@ mod tests {
             let Value::Object(columns) = serde_json::json!({"z": text, "a": i, "list": [i, null, 0.5]}) else {
                 panic!()
             };
-            Doc { columns, place: SourceRef { file: Path::new("rows.jsonl").into(), row: i + 1, line: Some(2 * i) } }
+            let file = if i < IN_MEMORY + 200 { "rows.jsonl" } else { "more.jsonl" };
+            Doc { columns, place: SourceRef { file: Path::new(file).into(), row: i + 1, line: Some(2 * i) } }
         };
         let mut docs = Docs::default();
         for i in 0..IN_MEMORY + 300 {

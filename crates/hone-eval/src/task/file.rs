@@ -20,9 +20,10 @@ const MAX_INCLUDES: usize = 8;
 const MAX_BYTES: usize = 4 << 20;
 
 /// Keys that are read, and those that say nothing about scores.
-const KEYS: [&str; 30] = [
+const KEYS: [&str; 31] = [
     "task",
     "dataset_path",
+    "dataset_name",
     "dataset_kwargs",
     "training_split",
     "validation_split",
@@ -52,15 +53,8 @@ const KEYS: [&str; 30] = [
     "metadata",
     "main_metric",
 ];
-const IGNORED: [&str; 7] = [
-    "tag",
-    "task_alias",
-    "dataset_name",
-    "should_decontaminate",
-    "doc_to_decontamination_query",
-    "unsafe_code",
-    "kind",
-];
+const IGNORED: [&str; 6] =
+    ["tag", "task_alias", "should_decontaminate", "doc_to_decontamination_query", "unsafe_code", "kind"];
 const OTHERS: [(&str, &str); 9] = [
     ("variants", "asks in several ways; each is a task of its own, loaded by the task's name or as `NAME@VARIANT`"),
     ("group", "is a key of a group, whose `task` is a list of tasks"),
@@ -285,7 +279,7 @@ mod tests {
         )
         .unwrap();
         assert_eq!((config.version().as_str(), config.target_delimiter.as_str()), ("1.0", " "));
-        assert_eq!(config.dataset_kwargs.data_files["test"].path(), "a.jsonl");
+        assert_eq!(config.dataset_kwargs.data_files["test"].paths(), ["a.jsonl"]);
         let included = parse(&format!("include: common\n{SMALL}doc_to_choice: [a]\ntarget_delimiter: x\n")).unwrap();
         assert_eq!((included.output_type.as_str(), included.target_delimiter.as_str()), ("multiple_choice", "x"));
     }

@@ -3,6 +3,7 @@
 pub mod bundled;
 pub mod config;
 pub mod data;
+pub mod data_set;
 pub mod docs;
 pub mod fewshot;
 pub mod fields;

@@ -51,6 +51,21 @@ fn find_in(cache: &Cache, repository: &str) -> Option<PathBuf> {
     whole(&directory).then_some(directory)
 }
 
+/// The snapshot of a data set in the cache, of its `revision` (`main` where none is named): the directory, whatever files of it
+/// are there.
+pub(super) fn find_data_set(name: &str, revision: Option<&str>) -> Option<PathBuf> {
+    find_data_set_in(&Cache::from_env(), name, revision)
+}
+
+fn find_data_set_in(cache: &Cache, name: &str, revision: Option<&str>) -> Option<PathBuf> {
+    let repo = Repo::with_revision(name.into(), hf_hub::RepoType::Dataset, revision.unwrap_or("main").into());
+    let directory = cache.path().join(repo.folder_name());
+    // A revision is a name that points to a commit, or the commit.
+    let named = std::fs::read_to_string(directory.join("refs").join(repo.revision())).ok();
+    let commit = named.as_deref().map_or(repo.revision(), str::trim);
+    Some(directory.join("snapshots").join(commit)).filter(|snapshot| snapshot.is_dir())
+}
+
 /// Whether a snapshot has a config, a tokenizer and all weights.
 fn whole(directory: &Path) -> bool {
     let there = |name: &str| directory.join(name).is_file();

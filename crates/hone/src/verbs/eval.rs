@@ -8,12 +8,13 @@ use std::sync::atomic::AtomicBool;
 use std::time::Duration;
 
 use hone_engine::DType;
-use hone_eval::files::{check_writable, read_scorecard};
+use hone_eval::files::{check_writable, read_tally};
 use hone_eval::intervals::intervals;
 use hone_eval::resume::ask_into;
 use hone_eval::rewards::Rewards;
 use hone_eval::scorecard::{Scorecard, ScorecardHeader};
 use hone_eval::statistics::BootstrapOptions;
+use hone_eval::tally::Tally;
 use hone_eval::task::group::{self, GroupScore, Loaded};
 use hone_eval::{Applied, DataRoot, Endpoint, EvalError, EvalOptions, Task, evaluate, evaluate_to};
 use hone_model::{Hooks, Model};
@@ -335,9 +336,12 @@ fn each_task(
         match (common.json, card, place) {
             _ if shown == Shown::Nothing => {}
             (false, ..) => print_card(&header)?,
-            (true, Some(card), place) => done.push(task_output(card, place)),
+            (true, Some(card), place) => done.push(task_output(card.header, &Tally::of(&card.rows), place)),
             // Rows are read back for their intervals only.
-            (true, None, Some(place)) => done.push(task_output(read_scorecard(&place)?, Some(place))),
+            (true, None, Some(place)) => {
+                let (header, tally) = read_tally(&place)?;
+                done.push(task_output(header, &tally, Some(place)));
+            }
             (true, None, None) => {}
         }
         headers.push(header);
@@ -375,8 +379,8 @@ pub fn card_path(out: &Path, task: &str) -> PathBuf {
     out.join(format!("{task}.jsonl"))
 }
 
-fn task_output(card: Scorecard, scorecard: Option<PathBuf>) -> TaskOutput {
-    TaskOutput { intervals: intervals(&card, &BootstrapOptions::default()), header: card.header, scorecard }
+fn task_output(header: ScorecardHeader, tally: &Tally, scorecard: Option<PathBuf>) -> TaskOutput {
+    TaskOutput { intervals: intervals(&header.metrics, tally, &BootstrapOptions::default()), header, scorecard }
 }
 
 fn print_card(header: &ScorecardHeader) -> Result<(), Failure> {

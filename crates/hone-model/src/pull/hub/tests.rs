@@ -136,3 +136,21 @@ fn repositories_are_told_from_paths() {
         assert_eq!(repository(path), None, "{path}");
     }
 }
+
+#[test]
+fn a_data_set_is_found_by_its_revision() {
+    let directory = tempfile::tempdir().unwrap();
+    let cache = Cache::new(directory.path().to_owned());
+    let set = directory.path().join("datasets--maker--questions");
+    std::fs::create_dir_all(set.join("refs")).unwrap();
+    for commit in ["aaa", "bbb"] {
+        std::fs::create_dir_all(set.join("snapshots").join(commit)).unwrap();
+    }
+    std::fs::write(set.join("refs/main"), "bbb").unwrap();
+    let find = |name: &str, revision: Option<&str>| find_data_set_in(&cache, name, revision);
+    assert_eq!(find("maker/questions", None), Some(set.join("snapshots/bbb")));
+    assert_eq!(find("maker/questions", Some("aaa")), Some(set.join("snapshots/aaa")));
+    assert_eq!(find("maker/questions", Some("v1")), None);
+    assert_eq!(find("maker/others", None), None);
+    assert_eq!(crate::pull::cached_data_set("../maker", None), None, "a path is no name");
+}
