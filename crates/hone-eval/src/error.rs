@@ -58,6 +58,19 @@ pub enum EvalError {
         /// The places.
         looked: String,
     },
+    /// A data set that is neither here nor in the hub's cache.
+    #[error(
+        "{file}: dataset_path: `{data_set}` is no file, no directory, no data set in the hub's cache, and no reader ({readers}); give \
+         local files in `dataset_kwargs.data_files`, or fetch the data set first (`hf download --repo-type dataset {data_set}`)"
+    )]
+    NoDataSet {
+        /// The task file.
+        file: String,
+        /// As the task names it.
+        data_set: String,
+        /// The readers there are.
+        readers: String,
+    },
     /// A row of a data file that is not what the task needs.
     #[error("{file}, row {row}: {problem}")]
     Row {

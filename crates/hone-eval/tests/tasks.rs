@@ -169,6 +169,9 @@ fn every_task_makes_prompts_from_its_data() {
         match group::load(name, &root) {
             Ok(loaded) => loaded.tasks.iter().for_each(makes_prompts),
             Err(EvalError::NoData { file, .. }) => eprintln!("skipped: {name}, its data file {file} is not here"),
+            Err(EvalError::NoDataSet { data_set, .. }) => {
+                eprintln!("skipped: {name}, {data_set} is not in the hub's cache")
+            }
             Err(error) => panic!("{name}: {error}"),
         }
     }

@@ -5,6 +5,8 @@ use std::path::{Path, PathBuf};
 use assert_cmd::Command;
 use serde_json::Value;
 
+const MODEL: &str = concat!(env!("CARGO_MANIFEST_DIR"), "/../../assets/stories260k");
+
 /// lm-evaluation-harness' `arc_easy.yaml`, its keys as they are.
 const ARC_EASY: &str = "tag:\n  - ai2_arc\ntask: arc_easy\ndataset_path: allenai/ai2_arc\ndataset_name: ARC-Easy\n\
     output_type: multiple_choice\ntraining_split: train\nvalidation_split: validation\ntest_split: test\n\
@@ -72,6 +74,41 @@ fn the_harness_own_file_is_evaluated_from_the_hubs_cache() {
         assert_eq!(rows(&out.join("arc_easy.jsonl")), found);
         std::fs::remove_dir_all(out).expect("removed");
     }
+}
+
+/// The items of RewardBench 2 in a file of its layout, scored by the fixture's reward head.
+#[test]
+fn a_published_benchmark_is_read_by_its_name() {
+    let directory = tempfile::tempdir().expect("a directory");
+    let set = directory.path().join("hub/datasets--allenai--reward-bench-2");
+    let snapshot = set.join("snapshots/c0ffee/data");
+    let shipped = Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/golden/reward_adapter");
+    let out = directory.path().join("cards");
+    let eval = || {
+        let mut command = Command::cargo_bin("hone").expect("the binary is built");
+        command
+            .args(["--quiet", "eval", MODEL, "--rewards", "head", "--chat-template", "false", "--edit"])
+            .arg(&shipped);
+        command.args(["--tasks", "rewardbench2_math", "--out"]).arg(&out).env("HF_HOME", directory.path());
+        command
+    };
+    let failed = eval().assert().code(2);
+    let message = String::from_utf8_lossy(&failed.get_output().stderr).into_owned();
+    assert!(message.contains("hf download --repo-type dataset allenai/reward-bench-2"), "{message}");
+    std::fs::create_dir_all(&snapshot).expect("made");
+    std::fs::create_dir_all(set.join("refs")).expect("made");
+    std::fs::write(set.join("refs/main"), "c0ffee").expect("written");
+    let item = |id: usize, subset: &str| {
+        serde_json::json!({"id": id.to_string(), "prompt": format!("What is {id} + 1?"), "subset": subset,
+            "chosen": [format!("{}", id + 1)], "rejected": ["7 or 8", "a few", "no idea"]})
+    };
+    let items = [item(0, "Math"), item(1, "Focus"), item(2, "Math")];
+    let text: String = items.iter().map(|item| format!("{item}\n")).collect();
+    std::fs::write(snapshot.join("test-00000-of-00001.jsonl"), text).expect("written");
+    eval().assert().success();
+    let found = rows(&out.join("rewardbench2_math.jsonl"));
+    assert_eq!(found.iter().map(|row| &row["target"]).collect::<Vec<_>>(), ["1", "3"]);
+    assert!(found.iter().all(|row| row["rewards"].as_array().is_some_and(|rewards| rewards.len() == 4)));
 }
 
 #[test]

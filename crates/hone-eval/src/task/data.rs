@@ -212,16 +212,21 @@ fn files_of(config: &TaskConfig, file: &str, split: &str, root: &DataRoot) -> Re
     let is_reader = READERS.contains(&dataset);
     let beside = Path::new(file).parent().filter(|_| Path::new(file).is_file());
     let near: Vec<&Path> = beside.into_iter().collect();
+    let data_set = || match is_reader {
+        true => None,
+        false => root.data_set(dataset, kwargs.revision.as_deref(), beside),
+    };
+    let absent = || EvalError::NoDataSet { file: file.into(), data_set: dataset.into(), readers: READERS.join(", ") };
     if let Some(entry) = kwargs.data_files.get(split) {
         // Of a data set the files are named from its directory.
-        let inside = match is_reader {
-            true => None,
-            false => root.data_set(dataset, kwargs.revision.as_deref(), beside),
-        };
+        let inside = data_set();
         let near: Vec<&Path> = beside.into_iter().chain(inside.as_deref()).collect();
         let mut files = Vec::new();
         for path in entry.paths() {
-            files.extend(root.find_all(&config.task, path, &near)?);
+            match root.find_all(&config.task, path, &near) {
+                Err(EvalError::NoData { .. }) if !is_reader && inside.is_none() => return Err(absent()),
+                found => files.extend(found?),
+            }
         }
         return Ok(files);
     }
@@ -230,16 +235,11 @@ fn files_of(config: &TaskConfig, file: &str, split: &str, root: &DataRoot) -> Re
         let what = format!("no file for the split `{split}`; there are: {}", known.join(", "));
         return Err(problem("dataset_kwargs.data_files", what));
     }
-    let Some(mut directory) = root.data_set(dataset, kwargs.revision.as_deref(), beside) else {
-        if FileKind::of(Path::new(dataset)).is_some() {
-            return root.find(&config.task, dataset, &near).map(|found| vec![found]);
-        }
-        let what = format!(
-            "`{dataset}` is no file, no directory, no data set in the hub's cache, and no reader ({}); give local files in \
-             `dataset_kwargs.data_files`, or fetch the data set first (`hf download --repo-type dataset {dataset}`)",
-            READERS.join(", ")
-        );
-        return Err(problem("dataset_path", what));
+    let Some(mut directory) = data_set() else {
+        return match FileKind::of(Path::new(dataset)) {
+            Some(_) => root.find(&config.task, dataset, &near).map(|found| vec![found]),
+            None => Err(absent()),
+        };
     };
     if let Some(inside) = &kwargs.data_dir {
         directory.push(inside);
