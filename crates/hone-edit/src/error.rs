@@ -37,6 +37,12 @@ pub enum EditError {
         /// The known ones.
         known: String,
     },
+    /// A recipe's method without a word for it.
+    #[error("`type` {next}")]
+    NoType {
+        /// What is wrong, and what to write.
+        next: String,
+    },
     /// A type of PEFT's that is not read, and why.
     #[error(
         "`peft_type` is `{found}`, which is not read here: {why}. Merge it into its model with PEFT (`merge_and_unload`, where it can) \
@@ -110,7 +116,9 @@ pub enum EditError {
     #[error(transparent)]
     OtherBase(#[from] Box<OtherBase>),
     /// Two edits that cannot be applied together.
-    #[error("these edits cannot be stacked: both replace `{place}`; merge one into the model first, or disable one")]
+    #[error(
+        "these edits cannot be stacked: both replace `{place}`; use one of them, or `hone merge --how task_arithmetic` for their sum"
+    )]
     CannotStack {
         /// The weight both replace.
         place: String,

@@ -88,7 +88,7 @@ pub(crate) fn read_beside<T>(
     })?;
     file.all_used()?;
     beside.map_or(Ok(()), |beside| beside.all_used())?;
-    edit.warnings = warnings;
+    edit.warnings.splice(0..0, warnings);
     Ok((edit, taken))
 }
 
@@ -316,9 +316,10 @@ pub(crate) fn check_base(dir: &Path, base: &Base, warnings: &mut Vec<String>) ->
     let path = dir.join(OURS);
     let text = match std::fs::read_to_string(&path) {
         Err(e) if e.kind() == std::io::ErrorKind::NotFound => {
+            // Whoever says it aloud names the directory.
             let note =
                 "there is no `hone.json` beside the adapter, so it is not known whether it was made for this base";
-            warnings.push(format!("{}: {note}", dir.display()));
+            warnings.push(note.into());
             return Ok(Map::new());
         }
         other => other.map_err(io_error(&path))?,

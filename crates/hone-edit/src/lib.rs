@@ -2,7 +2,7 @@
 //!
 //! Floor 2. It knows nothing of training loops.
 //!
-//! - [`method`]: what a method is; [`params`]: its parameters; [`registry`]: every one; [`methods`]: their files.
+//! - [`method`]: what a method is; [`mod@edit`]: one on a model; [`params`]: its parameters; [`registry`]: every one; [`methods`]: their files.
 //! - [`forms`]: what several methods have in common at a linear map; [`training`]: what some do beside forward and backward.
 //! - [`planning`]: what most methods plan alike; [`biases`]: the model's biases beside them.
 //! - [`base`](mod@base): a model as edits see it; [`target`]: which modules a method acts on.
@@ -22,6 +22,7 @@ mod bound;
 pub mod collapse;
 pub mod config;
 pub mod decompose;
+pub mod edit;
 pub mod error;
 pub mod files;
 pub mod forms;
@@ -42,6 +43,8 @@ pub mod stack;
 pub mod target;
 pub mod torch_random;
 pub mod training;
+mod unmatched;
+pub mod words;
 
 pub use base::Base;
 pub use error::EditError;

@@ -17,11 +17,12 @@ use std::ops::Range;
 use std::sync::{Arc, Mutex, OnceLock};
 
 use hone_engine::ops::LowRank;
-use hone_engine::{RandomKey, Tensor, Var, Weight, WeightRef, matmul};
+use hone_engine::{Tensor, Var, Weight, WeightRef, matmul};
 use hone_model::{Context, Linear, Sharing, Site};
 use serde_json::{Map, Value};
 
 use crate::base::Base;
+pub use crate::edit::Edit;
 use crate::error::EditError;
 pub use crate::params::{Init, Param, ParamPlan, ParamTraits, Role, Saved, Stored};
 use crate::training::TrainingRules;
@@ -97,6 +98,12 @@ pub trait Method: Send + Sync {
     /// Those of its fields that PEFT has not: they are written to `hone.json` instead of `adapter_config.json`.
     fn own_fields(&self) -> &'static [&'static str] {
         &[]
+    }
+
+    /// What whoever trains it is told of its plan: settings that this model does not allow as they were given.
+    fn remarks(&self, plan: &Plan, base: &Base) -> Vec<String> {
+        let _ = (plan, base);
+        Vec::new()
     }
 
     /// The edit as its files hold it, where that is not what is trained (ranks that were cut away).
@@ -398,65 +405,5 @@ impl Direction {
             Direction::Merge => 1.0,
             Direction::Unmerge => -1.0,
         }
-    }
-}
-
-/// A method on a model: parameters and parts.
-#[derive(Clone)]
-pub struct Edit {
-    /// The configured method.
-    pub method: Arc<dyn Method>,
-    /// What `adapter_config.json` says of the method.
-    pub config: Map<String, Value>,
-    /// Every parameter.
-    pub params: Vec<Param>,
-    /// Every part, in order of the forward pass.
-    pub placed: Vec<Placed>,
-    /// The model it is for, as the user named it.
-    pub base_reference: String,
-    /// SHA-256 of that model's weights.
-    pub base_sha256: String,
-    /// What was noticed while it was made or read.
-    pub warnings: Vec<String>,
-}
-
-impl Edit {
-    /// A fresh edit of `base`; its random numbers depend on `seed` and the parameters' names only.
-    pub fn new(method: Arc<dyn Method>, base: &Base, seed: u64) -> Result<Edit, EditError> {
-        let key = RandomKey::new(seed).named("init");
-        Edit::with_values(method, base, |plan| plan.first_value(key, base))
-    }
-
-    /// An edit of `base` whose parameters `value_of` supplies.
-    pub fn with_values(
-        method: Arc<dyn Method>,
-        base: &Base,
-        mut value_of: impl FnMut(&ParamPlan) -> Result<Tensor, EditError>,
-    ) -> Result<Edit, EditError> {
-        if let QuantisedBase::No(reason) = method.info().quantised_base
-            && base.is_quantised()
-        {
-            return Err(EditError::QuantisedBase { method: method.info().name, reason });
-        }
-        let plan = method.plan(base)?;
-        let make = |p: &ParamPlan| {
-            let (key, copies) = (p.key.clone(), p.copies.clone());
-            Ok(Param { key, value: value_of(p)?, copies, traits: p.traits, resting: false })
-        };
-        let params = plan.params.iter().map(make).collect::<Result<_, EditError>>()?;
-        Ok(Edit {
-            method,
-            config: plan.config,
-            params,
-            placed: plan.placed,
-            base_reference: base.reference.clone(),
-            base_sha256: base.sha256.clone(),
-            warnings: Vec::new(),
-        })
-    }
-
-    /// Trained numbers.
-    pub fn parameter_count(&self) -> usize {
-        self.params.iter().filter(|p| p.traits.role == Role::Trained).map(|p| p.value.elements()).sum()
     }
 }

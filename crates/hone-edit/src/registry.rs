@@ -8,6 +8,8 @@ use serde_json::{Map, Value};
 
 use crate::error::{EditError, did_you_mean};
 use crate::method::{Method, MethodInfo, Origin};
+use crate::planning::wrong;
+use crate::words::{WORDS, spelled_out};
 use crate::{methods, not_read};
 
 /// The methods, in the order they are listed.
@@ -80,20 +82,39 @@ pub const METHODS: &[MethodInfo] = &[
     methods::hybrid::unipelt::METHOD,
 ];
 
-/// A method from a recipe's `method`: its `type` is the word, the rest its fields.
+/// A method from a recipe's `method`: its `type` is the word ([`crate::words`] are words, too), `defaults` says whose defaults it
+/// has, the rest are its fields.
 pub fn from_recipe(fields: &Map<String, Value>, warnings: &mut Vec<String>) -> Result<Arc<dyn Method>, EditError> {
-    let word = fields.get("type").and_then(Value::as_str).unwrap_or_default();
+    let mut own = spelled_out(fields);
+    let word = own.shift_remove("type").unwrap_or_default();
+    let word = word.as_str().unwrap_or_default();
     let Some(info) = METHODS.iter().find(|m| m.name == word) else {
-        return Err(unknown(word, METHODS.iter().map(|m| m.name)));
+        return Err(unknown(word, METHODS.iter().map(|m| m.name).chain(WORDS.iter().map(|word| word.name))));
     };
-    let mut own = fields.clone();
-    own.shift_remove("type");
+    match own.shift_remove("defaults") {
+        None => {}
+        Some(Value::String(whose)) if whose == "hone" => {}
+        Some(Value::String(whose)) if whose == "peft" => with_pefts_defaults(info, &mut own),
+        Some(other) => return Err(wrong(info.name, "defaults", other.to_string(), "`hone` or `peft`")),
+    }
     (info.parse)(&own, Origin::Recipe, warnings)
+}
+
+/// Fills in what PEFT has where a recipe says nothing: the values of the schema, which are those of the files.
+fn with_pefts_defaults(info: &MethodInfo, fields: &mut Map<String, Value>) {
+    let mut generator = SchemaSettings::default().with(|settings| settings.inline_subschemas = true).into_generator();
+    let schema = (info.schema)(&mut generator).to_value();
+    for (field, schema) in schema.get("properties").and_then(Value::as_object).into_iter().flatten() {
+        if let Some(default) = schema.get("default") {
+            fields.entry(field.clone()).or_insert_with(|| default.clone());
+        }
+    }
 }
 
 /// A recipe's `method` with its paths made absolute: taken from `directory`, the recipe's, or, where only that is there, from
 /// where the command is run.
 pub fn with_paths_from(directory: &Path, fields: &Map<String, Value>) -> Map<String, Value> {
+    let fields = &spelled_out(fields);
     let word = fields.get("type").and_then(Value::as_str).unwrap_or_default();
     let paths = METHODS.iter().find(|m| m.name == word).map(path_fields).unwrap_or_default();
     let mut fields = fields.clone();

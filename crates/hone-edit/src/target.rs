@@ -3,24 +3,29 @@
 //! - `target_modules`: a list matches a module whose path equals an entry or ends in `.entry`; a string is a regular
 //!   expression over the whole path; `all-linear` is every linear map but the LM head.
 //! - `exclude_modules`: the same rules, taken away. Modules under `modules_to_save` are taken away too.
-//! - `layers_to_transform`, `layers_pattern`: with a list of targets, only these layers; the layer is the first number in
-//!   the path, or the number after the pattern.
+//! - `layers_to_transform`, `layers_pattern`: with a list of targets, only these layers (`target/layers.rs`).
 //! - `rank_pattern`, `alpha_pattern`: the first key that, as a regular expression, ends the path.
 //!
-//! Beyond PEFT: an entry that matches nothing is an error that shows near matches.
+//! Beyond PEFT: a target that matches nothing is an error that shows near matches; entries of
+//! the other fields that match nothing are found by `unmatched.rs`.
+
+mod layers;
 
 use std::collections::BTreeSet;
 
 use regex::Regex;
 use schemars::JsonSchema;
-use serde::{Deserialize, Serialize};
+use serde::de::{DeserializeOwned, Error};
+use serde::{Deserialize, Deserializer, Serialize};
 use serde_json::{Map, Value};
 
 use crate::base::{Base, BaseWeight, WeightKind};
+use crate::config::OR_LIST;
 use crate::error::EditError;
+use crate::planning::wrong;
 
 /// One or several.
-#[derive(Clone, Debug, PartialEq, Serialize, Deserialize, JsonSchema)]
+#[derive(Clone, Debug, PartialEq, Serialize, JsonSchema)]
 #[serde(untagged)]
 pub enum OneOrMany<T> {
     /// A single value; for names, a regular expression.
@@ -29,8 +34,18 @@ pub enum OneOrMany<T> {
     Many(Vec<T>),
 }
 
+impl<'de, T: DeserializeOwned> Deserialize<'de> for OneOrMany<T> {
+    /// As untagged alternatives are read, but what is wrong says what one of them should be.
+    fn deserialize<D: Deserializer<'de>>(from: D) -> Result<Self, D::Error> {
+        match Value::deserialize(from)? {
+            list @ Value::Array(_) => Vec::deserialize(list).map(OneOrMany::Many).map_err(D::Error::custom),
+            one => T::deserialize(one).map(OneOrMany::One).map_err(|e| D::Error::custom(format!("{e}{OR_LIST}"))),
+        }
+    }
+}
+
 impl<T> OneOrMany<T> {
-    fn as_slice(&self) -> &[T] {
+    pub(crate) fn as_slice(&self) -> &[T] {
         match self {
             OneOrMany::One(value) => std::slice::from_ref(value),
             OneOrMany::Many(list) => list,
@@ -105,20 +120,29 @@ impl Targets {
                 None
             }
         };
-        let exclude = self.excluded(method)?;
-        let layers = self.layers(method, &wanted)?;
-        let weights: Vec<&BaseWeight> = candidates
-            .into_iter()
-            .filter(|w| !exclude.matches(w.module()) && !self.is_saved(w.module()))
-            .filter(|w| match (&pattern, &wanted) {
-                (Some(pattern), _) => pattern.is_match(w.module()),
-                (None, names) => {
-                    names.as_slice().iter().any(|name| ends_in(w.module(), name)) && layers.matches(w.module())
-                }
+        let named: Vec<&BaseWeight> = candidates
+            .iter()
+            .copied()
+            .filter(|w| match &pattern {
+                Some(pattern) => pattern.is_match(w.module()),
+                None => wanted.as_slice().iter().any(|name| ends_in(w.module(), name)),
             })
             .collect();
+        if named.is_empty() {
+            return Err(nothing_named(&wanted, &candidates));
+        }
+        let layers = self.layers(method, &wanted)?;
+        let inside: Vec<&BaseWeight> = named.iter().copied().filter(|w| layers.matches(w.module())).collect();
+        if inside.is_empty() {
+            return Err(layers.nothing_left(method, &named, base));
+        }
+        let exclude = self.excluded(method)?;
+        let weights: Vec<&BaseWeight> =
+            inside.iter().copied().filter(|w| !exclude.matches(w.module()) && !self.is_saved(w.module())).collect();
         if weights.is_empty() {
-            return Err(self.nothing_matched(&wanted, base));
+            let all_saved = inside.iter().all(|w| self.is_saved(w.module()));
+            let field = if all_saved { "modules_to_save" } else { "exclude_modules" };
+            return Err(self.nothing_left(method, field, &wanted));
         }
         Ok(Selection { weights, resolved: resolved(&wanted) })
     }
@@ -144,42 +168,19 @@ impl Targets {
         })
     }
 
-    fn layers(&self, method: &'static str, targets: &OneOrMany<String>) -> Result<Layers, EditError> {
-        let wanted = self.layers_to_transform.as_ref().map(|l| l.as_slice().to_vec()).filter(|l| !l.is_empty());
-        let Some(wanted) = wanted else { return Ok(Layers { wanted: None, patterns: Vec::new() }) };
-        if let OneOrMany::One(_) = targets {
-            return Err(EditError::Unsupported {
-                method,
-                field: "layers_to_transform".into(),
-                found: format!("{wanted:?}"),
-                reason: "PEFT honours it only with a list in `target_modules`; name the layers in the pattern".into(),
-            });
-        }
-        let given = self.layers_pattern.as_ref().map(|p| p.as_slice().to_vec()).unwrap_or_default();
-        let compile = |p: &String| pattern(method, "layers_pattern", &format!(r"^(?:.*?\.)??(?:{p})\.(\d+)\."), p);
-        let mut patterns = given.iter().filter(|p| !p.is_empty()).map(compile).collect::<Result<Vec<_>, _>>()?;
-        if patterns.is_empty() {
-            patterns.push(pattern(method, "layers_pattern", r"^.*?\.[^.]*\.(\d+)\.", "")?);
-        }
-        Ok(Layers { wanted: Some(wanted), patterns })
-    }
-
     fn is_saved(&self, module: &str) -> bool {
         let under = |m: &String| module.split('.').any(|part| part == m) || module == m || ends_in(module, m);
         self.modules_to_save.iter().any(under)
     }
 
-    fn nothing_matched(&self, wanted: &OneOrMany<String>, base: &Base) -> EditError {
-        let target = match wanted {
-            OneOrMany::One(text) => text.clone(),
-            OneOrMany::Many(names) => names.join(", "),
+    /// `field` takes away all that `wanted` names.
+    fn nothing_left(&self, method: &'static str, field: &str, wanted: &OneOrMany<String>) -> EditError {
+        let found = match (field, &self.exclude_modules) {
+            ("exclude_modules", Some(exclude)) => quoted(exclude.as_slice()),
+            _ => quoted(&self.modules_to_save),
         };
-        let last = base.linears().last().map_or("", |w| w.module());
-        let near = format!(
-            "with `exclude_modules`, `layers_to_transform` and `modules_to_save` applied nothing is left; \
-             module paths look like `{last}`"
-        );
-        EditError::NoTarget { field: "target_modules", target, what: "linear map", near }
+        let targets = quoted(wanted.as_slice());
+        wrong(method, field, found, format!("to leave some of the targets ({targets}): it takes all of them away"))
     }
 }
 
@@ -194,19 +195,6 @@ impl Excluded {
             Excluded::Pattern(pattern) => pattern.is_match(module),
             Excluded::Names(names) => names.iter().any(|name| ends_in(module, name)),
         }
-    }
-}
-
-struct Layers {
-    wanted: Option<Vec<usize>>,
-    patterns: Vec<Regex>,
-}
-
-impl Layers {
-    fn matches(&self, module: &str) -> bool {
-        let Some(wanted) = &self.wanted else { return true };
-        let number = self.patterns.iter().find_map(|p| p.captures(module)?.get(1)?.as_str().parse().ok());
-        number.is_some_and(|layer: usize| wanted.contains(&layer))
     }
 }
 
@@ -229,18 +217,23 @@ pub fn pattern_value<'a>(
     module: &str,
 ) -> Result<Option<&'a Value>, EditError> {
     for (key, value) in patterns {
-        if pattern(method, field, &format!(r"^(?:.*\.)?(?:{key})$"), key)?.is_match(module) {
+        if key_pattern(method, field, key)?.is_match(module) {
             return Ok(Some(value));
         }
     }
     Ok(None)
 }
 
-fn ends_in(module: &str, name: &str) -> bool {
+/// What a key of a pattern by module matches: the end of a path.
+pub(crate) fn key_pattern(method: &'static str, field: &'static str, key: &str) -> Result<Regex, EditError> {
+    pattern(method, field, &format!(r"^(?:.*\.)?(?:{key})$"), key)
+}
+
+pub(crate) fn ends_in(module: &str, name: &str) -> bool {
     module == name || module.strip_suffix(name).is_some_and(|rest| rest.ends_with('.'))
 }
 
-fn full_match(method: &'static str, field: &'static str, text: &str) -> Result<Regex, EditError> {
+pub(crate) fn full_match(method: &'static str, field: &'static str, text: &str) -> Result<Regex, EditError> {
     pattern(method, field, &format!("^(?:{text})$"), text)
 }
 
@@ -276,17 +269,59 @@ fn check_each_matches(names: &[String], candidates: &[&BaseWeight]) -> Result<()
     Ok(())
 }
 
+/// The error for targets of which no candidate is one.
+fn nothing_named(wanted: &OneOrMany<String>, candidates: &[&BaseWeight]) -> EditError {
+    let (target, near) = match wanted {
+        OneOrMany::One(text) => (text.clone(), near_expression(text, candidates)),
+        OneOrMany::Many(_) => ("[]".into(), "name some modules, or write `all-linear`".into()),
+    };
+    EditError::NoTarget { field: "target_modules", target, what: "linear map", near }
+}
+
+/// What to write instead of the expression `text`, which matches nothing: most often names were meant.
+pub(crate) fn near_expression(text: &str, candidates: &[&BaseWeight]) -> String {
+    let in_layers = candidates.iter().rev().find(|w| w.kind == WeightKind::Linear);
+    let example = in_layers.or(candidates.last()).map_or("", |w| w.module());
+    let rule = format!("a single text is a regular expression over whole module paths such as `{example}`");
+    let names: Vec<&str> =
+        text.trim_matches(['(', ')']).split([',', '|', ' ']).filter(|name| !name.is_empty()).collect();
+    let is_name = |name: &&str| candidates.iter().any(|w| ends_in(w.module(), name));
+    if !names.is_empty() && names.iter().all(is_name) {
+        return format!("{rule}; names go into a list: `[{}]`", names.join(", "));
+    }
+    if strsim::jaro_winkler(&text.to_lowercase(), "all-linear") > 0.9 {
+        return "did you mean `all-linear`?".into();
+    }
+    match text.chars().all(|c| c.is_alphanumeric() || c == '_') {
+        true => format!("{}; {rule}, names go into a list", near_matches(text, candidates.iter().copied())),
+        false => rule,
+    }
+}
+
 /// "did you mean …" over last parts of module paths, best first.
-fn near_matches<'a>(name: &str, weights: impl Iterator<Item = &'a BaseWeight>) -> String {
-    let lasts: BTreeSet<&str> = weights.filter_map(|w| w.module().rsplit('.').next()).collect();
+pub(crate) fn near_matches<'a>(name: &str, weights: impl Iterator<Item = &'a BaseWeight>) -> String {
+    let modules: Vec<&str> = weights.map(|w| w.module()).collect();
+    if modules.iter().any(|module| module.split('.').rev().skip(1).any(|part| part == name)) {
+        let name = regex::escape(name);
+        let expression = format!(r".*\.{name}\..*");
+        return format!(
+            "it holds modules and is none itself: the expression `{expression}`, not in a list, matches all that it holds"
+        );
+    }
+    let lasts: BTreeSet<&str> = modules.iter().filter_map(|module| module.rsplit('.').next()).collect();
     let wanted = name.rsplit('.').next().unwrap_or(name);
     let mut scored: Vec<(f64, &str)> = lasts.iter().map(|l| (strsim::jaro_winkler(wanted, l), *l)).collect();
     scored.sort_by(|a, b| b.0.total_cmp(&a.0));
     let near: Vec<String> = scored.iter().filter(|s| s.0 > 0.7).take(3).map(|s| format!("`{}`", s.1)).collect();
     match near.is_empty() {
-        true => format!("modules are {}", lasts.iter().map(|l| format!("`{l}`")).collect::<Vec<_>>().join(", ")),
+        true => format!("modules are {}", quoted(&lasts)),
         false => format!("did you mean {}?", near.join(" or ")),
     }
+}
+
+/// Names in back quotes.
+fn quoted<T: std::fmt::Display>(names: impl IntoIterator<Item = T>) -> String {
+    names.into_iter().map(|name| format!("`{name}`")).collect::<Vec<_>>().join(", ")
 }
 
 /// As PEFT stores it: a sorted list, or the expression.

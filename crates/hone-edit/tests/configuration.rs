@@ -3,8 +3,10 @@
 
 mod common;
 
-use common::{SMOL, STORIES, Shape, base, fields, planned_count};
-use hone_edit::{Base, registry};
+use common::{SMOL, STORIES, Shape, base, edit, fields, planned_count};
+use hone_edit::method::ParamPlan;
+use hone_edit::{Base, Edit, registry};
+use hone_engine::{DType, Tensor};
 
 fn targets(json: &str, base: &Base) -> Vec<String> {
     let plan = registry::from_recipe(&fields(json), &mut Vec::new()).unwrap().plan(base).unwrap();
@@ -141,12 +143,190 @@ fn what_is_not_honoured_is_refused_by_name() {
         ),
         (r#"{"type": "lora", "modules_to_save": ["lm_haed"]}"#, "did you mean `lm_head`"),
         (r#"{"type": "lora", "target_modules": ".*q_proj", "layers_to_transform": [0]}"#, "only with a list"),
-        (r#"{"type": "lora", "layers_to_transform": [9]}"#, "nothing is left"),
+        (
+            r#"{"type": "lora", "exclude_modules": ["q_proj"], "target_modules": ["q_proj"]}"#,
+            "`exclude_modules`: found `q_proj`, expected to leave some of the targets (`q_proj`)",
+        ),
         (r#"{"type": "lara"}"#, "method `lara` is not known; did you mean `lora`?"),
         (r#"{"type": "full", "modules_to_save": ["lm_head"]}"#, "name the modules in `target_modules`"),
     ] {
         let message = refusal(json);
         assert!(message.contains(expected), "{json}\n  said: {message}\n  expected: {expected}");
+    }
+}
+
+/// A text as a target is an expression over whole paths, as in PEFT; most who write one mean a name.
+#[test]
+fn a_name_that_should_stand_in_a_list_is_shown_in_one() {
+    for (target, expected) in [
+        ("q_proj", "names go into a list: `[q_proj]`"),
+        ("q_proj,v_proj", "names go into a list: `[q_proj, v_proj]`"),
+        ("(q_proj|v_proj)", "names go into a list: `[q_proj, v_proj]`"),
+        ("q_porj", "did you mean `q_proj`"),
+        ("all_linear", "did you mean `all-linear`?"),
+        (r".*\\.q_prj", "over whole module paths such as `model.layers.4.mlp.down_proj`"),
+        ("mlp", r"the expression `.*\.mlp\..*`"),
+    ] {
+        let message = refusal(&format!(r#"{{"type": "lora", "target_modules": "{target}"}}"#));
+        assert!(message.contains(expected), "{target}\n  said: {message}");
+    }
+    let stories = base(&STORIES, false);
+    let mlp = targets(r#"{"type": "lora", "target_modules": ".*\\.mlp\\..*"}"#, &stories);
+    assert_eq!(mlp.len(), 15, "what the message for `mlp` says to write is understood");
+    let message = refusal(r#"{"type": "lora", "target_modules": []}"#);
+    assert!(message.contains("name some modules, or write `all-linear`"), "{message}");
+}
+
+#[test]
+fn layers_that_are_not_there_are_named_with_those_that_are() {
+    for (layers, expected) in [
+        ("[99]", "`layers_to_transform`: found 99, expected layers from 0 to 4 (the model has 5)"),
+        ("99", "`layers_to_transform`: found 99, expected layers from 0 to 4"),
+        ("[0, 4, 5, 99]", "`layers_to_transform`: found 5, 99, expected layers from 0 to 4"),
+        (r#"[0], "layers_pattern": "blocks""#, "`layers_pattern`: found blocks, expected what stands before"),
+        (
+            r#"[0], "target_modules": ["layers.3.self_attn.q_proj"]"#,
+            "`layers_to_transform`: found 0, expected layers with modules of `target_modules`: 3",
+        ),
+        (r#"[0], "target_modules": ["embed_tokens"]"#, "the modules of `target_modules` are in no layer"),
+        (r#"null, "layers_pattern": "layers""#, "`lora` needs `layers_to_transform`"),
+    ] {
+        let message = edit(&format!(r#"{{"type": "lora", "layers_to_transform": {layers}}}"#), &base(&STORIES, false));
+        let message = message.err().unwrap().to_string();
+        assert!(message.contains(expected), "{layers}\n  said: {message}\n  expected: {expected}");
+    }
+    let there = r#"{"type": "lora", "layers_to_transform": [0, 4], "layers_pattern": "layers"}"#;
+    assert!(edit(there, &base(&STORIES, false)).is_ok());
+}
+
+/// The fields, in a recipe and in a file, that hold entries for modules: each with one that fits nothing.
+const UNMATCHED: &[(&str, &str, &str)] = &[
+    ("lora", r#""exclude_modules": ["q_prj"]"#, "`exclude_modules`: `q_prj` matches no module"),
+    ("oft", r#""exclude_modules": ["v_proj", "q_prj"]"#, "`exclude_modules`: `q_prj` matches no module"),
+    ("full", r#""exclude_modules": ["q_prj"]"#, "`exclude_modules`: `q_prj` matches no module"),
+    ("lora", r#""rank_pattern": {"q_prj": 3}"#, "`rank_pattern`: `q_prj` matches no targeted module"),
+    ("lora", r#""alpha_pattern": {"v_proj": 8, "q_prj": 3}"#, "`alpha_pattern`: `q_prj` matches no targeted module"),
+    ("loha", r#""rank_pattern": {"q_prj": 3}"#, "`rank_pattern`: `q_prj` matches no targeted module"),
+    ("lokr", r#""alpha_pattern": {"q_prj": 3}"#, "`alpha_pattern`: `q_prj` matches no targeted module"),
+    ("delora", r#""lambda_pattern": {"q_prj": 3}"#, "`lambda_pattern`: `q_prj` matches no targeted module"),
+    ("osf", r#""rank_pattern": {"q_prj": 3}"#, "`rank_pattern`: `q_prj` matches no targeted module"),
+    (
+        "c3a",
+        r#""block_size": 16, "block_size_pattern": {"q_prj": 8}"#,
+        "`block_size_pattern`: `q_prj` matches no targeted",
+    ),
+    (
+        "fourierft",
+        r#""n_frequency_pattern": {"q_prj": 3}"#,
+        "`n_frequency_pattern`: `q_prj` matches no targeted module",
+    ),
+    ("waveft", r#""n_frequency_pattern": {"q_prj": 3}"#, "`n_frequency_pattern`: `q_prj` matches no targeted module"),
+];
+
+#[test]
+fn entries_that_fit_nothing_are_refused_in_a_recipe_and_warned_of_in_a_file() {
+    let stories = base(&STORIES, false);
+    for (method, field, expected) in UNMATCHED {
+        let fields_of = |key: &str, word: &str, field: &str| {
+            fields(&format!(r#"{{"{key}": "{word}", "target_modules": ["q_proj", "v_proj"], {field}}}"#))
+        };
+        let recipe = |field: &str| {
+            let method = registry::from_recipe(&fields_of("type", method, field), &mut Vec::new()).unwrap();
+            Edit::new(method, &stories, 0)
+        };
+        let message = recipe(field).err().unwrap_or_else(|| panic!("{method} {field} passed")).to_string();
+        assert!(message.contains(expected) && message.contains("did you mean `q_proj`"), "{method}: {message}");
+        if let Err(error) = recipe(&field.replace("q_prj", "q_proj")) {
+            panic!("{method} {field}: {error}");
+        }
+        let peft_type = registry::METHODS.iter().find(|info| info.name == *method).unwrap().peft_type;
+        let read = registry::from_peft(&fields_of("peft_type", peft_type, field), &mut Vec::new()).unwrap();
+        let zeros = |plan: &ParamPlan| Ok(Tensor::zeros(plan.shape.as_slice(), DType::F32));
+        let edit = Edit::with_values(read, &stories, zeros).unwrap();
+        assert!(edit.warnings.len() == 1 && edit.warnings[0].contains(expected), "{method}: {:?}", edit.warnings);
+    }
+    let refused = |field: &str| edit(&format!(r#"{{"type": "lora", {field}}}"#), &stories).err().map(|e| e.to_string());
+    let message = refused(r#""exclude_modules": "q_proj""#).unwrap();
+    assert!(message.contains("names go into a list: `[q_proj]`"), "{message}");
+    // What is no target anyway is left out, as asked; a rank for it would be lost.
+    assert_eq!(refused(r#""target_modules": ["v_proj"], "exclude_modules": ["q_proj", "lm_head"]"#), None);
+    let message = refused(r#""target_modules": ["v_proj"], "rank_pattern": {"q_proj": 2}"#).unwrap();
+    assert!(message.contains("the model has such modules, but they are no targets"), "{message}");
+    let message = refused(r#""exclude_modules": ["mlp"]"#).unwrap();
+    assert!(message.contains(r"the expression `.*\.mlp\..*`, not in a list"), "{message}");
+    // A file for a larger model.
+    let file = registry::from_peft(&fields(r#"{"peft_type": "LORA", "layers_to_transform": [0, 7]}"#), &mut Vec::new());
+    let zeros = |plan: &ParamPlan| Ok(Tensor::zeros(plan.shape.as_slice(), DType::F32));
+    let warnings = Edit::with_values(file.unwrap(), &stories, zeros).unwrap().warnings;
+    assert!(warnings.len() == 1 && warnings[0].contains("`layers_to_transform`: found 7"), "{warnings:?}");
+}
+
+/// PEFT 0.21 says "Invalid `oft_block_size` (7)! Adjusted `oft_block_size` to (8)." for 64 inputs, and keeps 7 in its file.
+#[test]
+fn sizes_of_blocks_that_are_not_used_as_given_are_said() {
+    let stories = base(&STORIES, false);
+    let made = |json: &str| edit(json, &stories).unwrap();
+    let adjusted = made(r#"{"type": "oft", "oft_block_size": 7, "target_modules": ["q_proj", "down_proj"]}"#);
+    assert_eq!(
+        adjusted.warnings,
+        [
+            "`oft`: `oft_block_size` 7 does not divide the 64 inputs of `model.layers.0.self_attn.q_proj` (maps of this \
+             width: 5); 8 is used there, as PEFT does",
+            "`oft`: `oft_block_size` 7 does not divide the 172 inputs of `model.layers.0.mlp.down_proj` (maps of this \
+             width: 5); 4 is used there, as PEFT does",
+        ]
+    );
+    assert_eq!(adjusted.config["oft_block_size"], 7);
+    assert_eq!(adjusted.params[0].value.dims(), [8, 28]);
+    let by_number = made(r#"{"type": "oft", "r": 7, "target_modules": ["q_proj"]}"#);
+    assert!(
+        by_number.warnings[0].starts_with("`oft`: `r` 7 does not divide the 64 inputs"),
+        "{:?}",
+        by_number.warnings
+    );
+    assert!(made(r#"{"type": "oft", "oft_block_size": 16, "target_modules": ["q_proj"]}"#).warnings.is_empty());
+    let message = refusal(r#"{"type": "boft", "boft_block_size": 7, "target_modules": ["q_proj"]}"#);
+    assert!(message.contains("found 7, expected a divisor of 64"), "{message}");
+}
+
+#[test]
+fn wrong_types_are_said_in_plain_words() {
+    for (json, expected) in [
+        (r#"{"type": "lora", "r": -1}"#, "field `r`: found -1, expected a whole number, 0 or more"),
+        (r#"{"type": "lora", "r": 1.5}"#, "found 1.5, expected a whole number, 0 or more"),
+        (r#"{"type": "lora", "r": [4]}"#, "found [4], expected a whole number, 0 or more"),
+        (r#"{"type": "lora", "lora_alpha": "big"}"#, "found \"big\", expected a number"),
+        (r#"{"type": "lora", "use_dora": 3}"#, "found 3, expected true or false"),
+        (r#"{"type": "lora", "bias": 3}"#, "found 3, expected one of `none`, `all`, `lora_only`"),
+        (r#"{"type": "lora", "init_lora_weights": 3}"#, "found 3, expected true, false, or the name of a start"),
+        (r#"{"type": "lora", "rank_pattern": 3}"#, "found 3, expected names with values (`{name: value}`)"),
+        (r#"{"type": "lora", "modules_to_save": "lm_head"}"#, "found \"lm_head\", expected a list (`[a, b]`)"),
+        (r#"{"type": "lora", "modules_to_save": [1]}"#, "found [1], expected a text for each of its values"),
+        (r#"{"type": "lora", "target_modules": 3}"#, "found 3, expected a text, or a list of them"),
+        (r#"{"type": "oft", "target_modules": [3]}"#, "found [3], expected a text for each of its values"),
+        (
+            r#"{"type": "oft", "layers_to_transform": -1}"#,
+            "found -1, expected a whole number, 0 or more, or a list of them",
+        ),
+    ] {
+        let message = refusal(json);
+        assert!(message.contains(expected), "{json}\n  said: {message}\n  expected: {expected}");
+    }
+}
+
+/// `{}` are a variant's defaults, which PEFT would use.
+#[test]
+fn a_variant_that_is_asked_for_with_its_defaults_is_refused_as_with_others() {
+    for field in ["eva_config", "arrow_config", "velora_config", "corda_config", "kasa_config", "monteclora_config"] {
+        let expected = format!("`{field}` is set to {{}}, which is not supported: this variant is not built");
+        let message = refusal(&format!(r#"{{"type": "lora", "{field}": {{}}}}"#));
+        assert!(message.contains(&expected), "{message}");
+        let file = |value: &str| {
+            let config = fields(&format!(r#"{{"peft_type": "LORA", "{field}": {value}}}"#));
+            registry::from_peft(&config, &mut Vec::new()).err().map(|error| error.to_string())
+        };
+        assert!(file("{}").is_some_and(|message| message.contains(&expected)));
+        assert_eq!(file("null"), None);
     }
 }
 

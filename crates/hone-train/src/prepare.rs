@@ -81,7 +81,7 @@ pub fn new_edit(recipe: &Recipe, model: &Model) -> Result<Edit, TrainError> {
     let last = recipe.data.sources()?.len().saturating_sub(1);
     check_group(&method, last as u32)?;
     let mut edit = Edit::new(method, &Base::of(model), recipe.train.seed)?;
-    edit.warnings = warnings;
+    edit.warnings.splice(0..0, warnings);
     Ok(edit)
 }
 

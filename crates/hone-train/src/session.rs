@@ -7,7 +7,7 @@ use std::sync::atomic::AtomicBool;
 use hone_data::config::TrainOn;
 use hone_data::{Body, Codec, EncodeOptions, FlatBatch, StepBatch, preview};
 use hone_edit::merge::{Hooked, Merger, logit_difference};
-use hone_edit::{Base, EditStack, atomic, save_edit};
+use hone_edit::{Base, EditError, EditStack, atomic, save_edit};
 use hone_engine::{DType, WeightRef};
 use hone_model::tokenizer::Tokenizer;
 use hone_model::{Model, ModelError, NoHooks, TokenBatch};
@@ -276,16 +276,21 @@ impl Trainer {
         let tuned: Hooked = (decoder, trained.hooks(self.dtype));
         let changed = logit_difference(&(decoder, Arc::new(NoHooks)), &tuned, self.dtype, &batches);
         self.report(edit::changes_the_model(&changed), on)?;
-        let check = match Merger::new(&trained, &base) {
-            Err(reason) => {
-                Check::skipped("merge_difference", reason.to_string(), "merged and unmerged logits nearly equal")
-            }
+        let skipped = |why: String| Check::skipped("merge_difference", why, "merged and unmerged logits nearly equal");
+        let merged = match Merger::new(&trained, &base) {
             Ok(_) if base.is_quantised() => {
-                let why = "the base is kept in few bits, and the merged weights would be the whole model";
-                Check::skipped("merge_difference", why, "merged and unmerged logits nearly equal")
+                Err("the base is kept in few bits, and the merged weights would be the whole model".into())
             }
-            Ok(merger) => {
-                let merged = Arc::new(merger.decoder(decoder, self.dtype)?);
+            // Some edits can be merged into one model and not into another: added biases need a place to be.
+            Ok(merger) => match merger.decoder(decoder, self.dtype) {
+                Err(reason @ EditError::CannotMerge { .. }) => Err(reason.to_string()),
+                merged => Ok(Arc::new(merged?)),
+            },
+            Err(reason) => Err(reason.to_string()),
+        };
+        let check = match merged {
+            Err(why) => skipped(why),
+            Ok(merged) => {
                 let difference = logit_difference(&tuned, &(&merged, Arc::new(NoHooks)), self.dtype, &batches);
                 edit::merge_difference(&difference, self.dtype)
             }

@@ -238,6 +238,45 @@ fn exports_say_how_far_they_are_from_what_they_were_made_of() {
 }
 
 #[test]
+fn one_task_of_a_routed_adapter_becomes_a_lora_adapter_that_can_be_merged() {
+    let dir = tempfile::tempdir().expect("a directory");
+    let collapse = |task: &str, out: &str| {
+        let mut command = hone();
+        command.args(["edit", "collapse"]).arg(adapter("poly")).args([
+            "--model",
+            "stories260k",
+            "--task",
+            task,
+            "--out",
+        ]);
+        command.arg(dir.path().join(out));
+        command
+    };
+    let made = json(&mut collapse("1", "second"));
+    assert_eq!((made["method"].as_str(), made["task"].as_u64()), (Some("poly"), Some(1)), "{made}");
+    json(&mut collapse("0", "first"));
+    // The same as the routed one for its task, and not for the other.
+    let score = |edit: &Path, task: &str| {
+        let mut command = hone();
+        command.args(["score", "stories260k", "--text", "Once upon a time", "--task-group", task, "--edit"]).arg(edit);
+        json(&mut command)["log_likelihood"].as_f64().expect("a number")
+    };
+    let (routed, second) = (score(&adapter("poly"), "1"), score(&dir.path().join("second"), "0"));
+    assert!((routed - second).abs() < 1e-4 * routed.abs(), "{routed}, {second}");
+    assert!((routed - score(&dir.path().join("first"), "0")).abs() > 1e-3 * routed.abs(), "tasks differ");
+    let mut merge = hone();
+    merge.args(["merge", "stories260k", "--how", "stack", "--edit"]).arg(dir.path().join("second"));
+    json(merge.arg("--out").arg(dir.path().join("merged")));
+    assert!(refused(&mut collapse("9", "none")).contains("9"));
+    assert!(!dir.path().join("none").exists(), "nothing is written");
+    // What sends a user here names it.
+    let mut merge = hone();
+    merge.args(["merge", "stories260k", "--how", "stack", "--edit"]).arg(adapter("poly"));
+    let message = refused(merge.arg("--out").arg(dir.path().join("none")));
+    assert!(message.contains("`hone edit collapse DIR --task N`"), "{message}");
+}
+
+#[test]
 fn help_has_examples() {
     for (name, words) in [
         ("merge_help", vec!["merge", "--help"]),
@@ -245,6 +284,7 @@ fn help_has_examples() {
         ("edit_list_help", vec!["edit", "list", "--help"]),
         ("edit_inspect_help", vec!["edit", "inspect", "--help"]),
         ("edit_overlap_help", vec!["edit", "overlap", "--help"]),
+        ("edit_collapse_help", vec!["edit", "collapse", "--help"]),
     ] {
         insta::assert_snapshot!(name, output(hone().args(words)));
     }

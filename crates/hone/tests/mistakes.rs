@@ -247,6 +247,42 @@ fn comparisons_can_be_read_by_others_and_say_what_they_left_out() {
     refused(&mut compare(&["--fail-if", "demo_piqa=nan"]));
 }
 
+/// Who copies an `adapter_config.json` into a recipe has its `peft_type` there.
+#[test]
+fn a_method_without_its_word_is_told_the_word() {
+    let dir = tempfile::tempdir().expect("a directory");
+    write(dir.path(), "train.jsonl", "{\"text\": \"Tom has a red ball.\"}\n");
+    for (method, expected) in [
+        ("{r: 2, peft_type: LORA}", "`type` is missing; PEFT's `peft_type` LORA is `type: lora` here"),
+        ("{peft_type: MULTITASK_PROMPT_TUNING}", "is `type: multitask_prompt_tuning` here"),
+        ("{peft_type: SOFT}", "`type` is missing, and no method here is PEFT's `peft_type` SOFT"),
+        ("{r: 2}", "`type` is missing; write the method's word, as in `type: lora`"),
+        ("{type: 3}", "`type` is 3, expected the method's word"),
+    ] {
+        let text = format!("model: stories260k\ndata: {{path: train.jsonl}}\nmethod: {method}\n");
+        let recipe = write(dir.path(), "recipe.yaml", &text);
+        let message = refused(hone().arg("tune").arg(&recipe).arg("--out").arg(dir.path().join("run")));
+        assert!(message.contains("recipe.yaml:3") && message.contains(expected), "{method}: {message}");
+    }
+}
+
+/// An adapter that PEFT wrote has no `hone.json`: said once, with the directory once.
+#[test]
+fn a_remark_on_an_adapter_names_its_directory_once() {
+    let (dir, recipe) = recipe();
+    let run = dir.path().join("run");
+    hone().arg("tune").arg(&recipe).arg("--out").arg(&run).assert().success();
+    let adapter = run.join("adapter");
+    std::fs::remove_file(adapter.join("hone.json")).expect("removed");
+    let mut score = Command::cargo_bin("hone").expect("the binary is built");
+    score.args(["score", "stories260k", "--text", "Once upon", "--edit"]).arg(&adapter);
+    let output = score.assert().success().get_output().clone();
+    let remarks = String::from_utf8_lossy(&output.stderr).into_owned();
+    let expected = format!("note: {}: there is no `hone.json` beside the adapter", adapter.display());
+    assert!(remarks.contains(&expected), "{remarks}");
+    assert_eq!(remarks.matches(&*adapter.to_string_lossy()).count(), 1, "{remarks}");
+}
+
 #[test]
 fn a_chat_by_pipe_is_one_document_and_knows_its_commands() {
     let dir = tempfile::tempdir().expect("a directory");

@@ -55,7 +55,7 @@ pub struct C3aConfig {
 
 /// First values.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize, JsonSchema)]
-#[serde(untagged)]
+#[serde(untagged, expecting = "true, false, or the name of a start")]
 pub enum InitC3a {
     /// `true`: 0. `false`: as `xavier_uniform`.
     Standard(bool),

@@ -53,7 +53,7 @@ pub struct HiraConfig {
 
 /// First values.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize, JsonSchema)]
-#[serde(untagged)]
+#[serde(untagged, expecting = "true, false, or `gaussian`")]
 pub enum InitHira {
     /// `true` or `false`.
     Standard(bool),

@@ -66,7 +66,7 @@ pub struct MissConfig {
 
 /// The form.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize, JsonSchema)]
-#[serde(untagged)]
+#[serde(untagged, expecting = "true, false, `mini` or `bat`")]
 pub enum InitMiss {
     /// The plain one, starting at 0 or not.
     Standard(bool),

@@ -13,9 +13,10 @@
 //! step. `module_dropout`: in training a share `⌊p n⌋` of the blocks, drawn anew every step, is left out (identity).
 //!
 //! Shapes: `oft_R.weight` `[n, k (k − 1) / 2]` (`[1, …]` shared). Parameters: `n k (k − 1) / 2` a map. Starts at `Q = 0`, the
-//! identity. A block size (or a number of blocks, `r`) that does not divide a map's width is replaced by the nearest divisor, as
-//! in PEFT. Adapters of PEFT before 0.18 with the series meant something else; they cannot be told apart here.
+//! identity. A block size (or a number of blocks, `r`) that does not divide a map's width is replaced by the nearest divisor, and
+//! the file keeps what was asked for, both as in PEFT; a recipe is told. Adapters of PEFT before 0.18 with the series meant something else; they cannot be told apart here.
 
+use std::collections::BTreeMap;
 use std::sync::Arc;
 
 use hone_engine::{DType, RandomKey, Tape, Tensor, Var, ops};
@@ -209,6 +210,27 @@ impl Method for OftConfig {
 
     fn fields(&self) -> Map<String, Value> {
         config::to_map(self)
+    }
+
+    /// Sizes that do not divide a width, once for each width.
+    fn remarks(&self, plan: &Plan, base: &Base) -> Vec<String> {
+        let mapped = plan.mapped_modules();
+        let mut modules: BTreeMap<usize, Vec<&str>> = BTreeMap::new();
+        for weight in base.linears().filter(|w| mapped.iter().any(|module| module == w.module())) {
+            modules.entry(weight.shape[1]).or_default().push(weight.module());
+        }
+        let remark = |(inputs, modules): (usize, Vec<&str>)| {
+            let (count, side) = self.blocks(inputs);
+            let (field, asked, used) = match self.r {
+                0 => ("oft_block_size", self.oft_block_size, side),
+                r => ("r", r, count),
+            };
+            let maps = format!("{inputs} inputs of `{}` (maps of this width: {})", modules[0], modules.len());
+            let text =
+                format!("`oft`: `{field}` {asked} does not divide the {maps}; {used} is used there, as PEFT does");
+            (asked != used).then_some(text)
+        };
+        modules.into_iter().filter_map(remark).collect()
     }
 
     fn training(&self, _edit: &Edit) -> Option<Box<dyn TrainingRules>> {

@@ -71,7 +71,7 @@ pub struct TinyLoraConfig {
 
 /// First values of the vectors.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize, JsonSchema)]
-#[serde(untagged)]
+#[serde(untagged, expecting = "true, or `uniform`")]
 pub enum StartOfVector {
     /// Zeros; `false` is whatever PEFT finds in memory.
     Zeros(bool),

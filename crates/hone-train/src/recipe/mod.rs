@@ -20,6 +20,7 @@ use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
 use hone_data::DataConfig;
+use hone_edit::words::WORDS;
 use hone_edit::{Method, registry};
 use schemars::{JsonSchema, Schema, SchemaGenerator, json_schema};
 use serde::{Deserialize, Serialize};
@@ -69,6 +70,7 @@ impl Default for MethodConfig {
 impl MethodConfig {
     /// The configured method of a recipe in `directory`, and what is to be said aloud about it.
     pub fn method(&self, directory: &Path) -> Result<(Arc<dyn Method>, Vec<String>), TrainError> {
+        hone_edit::config::check_type(&self.0)?;
         let mut warnings = Vec::new();
         let method = registry::from_recipe(&registry::with_paths_from(directory, &self.0), &mut warnings)?;
         Ok((method, warnings))
@@ -87,11 +89,21 @@ impl JsonSchema for MethodConfig {
 
     fn json_schema(generator: &mut SchemaGenerator) -> Schema {
         let mut one_of = Vec::new();
-        for method in registry::METHODS {
+        let own = registry::METHODS.iter().map(|method| (method, method.name, method.summary.to_owned()));
+        let others = WORDS.iter().filter_map(|word| {
+            let method = registry::METHODS.iter().find(|method| method.name == word.method)?;
+            Some((method, word.name, format!("`{}` with {}", word.method, (word.fields)())))
+        });
+        for (method, name, summary) in own.chain(others) {
             let fields = (method.schema)(generator);
-            let word = serde_json::json!({ "const": method.name, "description": method.summary });
+            let word = serde_json::json!({ "const": name, "description": summary });
+            let defaults = serde_json::json!({
+                "enum": ["hone", "peft"], "default": "hone",
+                "description": "Whose defaults the other fields have. Those that are written here are PEFT's.",
+            });
+            let properties = serde_json::json!({ "type": word, "defaults": defaults });
             one_of.push(serde_json::json!({
-                "allOf": [fields, { "type": "object", "properties": { "type": word }, "required": ["type"] }],
+                "allOf": [fields, { "type": "object", "properties": properties, "required": ["type"] }],
             }));
         }
         json_schema!({ "description": "Which edit to train: `type` and that method's fields.", "oneOf": one_of })

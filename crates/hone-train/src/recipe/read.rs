@@ -226,19 +226,12 @@ fn set_in_list(list: &mut [Value], key: &str, rest: &[String], value: Value) -> 
     }
 }
 
-/// What a value should have been, in a recipe's words rather than Rust's.
+/// What a value should have been, behind what was found.
 fn expected(error: &serde_json::Error) -> String {
-    let message = error.to_string();
-    let Some((_, kind)) = message.split_once(", expected ") else { return format!(": {message}") };
-    let kind = match kind {
-        "usize" | "u64" | "u32" => "a whole number, 0 or more",
-        "f64" | "f32" => "a number",
-        "a boolean" => "true or false",
-        "a sequence" => "a list (`[a, b]`)",
-        "a tuple of size 2" => "a list of two",
-        other => other,
-    };
-    format!(", expected {kind}")
+    match hone_edit::config::expected(error) {
+        Some(kind) => format!(", expected {kind}"),
+        None => format!(": {error}"),
+    }
 }
 
 fn yaml_line(error: &serde_yaml_ng::Error) -> Option<usize> {

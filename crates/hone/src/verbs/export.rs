@@ -6,7 +6,7 @@ use std::sync::Arc;
 
 use hone_edit::algebra::pairs::lora_of;
 use hone_edit::merge::Merger;
-use hone_edit::method::Place;
+use hone_edit::method::{Mergeable, Place};
 use hone_edit::{Base, Edit, EditStack};
 use hone_engine::{DType, Tensor};
 use hone_model::gguf::adapter::{AdapterPair, read_adapter, save_adapter};
@@ -173,7 +173,10 @@ fn pairs(edit: &Edit) -> Result<Vec<AdapterPair>, Failure> {
                 let method = edit.method.info().name;
                 let cause =
                     format!("`{method}` at `{place}` is no low-rank pair, and an adapter GGUF holds nothing else");
-                Err(Failure::user(cause, "export the merged model: `--format gguf-f16`"))
+                Err(match edit.method.mergeable() {
+                    Mergeable::Yes => Failure::user(cause, "export the merged model: `--format gguf-f16`"),
+                    Mergeable::No(why) => Failure::user(cause, why),
+                })
             }
         }
     };

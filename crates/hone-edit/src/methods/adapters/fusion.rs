@@ -68,7 +68,7 @@ impl Default for FusionConfig {
 
 /// One of the adapters.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize, JsonSchema)]
-#[serde(untagged)]
+#[serde(untagged, expecting = "directories of adapters")]
 pub enum Fused {
     /// Its directory.
     Directory(PathBuf),

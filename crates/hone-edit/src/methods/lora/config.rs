@@ -90,7 +90,7 @@ impl From<BiasChoice> for Biases {
 /// `init_lora_weights`: `true` (Kaiming-uniform A, zero B), `false` (both uniform: not the identity, for tests),
 /// `"gaussian"` (normal A, zero B), `"orthogonal"`, `"pissa"`, `"pissa_niter_N"`, `"olora"`, `"loftq"`.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize, JsonSchema)]
-#[serde(untagged)]
+#[serde(untagged, expecting = "true, false, or the name of a start")]
 pub enum InitLora {
     /// `true` or `false`.
     Standard(bool),
@@ -100,7 +100,7 @@ pub enum InitLora {
 
 /// Token ids of the embedding table, or by module.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize, JsonSchema)]
-#[serde(untagged)]
+#[serde(untagged, expecting = "token ids (`[5, 6]`), or token ids by module")]
 pub enum TokenIndices {
     /// Of the embedding table.
     OfTable(Vec<u32>),
@@ -149,7 +149,7 @@ pub(crate) const INERT: &[Inert] = &[
     Inert { field: "use_bdlora", off: &[], reason: NOT_BUILT },
     Inert { field: "arrow_config", off: &[], reason: NOT_BUILT },
     Inert { field: "alora_invocation_tokens", off: &[], reason: NOT_BUILT },
-    Inert { field: "megatron_config", off: &[], reason: "Megatron's parallel layers are not built" },
+    Inert { field: "megatron_config", off: &["null", "{}"], reason: "Megatron's parallel layers are not built" },
     Inert { field: "megatron_core", off: &["\"megatron.core\""], reason: "Megatron's parallel layers are not built" },
     Inert { field: "layer_replication", off: &[], reason: "layers cannot be repeated" },
     Inert { field: "target_parameters", off: &[], reason: "name modules in `target_modules`" },

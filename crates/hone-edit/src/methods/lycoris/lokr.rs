@@ -58,7 +58,7 @@ pub struct LokrConfig {
 
 /// Which factor starts at 0.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize, JsonSchema)]
-#[serde(untagged)]
+#[serde(untagged, expecting = "true, false, or `lycoris`")]
 pub enum InitLokr {
     /// The first, or none.
     Standard(bool),

@@ -133,7 +133,7 @@ pub struct FirstPrompt {
 
 /// Fields of Hugging Face's that no prompt method honours.
 pub const INERT: &[Inert] = &[
-    Inert { field: "tokenizer_kwargs", off: &[], reason: "the model's own tokenizer is used as it is" },
+    Inert { field: "tokenizer_kwargs", off: &["null", "{}"], reason: "the model's own tokenizer is used as it is" },
     Inert { field: "modules_to_save", off: &[], reason: "stack a `full` edit of these modules beside the prompt" },
 ];
 

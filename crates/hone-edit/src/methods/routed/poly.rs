@@ -34,9 +34,9 @@ use crate::planning::{Q_AND_V, TargetFields, check_rank, key, wrong};
 
 const NAME: &str = "poly";
 
-/// Why neither this method nor its kin can be merged.
-pub(super) const BY_TASK: &str =
-    "each task has its own mixture; collapse one task's into a LoRA adapter and merge that";
+/// Why it cannot be merged.
+const BY_TASK: &str =
+    "each task has its own mixture; make one task's a LoRA adapter (`hone edit collapse DIR --task N`) and merge that";
 
 /// The registry's entry.
 pub const METHOD: MethodInfo = MethodInfo {

@@ -17,7 +17,6 @@ use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 use serde_json::{Map, Value, json};
 
-use super::poly::BY_TASK;
 use super::router::{Router, RoutingFields, as_peft_writes};
 use crate::base::{Base, BaseWeight};
 use crate::config::{self, Inert};
@@ -28,6 +27,9 @@ use crate::method::{
 use crate::planning::{TargetFields, key};
 
 const NAME: &str = "poly_ia3";
+
+/// Why it cannot be merged.
+const BY_TASK: &str = "each task has its own mixture of scalings; apply it beside the model, with `--task-group N`";
 
 /// The registry's entry.
 pub const METHOD: MethodInfo = MethodInfo {

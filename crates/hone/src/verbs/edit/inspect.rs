@@ -2,14 +2,13 @@
 
 use std::path::PathBuf;
 
-use hone_edit::files::{base_reference, read_edit};
+use hone_edit::files::read_edit;
 use hone_edit::inspect::{self, Change, TensorSummary};
 use hone_edit::{Base, Edit};
 use hone_engine::DType;
 use serde::Serialize;
 
-use super::super::load::load_model;
-use super::grouped;
+use super::{base_model, grouped};
 use crate::args::Common;
 use crate::fail::Failure;
 use crate::print::{outln, remark};
@@ -57,19 +56,7 @@ struct Output {
 impl Inspect {
     /// Runs the verb.
     pub fn run(self, common: &Common) -> Result<u8, Failure> {
-        let reference = match &self.model {
-            Some(reference) => reference.clone(),
-            None => base_reference(&self.dir)?,
-        };
-        let model = load_model(&reference, DType::F32, common);
-        let model = match (model, &self.model) {
-            (Err(failure), None) => {
-                let what = format!("{}: loading its base model `{reference}`", self.dir.display());
-                let hint = "name the base model with `--model`".to_string();
-                return Err(Failure { hint: Some(hint), ..failure.doing(what) });
-            }
-            (outcome, _) => outcome?,
-        };
+        let model = base_model(&self.dir, self.model.as_deref(), common)?;
         let base = Base::of(&model);
         let edit = read_edit(&self.dir, &base)?;
         if !common.quiet {

@@ -2,6 +2,7 @@
 
 use hone_edit::method::{Mergeable, MethodInfo, Plan, QuantisedBase, Role};
 use hone_edit::registry::{self, METHODS};
+use hone_edit::words::WORDS;
 use hone_edit::{Base, EditError};
 use hone_engine::DType;
 use serde::Serialize;
@@ -31,12 +32,22 @@ pub struct List {
     set: Vec<String>,
 }
 
+/// A word of the field for a method with fields.
+#[derive(Serialize)]
+struct OtherWord {
+    name: &'static str,
+    fields: Value,
+    paper: &'static str,
+}
+
 #[derive(Serialize)]
 struct Row {
     name: &'static str,
     peft_type: &'static str,
     family: &'static str,
     summary: &'static str,
+    /// Words that are this method with some of its fields.
+    words: Vec<OtherWord>,
     formula: &'static str,
     paper: &'static str,
     /// `null`, or why it cannot be merged.
@@ -124,6 +135,7 @@ fn row(info: &'static MethodInfo, settings: &[(String, Value)], base: Option<&Ba
         peft_type: info.peft_type,
         family: info.family,
         summary: info.summary,
+        words: words_of(info.name),
         formula: info.formula,
         paper: info.paper,
         mergeable: mergeable == Mergeable::Yes,
@@ -143,6 +155,11 @@ fn row(info: &'static MethodInfo, settings: &[(String, Value)], base: Option<&Ba
         needs,
         error,
     })
+}
+
+fn words_of(method: &str) -> Vec<OtherWord> {
+    let own = WORDS.iter().filter(|word| word.method == method);
+    own.map(|word| OtherWord { name: word.name, fields: (word.fields)(), paper: word.paper }).collect()
 }
 
 /// Trained numbers of a plan.
@@ -181,6 +198,20 @@ fn print(rows: &[Row], base: Option<&Base>) -> Result<(), Failure> {
             Some(error) if row.needs.is_some() => outln!("{:name$}  {error}", "")?,
             Some(error) => outln!("{:name$}  not on this model: {error}", "")?,
             None => {}
+        }
+    }
+    outln!("\nwords for a method with fields:")?;
+    for row in rows {
+        for word in &row.words {
+            let fields: Vec<String> = word
+                .fields
+                .as_object()
+                .into_iter()
+                .flatten()
+                .map(|(field, value)| format!("{field}={value}"))
+                .collect();
+            let with = if fields.is_empty() { String::new() } else { format!(" with {}", fields.join(", ")) };
+            outln!("{:name$}  {}{with} ({})", word.name, row.name, word.paper)?;
         }
     }
     Ok(())

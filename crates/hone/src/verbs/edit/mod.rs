@@ -1,11 +1,19 @@
 //! `hone edit`: what methods there are, what is in an adapter, and where two of them meet.
 
+mod collapse;
 mod inspect;
 mod list;
 mod overlap;
 
-use clap::Subcommand;
+use std::path::Path;
+use std::sync::Arc;
 
+use clap::Subcommand;
+use hone_edit::files::base_reference;
+use hone_engine::DType;
+use hone_model::Model;
+
+use super::load::load_model;
 use crate::args::Common;
 use crate::fail::Failure;
 
@@ -22,6 +30,8 @@ enum What {
     List(list::List),
     /// An adapter: its tensors, how much it changes each weight and in how many directions.
     Inspect(inspect::Inspect),
+    /// A routed adapter (Poly, MHR, AdaMix) as the plain LoRA adapter that it is for one task.
+    Collapse(collapse::Collapse),
     /// Two sparse edits: how many of the elements that one changes the other changes too, and what chance would have.
     Overlap(overlap::Overlap),
 }
@@ -32,9 +42,22 @@ impl EditVerb {
         match self.what {
             What::List(list) => list.run(common),
             What::Inspect(inspect) => inspect.run(common),
+            What::Collapse(collapse) => collapse.run(common),
             What::Overlap(overlap) => overlap.run(common),
         }
     }
+}
+
+/// The model that the adapter in `dir` was made for, `f32`: the one that is named, or that the adapter names.
+fn base_model(dir: &Path, named: Option<&str>, common: &Common) -> Result<Arc<Model>, Failure> {
+    let reference = named.map_or_else(|| base_reference(dir), |named| Ok(named.to_owned()))?;
+    load_model(&reference, DType::F32, common).map_err(|failure| match named {
+        Some(_) => failure,
+        None => {
+            let what = format!("{}: loading its base model `{reference}`", dir.display());
+            Failure { hint: Some("name the base model with `--model`".into()), ..failure.doing(what) }
+        }
+    })
 }
 
 /// A count with thin thousands: `4 884 480`.

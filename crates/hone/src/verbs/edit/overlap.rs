@@ -2,14 +2,13 @@
 
 use std::path::{Path, PathBuf};
 
-use hone_edit::files::{base_reference, read_edit};
+use hone_edit::files::read_edit;
 use hone_edit::overlap::{Counts, Named, Overlap as Found, Part, overlap};
 use hone_edit::{Base, Edit, EditError};
 use hone_engine::DType;
 use serde::Serialize;
 
-use super::super::load::load_model;
-use super::grouped;
+use super::{base_model, grouped};
 use crate::args::Common;
 use crate::fail::Failure;
 use crate::print::{outln, remark};
@@ -48,19 +47,7 @@ struct Side<'a> {
 impl Overlap {
     /// Runs the verb.
     pub fn run(self, common: &Common) -> Result<u8, Failure> {
-        let reference = match &self.model {
-            Some(reference) => reference.clone(),
-            None => base_reference(&self.a)?,
-        };
-        let model = load_model(&reference, DType::F32, common);
-        let model = match (model, &self.model) {
-            (Err(failure), None) => {
-                let what = format!("{}: loading its base model `{reference}`", self.a.display());
-                let hint = "name the base model with `--model`".to_string();
-                return Err(Failure { hint: Some(hint), ..failure.doing(what) });
-            }
-            (outcome, _) => outcome?,
-        };
+        let model = base_model(&self.a, self.model.as_deref(), common)?;
         let base = Base::of(&model);
         let (a, b) = (read(&self.a, &base, common)?, read(&self.b, &base, common)?);
         let names = [&self.a, &self.b].map(|dir| dir.display().to_string());

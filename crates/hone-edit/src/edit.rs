@@ -1,0 +1,95 @@
+//! A method on a model: how an edit is made of a plan, fresh or of values that are there.
+
+use std::sync::Arc;
+
+use hone_engine::{RandomKey, Tensor};
+use serde_json::{Map, Value};
+
+use crate::base::Base;
+use crate::error::EditError;
+use crate::method::{Method, Param, ParamPlan, Placed, Plan, QuantisedBase, Role};
+use crate::unmatched::unmatched;
+
+/// A method on a model: parameters and parts.
+#[derive(Clone)]
+pub struct Edit {
+    /// The configured method.
+    pub method: Arc<dyn Method>,
+    /// What `adapter_config.json` says of the method.
+    pub config: Map<String, Value>,
+    /// Every parameter.
+    pub params: Vec<Param>,
+    /// Every part, in order of the forward pass.
+    pub placed: Vec<Placed>,
+    /// The model it is for, as the user named it.
+    pub base_reference: String,
+    /// SHA-256 of that model's weights.
+    pub base_sha256: String,
+    /// What was noticed while it was made or read.
+    pub warnings: Vec<String>,
+}
+
+impl Edit {
+    /// A fresh edit of `base`, as a recipe has it; its random numbers depend on `seed` and the parameters' names only. Fails
+    /// also on entries of its fields that fit nothing in the model.
+    pub fn new(method: Arc<dyn Method>, base: &Base, seed: u64) -> Result<Edit, EditError> {
+        let plan = planned(method.as_ref(), base)?;
+        if let Some(error) = unmatched(method.as_ref(), &plan, base)?.into_iter().next() {
+            return Err(error);
+        }
+        let warnings = method.remarks(&plan, base);
+        let key = RandomKey::new(seed).named("init");
+        Edit::of_plan(method, base, plan, warnings, |plan| plan.first_value(key, base))
+    }
+
+    /// An edit of `base` whose parameters `value_of` supplies, as a file has it. Entries of its fields that fit nothing in the
+    /// model are warned of.
+    pub fn with_values(
+        method: Arc<dyn Method>,
+        base: &Base,
+        value_of: impl FnMut(&ParamPlan) -> Result<Tensor, EditError>,
+    ) -> Result<Edit, EditError> {
+        let plan = planned(method.as_ref(), base)?;
+        let unmatched = unmatched(method.as_ref(), &plan, base)?;
+        let warnings = unmatched.iter().map(|error| format!("{error}; the entry has no effect")).collect();
+        Edit::of_plan(method, base, plan, warnings, value_of)
+    }
+
+    fn of_plan(
+        method: Arc<dyn Method>,
+        base: &Base,
+        plan: Plan,
+        warnings: Vec<String>,
+        mut value_of: impl FnMut(&ParamPlan) -> Result<Tensor, EditError>,
+    ) -> Result<Edit, EditError> {
+        let make = |p: &ParamPlan| {
+            let (key, copies) = (p.key.clone(), p.copies.clone());
+            Ok(Param { key, value: value_of(p)?, copies, traits: p.traits, resting: false })
+        };
+        let params = plan.params.iter().map(make).collect::<Result<_, EditError>>()?;
+        Ok(Edit {
+            method,
+            config: plan.config,
+            params,
+            placed: plan.placed,
+            base_reference: base.reference.clone(),
+            base_sha256: base.sha256.clone(),
+            warnings,
+        })
+    }
+
+    /// Trained numbers.
+    pub fn parameter_count(&self) -> usize {
+        self.params.iter().filter(|p| p.traits.role == Role::Trained).map(|p| p.value.elements()).sum()
+    }
+}
+
+/// The plan of `method` for `base`, if it can be used on it as it is kept.
+fn planned(method: &dyn Method, base: &Base) -> Result<Plan, EditError> {
+    match method.info().quantised_base {
+        QuantisedBase::No(reason) if base.is_quantised() => {
+            Err(EditError::QuantisedBase { method: method.info().name, reason })
+        }
+        _ => method.plan(base),
+    }
+}
