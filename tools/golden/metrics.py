@@ -5,6 +5,7 @@ Run:  pip install rouge-score sacrebleu nltk
 
 Texts are random (seeded) mixtures of words, numbers, punctuation, markup and other scripts; the prediction is the
 reference with words dropped, swapped, replaced and re-cased. Stems cover every suffix rule on roots of several shapes.
+Translations (chrF, TER) are sentences of few or many different words, with blocks of them moved.
 """
 
 import collections
@@ -17,7 +18,7 @@ import string
 import sacrebleu
 from nltk.stem.porter import PorterStemmer
 from rouge_score import rouge_scorer
-from sacrebleu.metrics import BLEU
+from sacrebleu.metrics import BLEU, CHRF, TER
 from sacrebleu.tokenizers.tokenizer_13a import Tokenizer13a
 
 logging.disable(logging.WARNING)
@@ -132,4 +133,101 @@ words += "sky skies die dying lie lying tie tying news innings outings cannings 
 stemmer = PorterStemmer()
 stems = [[w, stemmer.stem(w)] for w in words if w]
 
-print(json.dumps({"pairs": rows, "corpus_bleu": corpus, "stems": stems}, ensure_ascii=False, separators=(",", ":")))
+# Translations: several scripts, empty sides, blocks moved about, and texts long enough for TER's limits on shifts and beam.
+MORE = """Der die das große Straße ΣΊΣΥΦΟΣ λόγος ΟΔΥΣΣΕΎΣ мир труд Ёлка 東京 は 日本 の 首都 です 。 中国 人民 的 生活 한국어 문장 입니다
+हिन्दी वाक्य है العربية جملة، שלום עולם ฉัน รัก เธอ voilà l'été ﬁn İzmir ıslak (hi) "quoted" end. ... - a,b x　y 👍🏽 éclair
+""".split()
+
+
+def shifted(words):
+    words = list(words)
+    for _ in range(rnd.randint(1, 3)):
+        if len(words) < 3:
+            break
+        start = rnd.randrange(len(words))
+        block = words[start : start + rnd.randint(1, 12)]
+        del words[start : start + len(block)]
+        at = rnd.randint(0, len(words))
+        words[at:at] = block
+    return words
+
+
+def noisy(words, rate):
+    out = []
+    for word in words:
+        draw = rnd.random()
+        if draw < rate / 3:
+            continue
+        out.append(rnd.choice(vocabulary) if draw < rate * 2 / 3 else word)
+        if rate * 2 / 3 <= draw < rate:
+            out.append(rnd.choice(vocabulary))
+    return [word.upper() if rnd.random() < 0.05 else word for word in out]
+
+
+cases = []
+for number in range(90):
+    # Few different words make many blocks that could be shifted.
+    vocabulary = rnd.sample(WORDS + MORE, rnd.choice([4, 12, 60]))
+    length = rnd.choice([0, 1, 3, 8, 8, 20, 20, 45]) if number < 80 else rnd.randint(90, 130)
+    words = rnd.choices(vocabulary, k=length)
+    hypothesis = noisy(shifted(words), rnd.choice([0, 0.1, 0.4]))
+    references = [words] + [noisy(shifted(words), 0.5) for _ in range(rnd.choice([0, 0, 1, 2]))]
+    separators = [" ", " ", "  ", "\n", "\u3000"]
+    join = lambda ws: "".join(w + rnd.choice(separators) for w in ws)
+    cases.append((join(hypothesis), [join(r) for r in references]))
+spread = [f"w{i}" for i in range(160)]
+cases += [
+    ("", [""]),
+    ("", ["one two"]),
+    ("one two", [""]),
+    ("one two", ["", "one three"]),
+    ("d e f a b c", ["a b c d e f"]),
+    ("a a a a b", ["b a a a a"]),
+    ("x", [" ".join(spread)]),
+    ("w99 x", [" ".join(spread)]),
+    (" ".join(spread), ["w80"]),
+    (" ".join(spread[70:] + spread[:70]), [" ".join(spread)]),
+    (" ".join(spread[45:60] + spread[:45] + spread[60:]), [" ".join(spread)]),
+    (" ".join(spread[:40] + spread[90:]), [" ".join(spread)]),
+    ("ΟΔΥΣΣΕΎΣ ΣΑΣ İSTANBUL", ["οδυσσεύς σας i̇stanbul"]),
+]
+# So many blocks could be shifted that a thousand candidates are soon tried.
+for _ in range(6):
+    length = rnd.randint(50, 80)
+    cases.append((" ".join(rnd.choices("abcd", k=length)), [" ".join(rnd.choices("abcd", k=length))]))
+rows_of_translations = []
+for hypothesis, references in cases:
+    ter = TER().sentence_score(hypothesis, references)
+    rows_of_translations.append(
+        {
+            "hypothesis": hypothesis,
+            "references": references,
+            "chrf": CHRF().sentence_score(hypothesis, references).score,
+            "chrf++": CHRF(word_order=2).sentence_score(hypothesis, references).score,
+            "ter": ter.score,
+            "edits": ter.num_edits,
+            "words": float(ter.ref_length),
+        }
+    )
+corpora = []
+# All with their first reference, and those that have three with all of them.
+for some, count in ((cases, 1), ([c for c in cases if len(c[1]) == 3], 3)):
+    hypotheses = [h for h, _ in some]
+    streams = [[references[i] for _, references in some] for i in range(count)]
+    corpora.append(
+        {
+            "references": count,
+            "chrf": sacrebleu.corpus_chrf(hypotheses, streams).score,
+            "chrf++": sacrebleu.corpus_chrf(hypotheses, streams, word_order=2).score,
+            "ter": sacrebleu.corpus_ter(hypotheses, streams).score,
+        }
+    )
+
+golden = {
+    "pairs": rows,
+    "corpus_bleu": corpus,
+    "stems": stems,
+    "translations": rows_of_translations,
+    "corpora": corpora,
+}
+print(json.dumps(golden, ensure_ascii=False, separators=(",", ":")))

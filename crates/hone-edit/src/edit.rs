@@ -51,7 +51,7 @@ impl Edit {
     ) -> Result<Edit, EditError> {
         let plan = planned(method.as_ref(), base)?;
         let unmatched = unmatched(method.as_ref(), &plan, base)?;
-        let warnings = unmatched.iter().map(|error| format!("{error}; the entry has no effect")).collect();
+        let warnings = unmatched.iter().map(|error| format!("passed over, as it has no effect: {error}")).collect();
         Edit::of_plan(method, base, plan, warnings, value_of)
     }
 

@@ -6,6 +6,7 @@ use std::sync::Arc;
 use schemars::generate::SchemaSettings;
 use serde_json::{Map, Value};
 
+use crate::config::check_type;
 use crate::error::{EditError, did_you_mean};
 use crate::method::{Method, MethodInfo, Origin};
 use crate::planning::wrong;
@@ -85,6 +86,7 @@ pub const METHODS: &[MethodInfo] = &[
 /// A method from a recipe's `method`: its `type` is the word ([`crate::words`] are words, too), `defaults` says whose defaults it
 /// has, the rest are its fields.
 pub fn from_recipe(fields: &Map<String, Value>, warnings: &mut Vec<String>) -> Result<Arc<dyn Method>, EditError> {
+    check_type(fields)?;
     let mut own = spelled_out(fields);
     let word = own.shift_remove("type").unwrap_or_default();
     let word = word.as_str().unwrap_or_default();

@@ -202,7 +202,7 @@ fn layers_that_are_not_there_are_named_with_those_that_are() {
 /// The fields, in a recipe and in a file, that hold entries for modules: each with one that fits nothing.
 const UNMATCHED: &[(&str, &str, &str)] = &[
     ("lora", r#""exclude_modules": ["q_prj"]"#, "`exclude_modules`: `q_prj` matches no module"),
-    ("oft", r#""exclude_modules": ["v_proj", "q_prj"]"#, "`exclude_modules`: `q_prj` matches no module"),
+    ("oft", r#""exclude_modules": ["o_proj", "q_prj"]"#, "`exclude_modules`: `q_prj` matches no module"),
     ("full", r#""exclude_modules": ["q_prj"]"#, "`exclude_modules`: `q_prj` matches no module"),
     ("lora", r#""rank_pattern": {"q_prj": 3}"#, "`rank_pattern`: `q_prj` matches no targeted module"),
     ("lora", r#""alpha_pattern": {"v_proj": 8, "q_prj": 3}"#, "`alpha_pattern`: `q_prj` matches no targeted module"),
@@ -220,12 +220,16 @@ const UNMATCHED: &[(&str, &str, &str)] = &[
         r#""n_frequency_pattern": {"q_prj": 3}"#,
         "`n_frequency_pattern`: `q_prj` matches no targeted module",
     ),
-    ("waveft", r#""n_frequency_pattern": {"q_prj": 3}"#, "`n_frequency_pattern`: `q_prj` matches no targeted module"),
+    (
+        "waveft",
+        r#""n_frequency": 9, "n_frequency_pattern": {"q_prj": 3}"#,
+        "`n_frequency_pattern`: `q_prj` matches no targeted module",
+    ),
 ];
 
 #[test]
 fn entries_that_fit_nothing_are_refused_in_a_recipe_and_warned_of_in_a_file() {
-    let stories = base(&STORIES, false);
+    let stories = base(&STORIES, true);
     for (method, field, expected) in UNMATCHED {
         let fields_of = |key: &str, word: &str, field: &str| {
             fields(&format!(r#"{{"{key}": "{word}", "target_modules": ["q_proj", "v_proj"], {field}}}"#))
@@ -236,6 +240,7 @@ fn entries_that_fit_nothing_are_refused_in_a_recipe_and_warned_of_in_a_file() {
         };
         let message = recipe(field).err().unwrap_or_else(|| panic!("{method} {field} passed")).to_string();
         assert!(message.contains(expected) && message.contains("did you mean `q_proj`"), "{method}: {message}");
+        // An exclusion of what is left out already, and a value for what is a target.
         if let Err(error) = recipe(&field.replace("q_prj", "q_proj")) {
             panic!("{method} {field}: {error}");
         }

@@ -268,7 +268,7 @@ fn formulas(method: &str, m: &Shapes) -> Vec<(Value, usize)> {
                 dept(3, 256, 2) + 4 * d * 5 + (3 - 1) * 2 * d * 6 + 7 * (d + 3),
             { "num_virtual_tokens": 3, "r": 2, "fusion_rank": 5, "spaces": 1 } => dept(3, 256, 2) + 4 * d * 5,
         ],
-        "attemptx" => counts![
+        "attempt" => counts![
             { "num_virtual_tokens": 2, "sources": sources, "bottleneck": 4 } => 2 * d + 2 * 4 * d + 2 * d,
             { "num_virtual_tokens": 2, "sources": sources, "bottleneck": 9 } => 2 * d + 2 * 9 * d + 2 * d,
         ],

@@ -3,36 +3,36 @@
 //! log-likelihood of a text that is not theirs.
 //!
 //! A bounded number of requests is in flight. One that fails for a reason that may pass (no answer in time, a broken connection, 408,
-//! 429, 5xx, an answer that is no answer) is asked again, after 1, 2, 4 … seconds, or as many as the server asks for. One that is
-//! refused for good ends the evaluation; what is done stays, and the same command goes on.
+//! 429, 5xx, an answer that is no answer) is asked again, after 1, 2, 4 … seconds, or as many as the server asks for. What becomes
+//! of one that fails for good depends on whose fault it is ([`wave`]): an example that this server does not answer gets a row that
+//! says so and counts as wrong; a server that answers nobody ends the evaluation. What is done stays, up to the first example that is
+//! still to be asked, and the same command goes on there.
 //!
 //! What is not known: which weights answer, in which type, whether greedy decoding is deterministic there, and whether a prompt was
 //! cut. Stop texts are sent (the protocol allows four) and applied again here. With the chat template a question with its shots is
 //! one message of the user's; the server's template does the rest.
 
-use std::io::Read;
-use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
-use std::sync::mpsc;
+mod wave;
+
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::{Duration, Instant};
 
 use serde_json::{Value, json};
 
 use crate::error::EvalError;
-use crate::evaluate::{Done, EvalOptions, MAX_GEN_TOKS, Progress, Subject, Summary, WAVE, cut_at_stops, header};
+use crate::evaluate::{Done, EvalOptions, MAX_GEN_TOKS, Progress, Subject, Summary, WAVE, check_gold, header};
 use crate::metrics::Kind;
 use crate::resume::Sink;
 use crate::rewards::Rewards;
+use crate::rewards::ratings::RatingQuestion;
 use crate::rows;
-use crate::scorecard::Scorecard;
+use crate::scorecard::{Scorecard, ScorecardRow};
 use crate::tally::Tally;
 use crate::task::{Item, PromptOptions, Prompts, Question, Task};
+use wave::{Asker, Had};
 
 /// Stop texts that the protocol allows.
 const STOPS: usize = 4;
-/// Longest answer read, in bytes.
-const MAX_ANSWER: u64 = 16 << 20;
-/// Longest wait before another try.
-const LONGEST_WAIT: Duration = Duration::from_secs(60);
 
 /// A server, and how it is asked.
 #[derive(Clone, Debug)]
@@ -51,14 +51,6 @@ pub struct Endpoint {
     pub retries: u32,
     /// The wait before the first of them; it doubles.
     pub first_wait: Duration,
-}
-
-/// Why a request has no answer.
-enum Trouble {
-    /// It may pass: what it was, and how long the server asks to wait.
-    Passing(String, Option<Duration>),
-    /// It will not.
-    Lasting(String),
 }
 
 impl Endpoint {
@@ -81,7 +73,38 @@ impl Endpoint {
         Subject { model, model_sha256: String::new(), dtype: "the server's".into() }
     }
 
-    /// The rows of a task behind those that are `done`, wave by wave.
+    /// Whether a server can be asked the task so: said before the first question of any task.
+    ///
+    /// # Errors
+    /// Those of [`EvalOptions::allow`]; or the task needs log-likelihoods, or a reasoning that goes on, or rewards that are no ratings.
+    pub fn check(&self, task: &Task, options: &EvalOptions) -> Result<(), EvalError> {
+        options.allow(task)?;
+        let problem = |place: &str, problem: String| {
+            Err(EvalError::TaskFile { file: task.file.clone(), place: place.into(), problem })
+        };
+        match &options.rewards {
+            Some(Rewards::Ratings(_)) => {}
+            Some(_) => {
+                let what = "a server gives no rewards of this kind; ask it for `--rewards ratings`";
+                return problem("rewards", what.into());
+            }
+            None if task.kind != Kind::GenerateUntil => {
+                let kind = task.kind.name();
+                let what = format!(
+                    "a server is asked for written answers only, and this task is `{kind}`; evaluate it with a model here"
+                );
+                return problem("output_type", what);
+            }
+            None => {}
+        }
+        if task.config.reasoning.is_some() {
+            let what = "a server does not go on from a reasoning that was changed; evaluate the task with a model here";
+            return problem("reasoning", what.into());
+        }
+        Ok(())
+    }
+
+    /// The rows of a task behind those that are `done`, wave by wave; of a wave that ends before its end those that are there.
     pub fn ask(
         &self,
         task: &Task,
@@ -91,27 +114,7 @@ impl Endpoint {
         stop: &AtomicBool,
         sink: &mut Sink<'_>,
     ) -> Result<Summary, EvalError> {
-        options.allow(task)?;
-        let ratings = match &options.rewards {
-            None => None,
-            Some(Rewards::Ratings(question)) => Some(question),
-            Some(_) => {
-                let problem = "a server gives no rewards of this kind; ask it for `--rewards ratings`".into();
-                return Err(EvalError::TaskFile { file: task.file.clone(), place: "rewards".into(), problem });
-            }
-        };
-        if ratings.is_none() && task.kind != Kind::GenerateUntil {
-            let problem = format!(
-                "a server is asked for written answers only, and this task is `{}`; evaluate it with a model here",
-                task.kind.name()
-            );
-            return Err(EvalError::TaskFile { file: task.file.clone(), place: "output_type".into(), problem });
-        }
-        if task.config.reasoning.is_some() {
-            let problem =
-                "a server does not go on from a reasoning that was changed; evaluate the task with a model here".into();
-            return Err(EvalError::TaskFile { file: task.file.clone(), place: "reasoning".into(), problem });
-        }
+        self.check(task, options)?;
         let prompt_options = PromptOptions {
             num_fewshot: options.num_fewshot,
             seed: options.seed,
@@ -123,9 +126,13 @@ impl Endpoint {
         let mut prompts = Prompts::new(task, None, &prompt_options)?;
         let total = options.limit.unwrap_or(usize::MAX).min(task.docs.len());
         (0..done.examples).try_for_each(|index| prompts.skip(index))?;
-        let agent = ureq::AgentBuilder::new().timeout(self.timeout).build();
+        let mut asker = Asker::new(self, options, stop);
         for from in (done.examples..total).step_by(WAVE) {
             let items: Vec<Item> = (from..total.min(from + WAVE)).map(|i| prompts.item(i)).collect::<Result<_, _>>()?;
+            if from == 0 {
+                check_gold(task, &items)?;
+            }
+            asker.earlier = from;
             let mut report = |in_wave: usize| {
                 let done = from + in_wave;
                 progress(&Progress { task: task.name(), done, total });
@@ -134,22 +141,17 @@ impl Endpoint {
                     false => Ok(()),
                 }
             };
-            let through = Done { examples: from + items.len(), truncated: 0 };
-            if let Some(question) = ratings {
-                let rows = question.rows(task, &items, None, &mut |asked, questions| {
-                    let each = questions.len() / items.len().max(1);
-                    let mut report = |done: usize| report(done / each.max(1));
-                    self.wave(&agent, asked, questions, options, &mut report, stop)
-                })?;
+            let (rows, ended) = match &options.rewards {
+                Some(Rewards::Ratings(question)) => rated(&mut asker, question, task, &items, &mut report)?,
+                _ => written(&mut asker, task, &items, &mut report)?,
+            };
+            if !rows.is_empty() {
+                let through = Done { examples: from + rows.len(), truncated: 0 };
                 sink(rows, through)?;
-                continue;
             }
-            let responses = self.wave(&agent, task, &items, options, &mut report, stop)?;
-            let rows = items
-                .iter()
-                .zip(&responses)
-                .map(|(item, texts)| rows::of_texts(task, item, texts, options.code.as_deref()));
-            sink(rows.collect::<Result<_, _>>()?, through)?;
+            if let Some(error) = ended {
+                return Err(error);
+            }
         }
         Ok(Summary { shots: prompts.shots(), truncated: 0 })
     }
@@ -171,66 +173,6 @@ impl Endpoint {
         let header =
             header(&self.subject(), task, options, summary, &Tally::of(&rows), started.elapsed().as_secs_f64())?;
         Ok(Scorecard { header, rows })
-    }
-
-    /// The answers to a wave of questions, in their order, each as often as the task repeats.
-    fn wave(
-        &self,
-        agent: &ureq::Agent,
-        task: &Task,
-        items: &[Item],
-        options: &EvalOptions,
-        report: &mut dyn FnMut(usize) -> Result<(), EvalError>,
-        stop: &AtomicBool,
-    ) -> Result<Vec<Vec<String>>, EvalError> {
-        report(0)?;
-        let repeats = task.config.repeats.max(1);
-        let asked = items.len() * repeats;
-        let bodies: Vec<Value> =
-            (0..asked).map(|at| self.body(task, &items[at / repeats], options, at % repeats)).collect();
-        let (next, given_up) = (AtomicUsize::new(0), AtomicBool::new(false));
-        let mut responses: Vec<Vec<Option<String>>> = vec![vec![None; repeats]; items.len()];
-        std::thread::scope(|scope| {
-            let (answers, incoming) = mpsc::channel();
-            for _ in 0..self.in_flight.clamp(1, asked.max(1)) {
-                let (answers, next, given_up, bodies) = (answers.clone(), &next, &given_up, &bodies);
-                scope.spawn(move || {
-                    let over = || stop.load(Ordering::Relaxed) || given_up.load(Ordering::Relaxed);
-                    while !over() {
-                        let at = next.fetch_add(1, Ordering::Relaxed);
-                        let Some(body) = bodies.get(at) else { break };
-                        if answers.send((at, self.answered(agent, options, body, &over))).is_err() {
-                            break;
-                        }
-                    }
-                });
-            }
-            drop(answers);
-            let mut outcome = Ok(());
-            let mut done = 0;
-            for (at, answer) in incoming {
-                done += 1;
-                let step = match answer {
-                    Ok(text) => {
-                        responses[at / repeats][at % repeats] = Some(cut_at_stops(text, &stops(task)));
-                        report(done / repeats)
-                    }
-                    Err(problem) => Err(self.error(options, &items[at / repeats], problem)),
-                };
-                if step.is_err() && outcome.is_ok() {
-                    given_up.store(true, Ordering::Relaxed);
-                    outcome = step;
-                }
-            }
-            outcome
-        })?;
-        // Without an error every question has its answers, unless the user stopped between two of them.
-        let whole: Option<Vec<Vec<String>>> =
-            responses.into_iter().map(|own| own.into_iter().collect::<Option<Vec<String>>>()).collect();
-        match whole {
-            Some(whole) => Ok(whole),
-            None => report(0).and_then(|()| Err(self.error(options, &items[0], "no answer".into()))),
-        }
     }
 
     fn error(&self, options: &EvalOptions, item: &Item, problem: String) -> EvalError {
@@ -267,70 +209,73 @@ impl Endpoint {
         }
         body
     }
+}
 
-    /// The answer to `body`, after as many tries as it takes; `Err` says why there is none.
-    fn answered(
-        &self,
-        agent: &ureq::Agent,
-        options: &EvalOptions,
-        body: &Value,
-        over: &dyn Fn() -> bool,
-    ) -> Result<String, String> {
-        let mut wait = self.first_wait;
-        let mut tries = 0;
-        loop {
-            let (problem, asked) = match self.once(agent, options, body) {
-                Ok(text) => return Ok(text),
-                Err(Trouble::Lasting(problem)) => return Err(problem),
-                Err(Trouble::Passing(problem, asked)) => (problem, asked),
-            };
-            if tries == self.retries || over() {
-                return Err(format!("{problem} (tried {} times)", tries + 1));
-            }
-            tries += 1;
-            let until = Instant::now() + asked.unwrap_or(wait).min(LONGEST_WAIT);
-            // In small pieces, so that Ctrl-C does not wait.
-            while Instant::now() < until && !over() {
-                std::thread::sleep(Duration::from_millis(50).min(until.saturating_duration_since(Instant::now())));
-            }
-            wait *= 2;
-        }
-    }
+/// Rows of a wave from its first example on, and why they are not all.
+type Rows = (Vec<ScorecardRow>, Option<EvalError>);
 
-    fn once(&self, agent: &ureq::Agent, options: &EvalOptions, body: &Value) -> Result<String, Trouble> {
-        let mut request = agent.post(&self.place(options)).set("Content-Type", "application/json");
-        if let Some(key) = &self.key {
-            request = request.set("Authorization", &format!("Bearer {key}"));
+/// Rows of a wave that was asked for words.
+fn written(
+    asker: &mut Asker<'_>,
+    task: &Task,
+    items: &[Item],
+    report: &mut dyn FnMut(usize) -> Result<(), EvalError>,
+) -> Result<Rows, EvalError> {
+    let runner = asker.options.code.as_deref();
+    let (had, ended) = asker.wave(task, items, report);
+    let row = |(item, had): (&Item, &Had)| match had {
+        Ok(texts) => rows::of_texts(task, item, texts, runner),
+        Err(why) => rows::unanswered(task, item, why, runner),
+    };
+    Ok((items.iter().zip(&had).map(row).collect::<Result<_, _>>()?, ended))
+}
+
+/// Rows of a wave whose choices were rated. A rating that could not be had is none, as a reply without a number.
+fn rated(
+    asker: &mut Asker<'_>,
+    question: &RatingQuestion,
+    task: &Task,
+    items: &[Item],
+    report: &mut dyn FnMut(usize) -> Result<(), EvalError>,
+) -> Result<Rows, EvalError> {
+    let texts = |had: &[Had]| -> Vec<Vec<String>> {
+        had.iter().map(|had| had.clone().unwrap_or_else(|_| vec![String::new()])).collect()
+    };
+    let mut had: Vec<Had> = Vec::new();
+    let whole = question.rows(task, items, None, &mut |asked, questions| {
+        let each = (questions.len() / items.len().max(1)).max(1);
+        let (answers, ended) = asker.wave(asked, questions, &mut |done| report(done / each));
+        had = answers;
+        ended.map_or_else(|| Ok(texts(&had)), Err)
+    });
+    // Where each example's ratings end.
+    let choices = |item: &Item| match &item.question {
+        Question::Choices { choices, .. } => choices.len(),
+        _ => 0,
+    };
+    let ends: Vec<usize> = items
+        .iter()
+        .scan(0, |end, item| {
+            *end += choices(item);
+            Some(*end)
+        })
+        .collect();
+    let (rows, ended) = match whole {
+        Ok(rows) => (rows, None),
+        Err(error) => {
+            let whole = &items[..ends.partition_point(|end| *end <= had.len())];
+            let rows = question.rows(task, whole, None, &mut |_, questions| Ok(texts(&had[..questions.len()])))?;
+            (rows, Some(error))
         }
-        match request.send_string(&body.to_string()) {
-            Ok(response) => {
-                let mut text = String::new();
-                let read = response.into_reader().take(MAX_ANSWER).read_to_string(&mut text);
-                read.map_err(|error| Trouble::Passing(format!("the answer broke off: {error}"), None))?;
-                let answer: Value = serde_json::from_str(&text).map_err(|error| {
-                    Trouble::Passing(format!("the answer is no JSON ({error}): {}", start(&text)), None)
-                })?;
-                let written = match options.chat_template {
-                    true => answer.pointer("/choices/0/message/content"),
-                    false => answer.pointer("/choices/0/text"),
-                };
-                let written = written.and_then(Value::as_str).map(str::to_owned);
-                written.ok_or_else(|| Trouble::Passing(format!("the answer holds no text: {}", start(&text)), None))
-            }
-            Err(ureq::Error::Status(code, response)) => {
-                let asked = response.header("Retry-After").and_then(|seconds| seconds.parse().ok());
-                let mut text = String::new();
-                // What the server says besides its status is only shown.
-                let _ = response.into_reader().take(MAX_ANSWER).read_to_string(&mut text);
-                let problem = format!("status {code}: {}", start(&text));
-                match code {
-                    408 | 429 | 500.. => Err(Trouble::Passing(problem, asked.map(Duration::from_secs))),
-                    _ => Err(Trouble::Lasting(format!("{problem}; mend the request or the address"))),
-                }
-            }
-            Err(ureq::Error::Transport(error)) => Err(Trouble::Passing(error.to_string(), None)),
+    };
+    let marked = rows.into_iter().zip(items).zip(&ends).map(|((row, item), end)| {
+        let own = &had[end - choices(item)..*end];
+        match own.iter().enumerate().find_map(|(n, had)| Some((n + 1, had.as_ref().err()?))) {
+            Some((n, why)) => rows::unrated(task, item, row, format!("answer {n}: {why}")),
+            None => row,
         }
-    }
+    });
+    Ok((marked.collect(), ended))
 }
 
 /// Texts that end an answer.
@@ -339,15 +284,4 @@ fn stops(task: &Task) -> Vec<String> {
     let mut stops = own.unwrap_or_else(|| vec![task.config.fewshot_delimiter.clone()]);
     stops.retain(|stop| !stop.is_empty());
     stops
-}
-
-/// The beginning of what a server said.
-fn start(text: &str) -> String {
-    const SHOWN: usize = 200;
-    let text = text.trim();
-    match text.char_indices().nth(SHOWN) {
-        Some((end, _)) => format!("{}…", &text[..end]),
-        None if text.is_empty() => "(nothing)".into(),
-        None => text.into(),
-    }
 }

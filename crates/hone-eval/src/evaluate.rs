@@ -10,6 +10,7 @@ use std::sync::atomic::AtomicBool;
 use std::time::Instant;
 
 use hone_engine::DType;
+use hone_model::template::ChatTemplate;
 use hone_model::{Hooks, Model};
 
 use crate::code::CodeRunner;
@@ -95,6 +96,27 @@ impl EvalOptions {
             _ => Ok(()),
         }
     }
+
+    /// The same for a `model` that is loaded.
+    ///
+    /// # Errors
+    /// Those of [`EvalOptions::allow`]; or prompts go through a chat template, and the model has none.
+    pub fn allow_with(&self, task: &Task, model: &Model) -> Result<(), EvalError> {
+        self.allow(task)?;
+        self.template(task, model).map(drop)
+    }
+
+    /// The chat template that prompts go through, if they do.
+    fn template<'m>(&self, task: &Task, model: &'m Model) -> Result<Option<&'m ChatTemplate>, EvalError> {
+        match (self.chat_template, &model.template) {
+            (false, _) => Ok(None),
+            (true, Some(template)) => Ok(Some(template)),
+            (true, None) => {
+                let problem = format!("{} has no chat template; evaluate without one", model.source.reference);
+                Err(EvalError::TaskFile { file: task.file.clone(), place: "chat_template".into(), problem })
+            }
+        }
+    }
 }
 
 /// How far an evaluation is.
@@ -168,6 +190,7 @@ pub(crate) fn header(
     tally: &Tally,
     seconds: f64,
 ) -> Result<ScorecardHeader, EvalError> {
+    let (unanswered, first_unanswered) = tally.unanswered();
     Ok(ScorecardHeader {
         task: task.name().into(),
         version: task.config.version(),
@@ -183,6 +206,9 @@ pub(crate) fn header(
         chat_template: options.chat_template,
         main_metric: task.main_metric()?,
         truncated: summary.truncated,
+        unanswered,
+        first_unanswered: first_unanswered.map(str::to_owned),
+        gold_missing: tally.gold_missing(),
         n: tally.len(),
         metrics: rows::aggregate(task, tally, options.bootstrap_iterations),
         seconds,
@@ -226,14 +252,7 @@ pub fn evaluate_rows(
     sink: &mut Sink<'_>,
 ) -> Result<Summary, EvalError> {
     options.allow(task)?;
-    let template = match (options.chat_template, &model.template) {
-        (false, _) => None,
-        (true, Some(template)) => Some(template),
-        (true, None) => {
-            let problem = format!("{} has no chat template; evaluate without one", model.source.reference);
-            return Err(EvalError::TaskFile { file: task.file.clone(), place: "chat_template".into(), problem });
-        }
-    };
+    let template = options.template(task, model)?;
     let prompt_options = PromptOptions {
         num_fewshot: options.num_fewshot,
         seed: options.seed,
@@ -252,18 +271,8 @@ pub fn evaluate_rows(
     run.report(0)?;
     for from in (first..total).step_by(WAVE) {
         let items: Vec<Item> = (from..total.min(from + WAVE)).map(|i| prompts.item(i)).collect::<Result<_, _>>()?;
-        if from == 0
-            && items
-                .iter()
-                .all(|item| matches!(&item.question, Question::Choices { gold, .. } if gold.indices.is_empty()))
-        {
-            let problem = "no question names one of its choices as the right one; `doc_to_target` has to give an index \
-                           from 0, or a choice's text";
-            return Err(EvalError::TaskFile {
-                file: task.file.clone(),
-                place: "doc_to_target".into(),
-                problem: problem.into(),
-            });
+        if from == 0 {
+            check_gold(task, &items)?;
         }
         let rows = match (&task.config.reasoning, task.kind) {
             _ if options.rewards.is_some() => run.rewarded(&items, template)?,
@@ -275,4 +284,16 @@ pub fn evaluate_rows(
         sink(rows, Done { examples: run.done, truncated: run.truncated })?;
     }
     Ok(Summary { shots: prompts.shots(), truncated: run.truncated })
+}
+
+/// Of the first questions one at least has to name a right choice: one that does not counts as wrong, and where all do not, the task
+/// file is what is wrong.
+pub(crate) fn check_gold(task: &Task, items: &[Item]) -> Result<(), EvalError> {
+    let names_none = |item: &Item| matches!(&item.question, Question::Choices { gold, .. } if gold.indices.is_empty());
+    if !items.iter().all(names_none) {
+        return Ok(());
+    }
+    let problem = "no question names one of its choices as the right one; `doc_to_target` has to give an index from 0, or a \
+                   choice's text";
+    Err(EvalError::TaskFile { file: task.file.clone(), place: "doc_to_target".into(), problem: problem.into() })
 }

@@ -1,15 +1,19 @@
 //! Filters between what a model wrote and what is scored: each named list of a task's `filter_list` makes its own metric
 //! column. Names and behaviour are those of lm-evaluation-harness.
 
+mod multi_choice;
+
 use serde_json::{Map, Value};
 
 use crate::error::did_you_mean;
 use crate::python::is_space;
 use crate::python::regex::{PythonRegex, RegexError};
+use multi_choice::MultiChoice;
 
 /// One step over the responses to an example (several where the task repeats).
 enum Filter {
     Regex { regex: PythonRegex, group_select: i64, fallback: String },
+    MultiChoice(MultiChoice),
     TakeFirst,
     TakeFirstK(usize),
     MajorityVote,
@@ -26,8 +30,17 @@ pub struct FilterList {
     steps: Vec<Filter>,
 }
 
-const NAMES: [&str; 8] =
-    ["regex", "take_first", "take_first_k", "majority_vote", "lowercase", "uppercase", "remove_whitespace", "map"];
+const NAMES: [&str; 9] = [
+    "regex",
+    "multi_choice_regex",
+    "take_first",
+    "take_first_k",
+    "majority_vote",
+    "lowercase",
+    "uppercase",
+    "remove_whitespace",
+    "map",
+];
 
 impl FilterList {
     /// What a task without `filter_list` does: take the first response.
@@ -41,11 +54,17 @@ impl FilterList {
         Ok(FilterList { name: name.into(), steps })
     }
 
-    /// The text that is scored; empty if there were no responses.
-    pub fn apply(&self, responses: &[String]) -> Result<String, RegexError> {
+    /// Whether a filter looks for the choices of the question.
+    pub fn needs_choices(&self) -> bool {
+        self.steps.iter().any(|step| matches!(step, Filter::MultiChoice(_)))
+    }
+
+    /// The text that is scored; empty if there were no responses. The choices are those of the question, for filters that need
+    /// them.
+    pub fn apply(&self, responses: &[String], choices: &[String]) -> Result<String, RegexError> {
         let mut texts = responses.to_vec();
         for step in &self.steps {
-            texts = step.apply(texts)?;
+            texts = step.apply(texts, choices)?;
         }
         Ok(texts.into_iter().next().unwrap_or_default())
     }
@@ -58,6 +77,9 @@ impl Filter {
         };
         let allowed: &[&str] = match function {
             "regex" => &["regex_pattern", "group_select", "fallback"],
+            "multi_choice_regex" => {
+                &["regex_pattern", "group_select", "fallback", "ignore_case", "ignore_punctuation", "regexes_to_ignore"]
+            }
             "take_first_k" => &["k"],
             "map" => &["mapping_dict", "default_value"],
             _ if NAMES.contains(&function) => &[],
@@ -81,12 +103,35 @@ impl Filter {
                 .as_i64()
                 .ok_or_else(|| format!("filter `{function}`: `{key}` is {value}, expected a whole number")),
         };
+        let flag = |key: &str| match options.get(key) {
+            None => Ok(false),
+            Some(Value::Bool(flag)) => Ok(*flag),
+            Some(other) => Err(format!("filter `{function}`: `{key}` is {other}, expected true or false")),
+        };
+        let regex = |pattern: &str| PythonRegex::new(pattern).map_err(|error| error.to_string());
+        let main_regex = || regex(&text("regex_pattern", r"#### (\-?[0-9\.\,]+)")?);
         Ok(match function {
             "regex" => Filter::Regex {
-                regex: PythonRegex::new(&text("regex_pattern", r"#### (\-?[0-9\.\,]+)")?).map_err(|e| e.to_string())?,
+                regex: main_regex()?,
                 group_select: integer("group_select", Some(0))?,
                 fallback: text("fallback", "[invalid]")?,
             },
+            "multi_choice_regex" => Filter::MultiChoice(MultiChoice {
+                regex: main_regex()?,
+                group_select: integer("group_select", Some(0))?,
+                fallback: text("fallback", "[invalid]")?,
+                ignore_case: flag("ignore_case")?,
+                ignored: match options.get("regexes_to_ignore") {
+                    None | Some(Value::Null) => Vec::new(),
+                    Some(Value::Array(patterns)) => {
+                        patterns.iter().map(|p| regex(&plain(p))).collect::<Result<_, _>>()?
+                    }
+                    Some(other) => {
+                        return Err(format!("filter `{function}`: `regexes_to_ignore` is {other}, expected a list"));
+                    }
+                },
+                punctuation: flag("ignore_punctuation")?.then(MultiChoice::any_punctuation).transpose()?,
+            }),
             "take_first_k" => {
                 let k = usize::try_from(integer("k", None)?).ok().filter(|k| *k > 0);
                 Filter::TakeFirstK(k.ok_or("filter `take_first_k`: `k` must be at least 1")?)
@@ -107,12 +152,15 @@ impl Filter {
         })
     }
 
-    fn apply(&self, texts: Vec<String>) -> Result<Vec<String>, RegexError> {
+    fn apply(&self, texts: Vec<String>, choices: &[String]) -> Result<Vec<String>, RegexError> {
         Ok(match self {
             Filter::Regex { regex, group_select, fallback } => {
                 let select =
                     |text: &String| Ok(pick(&regex.find_all(text)?, *group_select).unwrap_or(fallback.clone()));
                 texts.iter().map(select).collect::<Result<_, RegexError>>()?
+            }
+            Filter::MultiChoice(filter) => {
+                texts.iter().map(|text| filter.apply(text, choices)).collect::<Result<_, RegexError>>()?
             }
             Filter::TakeFirst => texts.into_iter().take(1).collect(),
             Filter::TakeFirstK(k) => texts.into_iter().take(*k).collect(),
@@ -161,7 +209,7 @@ mod tests {
 
     fn apply(steps: Value, responses: &[&str]) -> String {
         let responses: Vec<String> = responses.iter().map(|r| (*r).to_owned()).collect();
-        list(steps).unwrap().apply(&responses).unwrap()
+        list(steps).unwrap().apply(&responses, &[]).unwrap()
     }
 
     #[test]

@@ -3,6 +3,7 @@
 use serde::{Deserialize, Serialize};
 
 use crate::measures::MeasureResult;
+use crate::statistics::json;
 
 /// Two models compared on a set of tasks.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
@@ -71,9 +72,11 @@ pub struct TaskComparison {
     pub tuned: f64,
     /// `tuned - base`.
     pub difference: f64,
-    /// Lower end of the paired-bootstrap 95 % interval.
+    /// Lower end of the paired-bootstrap 95 % interval; NaN, in the file `null`, of a single example.
+    #[serde(deserialize_with = "json::end")]
     pub ci_low: f64,
     /// Upper end.
+    #[serde(deserialize_with = "json::end")]
     pub ci_high: f64,
     /// Exact McNemar p-value; `None` where scores are not right-or-wrong.
     pub mcnemar_p: Option<f64>,

@@ -4,7 +4,9 @@
 //!
 //! The part holds JSON lines: what the rows depend on (as a hash), then rows, and behind every wave a mark with how far that is.
 //! What stands behind the last mark is from a wave that was not finished, and is cut off. A part of another evaluation (other
-//! weights, another edit, another task or setting) is not gone on with but replaced.
+//! weights, another edit, another task or setting) is not gone on with but replaced. A part is made with its first rows, so that an
+//! evaluation that comes to nothing leaves nothing behind. A server that ends an evaluation, or the user, does so between two
+//! examples: then the mark stands behind the last one that was answered ([`crate::endpoint`]).
 //!
 //! A finished scorecard says in its header what its rows depend on, too, and is not made again while that is the same: of several
 //! tasks those that are done stay. (Of a model behind a server only the name is known; delete a card to have it asked anew.)
@@ -12,7 +14,7 @@
 //! In memory a row is its scores and no text ([`Tally`]): eight bytes a metric and example.
 
 use std::fs::{File, OpenOptions};
-use std::io::{BufRead, BufReader, BufWriter, Read, Seek, SeekFrom, Write};
+use std::io::{BufRead, BufReader, BufWriter, ErrorKind, Read, Seek, SeekFrom, Write};
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::sync::atomic::AtomicBool;
@@ -148,7 +150,10 @@ enum Line {
 /// The file of an evaluation that is not finished.
 struct Part {
     path: PathBuf,
-    file: BufWriter<File>,
+    /// What its rows depend on, as a hash.
+    identity: String,
+    /// Made with the first rows: an evaluation that has none leaves nothing behind.
+    file: Option<BufWriter<File>>,
     /// The numbers of the rows so far.
     tally: Tally,
     marked: Mark,
@@ -156,25 +161,45 @@ struct Part {
 }
 
 impl Part {
-    /// The part beside `scorecard`: as it was left, if it is one of the same evaluation, else empty.
+    /// The part beside `scorecard`: as it was left, if it is there and one of the same evaluation, else empty.
     fn open(scorecard: &Path, identity: &str) -> Result<Part, EvalError> {
         let mut name = scorecard.as_os_str().to_owned();
         name.push(".part");
         let path = PathBuf::from(name);
         let io = |source| EvalError::Io { path: path.clone(), source };
-        if let Some(directory) = path.parent() {
-            std::fs::create_dir_all(directory).map_err(io)?;
-        }
-        let mut file =
-            OpenOptions::new().create(true).truncate(false).read(true).write(true).open(&path).map_err(io)?;
+        let mut part = Part {
+            path: path.clone(),
+            identity: identity.into(),
+            file: None,
+            tally: Tally::default(),
+            marked: Mark::default(),
+            since: Instant::now(),
+        };
+        let mut file = match OpenOptions::new().read(true).write(true).open(&path) {
+            Ok(file) => file,
+            Err(error) if error.kind() == ErrorKind::NotFound => return Ok(part),
+            Err(error) => return Err(io(error)),
+        };
         let (tally, marked, end) = left_over(&file, identity).map_err(io)?;
         file.set_len(end).map_err(io)?;
         file.seek(SeekFrom::Start(end)).map_err(io)?;
+        (part.tally, part.marked) = (tally, marked);
         let mut file = BufWriter::new(file);
         if end == 0 {
             write_line(&mut file, &Line::Identity { identity: identity.into() }).map_err(io)?;
         }
-        Ok(Part { file, tally, marked, path: path.clone(), since: Instant::now() })
+        part.file = Some(file);
+        Ok(part)
+    }
+
+    /// A part with nothing in it, with the directory it lies in.
+    fn begin(&self) -> std::io::Result<BufWriter<File>> {
+        if let Some(directory) = self.path.parent() {
+            std::fs::create_dir_all(directory)?;
+        }
+        let mut file = BufWriter::new(File::create(&self.path)?);
+        write_line(&mut file, &Line::Identity { identity: self.identity.clone() })?;
+        Ok(file)
     }
 
     fn io(&self, source: std::io::Error) -> EvalError {
@@ -186,13 +211,18 @@ impl Part {
         let seconds = self.marked.seconds + self.since.elapsed().as_secs_f64();
         let mark = Mark { through: done.examples, truncated: done.truncated, seconds };
         let mut write = || -> std::io::Result<()> {
+            let file = match self.file.take() {
+                Some(file) => file,
+                None => self.begin()?,
+            };
+            let file = self.file.insert(file);
             for row in &rows {
-                serde_json::to_writer(&mut self.file, row)?;
-                writeln!(self.file)?;
+                serde_json::to_writer(&mut *file, row)?;
+                writeln!(file)?;
             }
-            write_line(&mut self.file, &Line::Mark(mark))?;
-            self.file.flush()?;
-            self.file.get_ref().sync_data()
+            write_line(file, &Line::Mark(mark))?;
+            file.flush()?;
+            file.get_ref().sync_data()
         };
         write().map_err(|source| self.io(source))?;
         rows.iter().for_each(|row| self.tally.add(row));
@@ -201,7 +231,9 @@ impl Part {
 
     /// The scorecard in the part's place.
     fn finish(mut self, scorecard: &Path, header: &ScorecardHeader) -> Result<(), EvalError> {
-        self.file.flush().map_err(|source| self.io(source))?;
+        if let Some(file) = &mut self.file {
+            file.flush().map_err(|source| EvalError::Io { path: self.path.clone(), source })?;
+        }
         let read = File::open(&self.path).map_err(|source| self.io(source))?;
         write_atomically(scorecard, |out| {
             serde_json::to_writer(&mut *out, header)?;

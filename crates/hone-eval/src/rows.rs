@@ -14,8 +14,8 @@ use crate::tally::Tally;
 use crate::task::data::hex;
 use crate::task::{Item, Question, Task};
 
-/// Resamples of a BLEU's standard error; other bootstraps take [`EvalOptions::bootstrap_iterations`].
-const BLEU_ITERATIONS: usize = 100;
+/// Resamples of a standard error of BLEU, chrF and TER; other bootstraps take [`EvalOptions::bootstrap_iterations`].
+const TRANSLATION_ITERATIONS: usize = 100;
 
 /// Resamples of a calibration error's standard error: enough for its two digits, in no time.
 const CALIBRATION_ITERATIONS: usize = 1000;
@@ -100,6 +100,29 @@ pub(crate) fn of_rewards(task: &Task, item: &Item, worth: &[Worth]) -> Scorecard
     row
 }
 
+/// The row of an example that was asked for words and gave none, for the reason `why`: scored as an empty answer is.
+pub(crate) fn unanswered(
+    task: &Task,
+    item: &Item,
+    why: &str,
+    runner: Option<&CodeRunner>,
+) -> Result<ScorecardRow, EvalError> {
+    let empty = vec![String::new(); task.config.repeats.max(1)];
+    Ok(ScorecardRow { unanswered: Some(why.into()), ..of_texts(task, item, &empty, runner)? })
+}
+
+/// The `row` of an example of whose ratings one could not be had, for the reason `why`. The ratings that are there stay; the scores
+/// are those of right answers below all others, so that it helps nobody to lack the rating of a wrong one.
+pub(crate) fn unrated(task: &Task, item: &Item, row: ScorecardRow, why: String) -> ScorecardRow {
+    let worth = |completion: &Completion| Worth {
+        reward: if completion.right { -1.0 } else { 0.0 },
+        tokens: completion.tokens,
+        reply: None,
+    };
+    let wrong = of_rewards(task, item, &row.rewards.iter().map(worth).collect::<Vec<_>>());
+    ScorecardRow { rewards: row.rewards, answer: String::new(), unanswered: Some(why), ..wrong }
+}
+
 /// The row of an example that was answered in words, once or several times. Programs among the answers are run by `runner`.
 pub(crate) fn of_texts(
     task: &Task,
@@ -134,7 +157,7 @@ pub(crate) fn of_texts(
             scores.push((name, ExampleScore { score: outcome.score, parts }));
             continue;
         }
-        let text = filter.apply(responses).map_err(|error| wrong(error.into()))?;
+        let text = filter.apply(responses, &item.choices).map_err(|error| wrong(error.into()))?;
         let outcome =
             TextOutcome { text: &text, references, prompt: context, passage: item.passage.as_deref(), responses };
         let score = metric.of_text(&outcome).map_err(wrong)?;
@@ -178,6 +201,8 @@ fn empty_row(item: &Item) -> ScorecardRow {
         group: item.group.clone(),
         answer: String::new(),
         scored: None,
+        unanswered: None,
+        gold_missing: matches!(&item.question, Question::Choices { gold, .. } if gold.indices.is_empty()),
         target_score: None,
         reasoning: None,
         scores: Default::default(),
@@ -220,7 +245,7 @@ pub fn aggregate(task: &Task, tally: &Tally, bootstrap_iterations: usize) -> Vec
         let bootstrap = |iterations| statistics::bootstrap_stderr(examples.len(), iterations, &on);
         let stderr = match (aggregation, metric.name.as_str()) {
             (Aggregation::F1 | Aggregation::MatthewsCorrcoef, _) | (_, "perplexity") => bootstrap(bootstrap_iterations),
-            (_, "bleu") => bootstrap(bootstrap_iterations.min(BLEU_ITERATIONS)),
+            (_, "bleu" | "chrf" | "chrf++" | "ter") => bootstrap(bootstrap_iterations.min(TRANSLATION_ITERATIONS)),
             (Aggregation::Ece { .. }, _) => bootstrap(bootstrap_iterations.min(CALIBRATION_ITERATIONS)),
             _ => None,
         };

@@ -40,6 +40,15 @@ pub struct ScorecardHeader {
     pub main_metric: String,
     /// Prompts cut from the left because they were over the model's length.
     pub truncated: usize,
+    /// Questions that a server could not be brought to answer: they count as wrong.
+    #[serde(default, skip_serializing_if = "is_zero")]
+    pub unanswered: usize,
+    /// What the server said to the first of them.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub first_unanswered: Option<String>,
+    /// Questions whose right choice is none of their choices: they count as wrong.
+    #[serde(default, skip_serializing_if = "is_zero")]
+    pub gold_missing: usize,
     /// Number of rows.
     pub n: usize,
     /// Aggregated metrics: name, value, standard error.
@@ -61,6 +70,10 @@ pub struct ScorecardHeader {
     /// Of choices that were scored by rewards: where those come from ([`crate::rewards`]).
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub rewards: Option<String>,
+}
+
+fn is_zero(count: &usize) -> bool {
+    *count == 0
 }
 
 impl ScorecardHeader {
@@ -118,6 +131,12 @@ pub struct ScorecardRow {
     /// kept lack it.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub scored: Option<String>,
+    /// Of a question that a server could not be brought to answer: its words, shortened. The scores are those of an empty answer.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub unanswered: Option<String>,
+    /// Whether the right choice is none of the choices, as an index beyond them.
+    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+    pub gold_missing: bool,
     /// Log-likelihood of the target (log-likelihood and perplexity tasks).
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub target_score: Option<ChoiceScore>,

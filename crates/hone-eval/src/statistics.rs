@@ -6,12 +6,15 @@
 //! Sources: percentile and BCa intervals, Efron & Tibshirani, "An Introduction to the Bootstrap" (1993), chapters 13 and 14;
 //! exact McNemar test, McNemar (1947), on the binomial distribution; Holm (1979); Wilson (1927); Student (1908). Statistics of
 //! several sets of examples at once are in [`groups`], of clusters and tables in [`clusters`], rank correlation in
-//! [`correlation`], effect sizes in [`effect`].
+//! [`correlation`], effect sizes in [`effect`]; how an end that is not there is written in JSON, in [`json`].
+//!
+//! A single unit can be drawn in one way only, so its bootstrap says nothing: it has no interval, wherever one is made.
 
 pub mod clusters;
 pub mod correlation;
 pub mod effect;
 pub mod groups;
+pub mod json;
 pub mod power;
 
 use rayon::prelude::*;
@@ -116,7 +119,7 @@ impl Default for BootstrapOptions {
 /// A bootstrap interval of a statistic.
 #[derive(Clone, Copy, Debug, PartialEq)]
 pub struct Interval {
-    /// Lower end.
+    /// Lower end; NaN where there is none.
     pub low: f64,
     /// Upper end.
     pub high: f64,
@@ -124,11 +127,21 @@ pub struct Interval {
     pub p: f64,
 }
 
+impl Interval {
+    /// Of nothing, or without resamples.
+    const NONE: Interval = Interval { low: f64::NAN, high: f64::NAN, p: f64::NAN };
+    /// Of a single unit: without ends, and as it says nothing of others, no value of theirs is unlikely.
+    const OF_ONE: Interval = Interval { p: 1.0, ..Interval::NONE };
+}
+
 /// Interval of a statistic over `n` examples. Paired comparison: let the statistic be the difference of two models' scores on
-/// the same resample. All ends are NaN for no examples.
+/// the same resample. The ends are NaN for fewer than two examples.
 pub fn bootstrap_interval(n: usize, options: &BootstrapOptions, statistic: Statistic<'_>) -> Interval {
     if n == 0 || options.resamples == 0 {
-        return Interval { low: f64::NAN, high: f64::NAN, p: f64::NAN };
+        return Interval::NONE;
+    }
+    if n == 1 {
+        return Interval::OF_ONE;
     }
     let seed = u64::from(options.seed) << 32;
     let mut drawn = replicates(n, options.resamples, |chunk| seed | chunk, statistic);
@@ -341,6 +354,28 @@ mod tests {
         let nothing = bootstrap_interval(5, &BootstrapOptions::default(), &|_: &[usize]| 0.0);
         assert_eq!(nothing, Interval { low: 0.0, high: 0.0, p: 1.0 });
         assert!(bootstrap_interval(0, &BootstrapOptions::default(), &statistic).low.is_nan());
+    }
+
+    /// However they are drawn: one question, one question of each task, one cluster of one, one wording of one question.
+    #[test]
+    fn a_single_unit_has_no_interval() {
+        let options = BootstrapOptions { resamples: 50, ..BootstrapOptions::default() };
+        let with = |method| BootstrapOptions { method, ..options };
+        let one = [IntervalMethod::Percentile, IntervalMethod::Bca]
+            .map(|method| bootstrap_interval(1, &with(method), &|_: &[usize]| -0.5));
+        let groups = |sizes: &[usize]| groups::interval(sizes, &options, &|drawn| drawn[0][0] as f64 - 0.5);
+        let clusters = |clusters: &[Vec<f64>]| clusters::mean_of_clusters(clusters, &options);
+        let two_way = |rows: &[Vec<f64>]| clusters::two_way(&[rows.to_vec()], &options, &|means| mean(&means[0]));
+        let alone = [groups(&[1]), groups(&[1, 1]), clusters(&[vec![0.3]]), two_way(&[vec![0.3]])];
+        for found in one.iter().chain(&alone) {
+            assert!(found.low.is_nan() && found.high.is_nan() && found.p == 1.0, "{found:?}");
+        }
+        // What can be drawn in two ways has one.
+        let more = [groups(&[2, 1]), clusters(&[vec![0.1], vec![0.4]]), clusters(&[vec![0.1, 0.4]])];
+        let wordings = [two_way(&[vec![0.1, 0.4]]), two_way(&[vec![0.1], vec![0.4]])];
+        for found in more.iter().chain(&wordings) {
+            assert!(found.low < found.high, "{found:?}");
+        }
     }
 
     proptest::proptest! {

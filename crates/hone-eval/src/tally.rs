@@ -11,6 +11,12 @@ use crate::scorecard::ScorecardRow;
 pub struct Tally {
     examples: usize,
     columns: BTreeMap<String, Column>,
+    /// Those that were not answered.
+    unanswered: Vec<usize>,
+    /// Why the first of them was not.
+    first_unanswered: Option<String>,
+    /// Those whose right choice is none of their choices.
+    gold_missing: Vec<usize>,
 }
 
 /// One metric's numbers.
@@ -41,6 +47,13 @@ impl Tally {
                 None => self.columns.entry(metric.clone()).or_default().put(self.examples, *score, parts),
             }
         }
+        if let Some(why) = &row.unanswered {
+            self.unanswered.push(self.examples);
+            self.first_unanswered.get_or_insert_with(|| why.clone());
+        }
+        if row.gold_missing {
+            self.gold_missing.push(self.examples);
+        }
         self.examples += 1;
         self.columns.values_mut().for_each(|column| column.scores.resize(self.examples, f64::NAN));
     }
@@ -55,9 +68,24 @@ impl Tally {
         self.examples == 0
     }
 
+    /// How many a server could not be brought to answer, and why not the first of them.
+    pub fn unanswered(&self) -> (usize, Option<&str>) {
+        (self.unanswered.len(), self.first_unanswered.as_deref())
+    }
+
+    /// How many have a right choice that is none of their choices.
+    pub fn gold_missing(&self) -> usize {
+        self.gold_missing.len()
+    }
+
     /// Takes away what stands behind the first `examples`.
     pub fn truncate(&mut self, examples: usize) {
         self.examples = self.examples.min(examples);
+        self.unanswered.retain(|at| *at < examples);
+        self.gold_missing.retain(|at| *at < examples);
+        if self.unanswered.is_empty() {
+            self.first_unanswered = None;
+        }
         for column in self.columns.values_mut() {
             column.scores.truncate(examples);
             column.ends.truncate(examples);
@@ -111,6 +139,8 @@ mod tests {
             row.scores.insert("f1".into(), 0.5 * i as f64);
             row.parts.insert("f1".into(), vec![1.0; i]);
         }
+        row.unanswered = (i == 4 || i == 6).then(|| format!("no answer to {i}"));
+        row.gold_missing = i == 5;
         row
     }
 
@@ -119,6 +149,9 @@ mod tests {
         let rows: Vec<ScorecardRow> = (0..11).map(row).collect();
         let check = |tally: &Tally, n: usize| {
             assert_eq!(tally.len(), n);
+            let first = (n > 4).then_some("no answer to 4");
+            assert_eq!(tally.unanswered(), (usize::from(n > 4) + usize::from(n > 6), first));
+            assert_eq!(tally.gold_missing(), usize::from(n > 5));
             for metric in ["acc", "f1", "absent"] {
                 let found = tally.of_metric(metric);
                 assert_eq!(found.len(), n);

@@ -11,6 +11,7 @@ use hone_eval::files::read_scorecard;
 use hone_eval::resume::ask_into;
 use hone_eval::rewards::Rewards;
 use hone_eval::rewards::ratings::RatingQuestion;
+use hone_eval::scorecard::ScorecardRow;
 use hone_eval::{DataRoot, Endpoint, EvalError, EvalOptions, Task};
 use serde_json::{Value, json};
 
@@ -147,17 +148,21 @@ fn what_fails_for_a_while_is_asked_again() {
     assert_eq!(body["stop"], json!(["\n"]));
 }
 
+/// The question that a request holds.
+fn question(body: &Value) -> usize {
+    let asked = body["prompt"].as_str().or(body["messages"][0]["content"].as_str()).unwrap();
+    asked.trim_start_matches("Say ").trim_end_matches('.').parse().unwrap()
+}
+
 #[test]
-fn a_refusal_ends_it_and_what_was_answered_is_not_asked_again() {
+fn a_locked_server_ends_it_and_what_was_answered_is_not_asked_again() {
     let directory = tempfile::tempdir().unwrap();
-    let refuses = Arc::new(AtomicBool::new(true));
-    let asked = refuses.clone();
-    let server = serve(move |_, body| {
-        let last = body["messages"][0]["content"].as_str() == Some("Say 70.");
-        match last && asked.load(Ordering::SeqCst) {
-            true => Behaviour::Status(400, "too long for me"),
-            false => echo(body),
-        }
+    let locked = Arc::new(AtomicBool::new(true));
+    let asked = locked.clone();
+    let server = serve(move |_, body| match question(body) {
+        70 if asked.load(Ordering::SeqCst) => Behaviour::Status(401, "the key is over"),
+        66 => Behaviour::Status(400, "too long for me"),
+        _ => echo(body),
     });
     let (task, place) = (task(directory.path(), 80), directory.path().join("cards/numbers.jsonl"));
     let options = EvalOptions { chat_template: true, ..EvalOptions::default() };
@@ -166,14 +171,126 @@ fn a_refusal_ends_it_and_what_was_answered_is_not_asked_again() {
     assert!(matches!(error, EvalError::Endpoint { .. }));
     let message = error.to_string();
     assert!(
-        message.contains("example 70") && message.contains("400") && message.contains("too long for me"),
+        message.contains("example 70") && message.contains("401") && message.contains("the key is over"),
         "{message}"
     );
     let before = server.bodies.lock().unwrap().len();
-    refuses.store(false, Ordering::SeqCst);
-    assert_eq!(run().unwrap().n, 80);
-    assert_eq!(server.bodies.lock().unwrap().len() - before, 16, "the second wave alone");
-    assert_eq!(read_scorecard(&place).unwrap().header.metrics[0].value, 1.0);
+    locked.store(false, Ordering::SeqCst);
+    let header = run().unwrap();
+    assert_eq!((header.n, header.unanswered), (80, 1), "the refused example before it was kept as one");
+    let again: Vec<usize> = server.bodies.lock().unwrap()[before..].iter().map(question).collect();
+    assert_eq!((again.len(), again.iter().min()), (10, Some(&70)), "those from the first without an answer: {again:?}");
+    let card = read_scorecard(&place).unwrap();
+    assert!(card.rows.iter().enumerate().all(|(i, row)| row.id == i.to_string()), "each once, in order");
+    assert_eq!(card.header.metrics[0].value, 79.0 / 80.0);
+}
+
+#[test]
+fn an_example_that_is_not_answered_counts_as_wrong_and_the_others_go_on() {
+    let directory = tempfile::tempdir().unwrap();
+    let server = serve(|_, body| match question(body) {
+        5 => Behaviour::Status(400, "too long for me"),
+        30 => Behaviour::Status(500, "out of memory"),
+        // Alone in its wave, which says nothing of the server.
+        64 => Behaviour::Garbage,
+        _ => echo(body),
+    });
+    let (task, place) = (task(directory.path(), 65), directory.path().join("numbers.jsonl"));
+    let options = EvalOptions::default();
+    let endpoint = Endpoint { retries: 1, ..endpoint(&server) };
+    let run = || ask_into(&place, &endpoint, &task, &options, &mut |_| {}, &AtomicBool::new(false)).unwrap();
+    let header = run();
+    assert_eq!((header.n, header.unanswered), (65, 3));
+    assert_eq!(header.first_unanswered.as_deref(), Some("status 400: too long for me"));
+    assert_eq!(
+        server.bodies.lock().unwrap().len(),
+        65 + 2,
+        "what is refused is asked once, what fails as often as it may"
+    );
+    let card = read_scorecard(&place).unwrap();
+    assert_eq!((card.header.unanswered, card.header.metrics[0].value), (3, 62.0 / 65.0));
+    for (i, row) in card.rows.iter().enumerate() {
+        let why = match i {
+            5 => "status 400: too long for me",
+            30 => "status 500: out of memory (tried 2 times)",
+            64 => "the answer is no JSON",
+            _ => {
+                assert_eq!((row.answer.as_str(), row.score, &row.unanswered), (i.to_string().as_str(), 1.0, &None));
+                continue;
+            }
+        };
+        assert_eq!((row.answer.as_str(), row.score), ("", 0.0), "{i}");
+        assert!(row.unanswered.as_deref().is_some_and(|said| said.starts_with(why)), "{i}: {:?}", row.unanswered);
+    }
+    assert_eq!(run(), card.header);
+    assert_eq!(server.bodies.lock().unwrap().len(), 67, "a finished card is not asked again");
+    let memory = endpoint.card(&task, &options, &mut |_| {}, &AtomicBool::new(false)).unwrap();
+    assert_eq!((memory.header.unanswered, memory.rows), (3, card.rows));
+}
+
+#[test]
+fn a_server_that_is_wrong_altogether_ends_it_with_its_words_and_leaves_nothing() {
+    let directory = tempfile::tempdir().unwrap();
+    let (task, place) = (task(directory.path(), 20), directory.path().join("cards/numbers.jsonl"));
+    let ask = |endpoint: &Endpoint| {
+        let stop = AtomicBool::new(false);
+        ask_into(&place, endpoint, &task, &EvalOptions::default(), &mut |_| {}, &stop).map_err(|e| e.to_string())
+    };
+    for status in [401, 403, 404] {
+        let server = serve(move |_, _| Behaviour::Status(status, "not you"));
+        let message = ask(&endpoint(&server)).unwrap_err();
+        assert!(message.contains(&format!("status {status}: not you")), "{message}");
+        assert!(server.bodies.lock().unwrap().len() <= 3, "those in flight");
+    }
+    let free = TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap();
+    let nobody = Endpoint {
+        retries: 1,
+        first_wait: Duration::from_millis(5),
+        ..Endpoint::new(&format!("http://{free}/v1"), "nobody")
+    };
+    let message = ask(&nobody).unwrap_err();
+    assert!(message.contains("refused") && message.contains("tried 2 times"), "{message}");
+    // One that answers nobody is given up long before half of the wave.
+    let babbler = serve(|_, _| Behaviour::Garbage);
+    let message = ask(&Endpoint { retries: 0, ..endpoint(&babbler) }).unwrap_err();
+    assert!(message.contains("the answer is no JSON") && message.contains("4 of these 20 questions"), "{message}");
+    // One question more than half.
+    let picky = serve(|_, body| match question(body).is_multiple_of(2) || question(body) == 19 {
+        true => Behaviour::Status(422, "not this one"),
+        false => echo(body),
+    });
+    let message = ask(&endpoint(&picky)).unwrap_err();
+    assert!(message.contains("example 0: status 422: not this one; 11 of these 20"), "{message}");
+    assert!(!directory.path().join("cards").exists(), "nothing is begun");
+    let half = serve(|_, body| match question(body).is_multiple_of(2) {
+        true => Behaviour::Status(422, "not this one"),
+        false => echo(body),
+    });
+    assert_eq!(ask(&endpoint(&half)).unwrap().unanswered, 10);
+}
+
+#[test]
+fn what_was_answered_when_the_user_stops_is_kept() {
+    let directory = tempfile::tempdir().unwrap();
+    let server = serve(|_, body| echo(body));
+    let (task, place) = (task(directory.path(), 30), directory.path().join("numbers.jsonl"));
+    let options = EvalOptions::default();
+    let stop = AtomicBool::new(false);
+    let stopped = ask_into(
+        &place,
+        &endpoint(&server),
+        &task,
+        &options,
+        &mut |at| stop.store(at.done >= 10, Ordering::SeqCst),
+        &stop,
+    );
+    assert!(matches!(stopped, Err(EvalError::Stopped { .. })));
+    assert!(server.bodies.lock().unwrap().len() < 20);
+    let header = ask_into(&place, &endpoint(&server), &task, &options, &mut |_| {}, &AtomicBool::new(false)).unwrap();
+    assert_eq!((header.n, header.metrics[0].value), (30, 1.0));
+    let mut asked: Vec<usize> = server.bodies.lock().unwrap().iter().map(question).collect();
+    asked.sort_unstable();
+    assert_eq!(asked, (0..30).collect::<Vec<_>>(), "none twice");
 }
 
 #[test]
@@ -234,13 +351,37 @@ fn a_server_rates_answers_one_by_one() {
     assert_eq!(card.rows.iter().map(|row| row.score).collect::<Vec<_>>(), [1.0, 0.0]);
     assert_eq!(card.rows[0].rewards[2].reply.as_deref(), Some("I like it, truly"));
     assert_eq!(server.bodies.lock().unwrap().len(), 6);
-    // What cannot be asked is named by the example and its answer.
+    // A rating that cannot be had is none, and helps nobody.
     let refusing = serve(|_, body| match body.to_string().contains("babble") {
         true => Behaviour::Status(400, "no"),
         false => Behaviour::Answer("5".into()),
     });
-    let failed = endpoint(&refusing).card(&task, &options, &mut |_| {}, &AtomicBool::new(false)).unwrap_err();
-    assert!(failed.to_string().contains("example 0, answer 3"), "{failed}");
+    let card = endpoint(&refusing).card(&task, &options, &mut |_| {}, &AtomicBool::new(false)).unwrap();
+    let rewards = |row: &ScorecardRow| row.rewards.iter().map(|completion| completion.reward).collect::<Vec<_>>();
+    assert_eq!((rewards(&card.rows[0]), card.rows[0].score), (vec![5.0, 5.0, -1.0], 0.0));
+    assert_eq!(card.rows[0].unanswered.as_deref(), Some("answer 3: status 400: no"));
+    assert_eq!((rewards(&card.rows[1]), &card.rows[1].unanswered), (vec![5.0; 3], &None));
+    assert_eq!((card.header.unanswered, card.header.metrics[0].value), (1, (1.0 / 3.0) / 2.0));
+    // Of a wave that ends early those examples are kept all of whose answers are rated, and the others are asked again.
+    let locked = Arc::new(AtomicBool::new(true));
+    let asked = locked.clone();
+    let locking = serve(move |_, body| {
+        let last = body.to_string().contains("Q1") && !body.to_string().contains("Answer:\\ngood");
+        match last && asked.load(Ordering::SeqCst) {
+            true => Behaviour::Status(401, "locked"),
+            false => Behaviour::Answer("5".into()),
+        }
+    });
+    let place = directory.path().join("locked.jsonl");
+    let run = || {
+        let asker = Endpoint { in_flight: 1, ..endpoint(&locking) };
+        ask_into(&place, &asker, &task, &options, &mut |_| {}, &AtomicBool::new(false))
+    };
+    assert!(run().unwrap_err().to_string().contains("example 1, answer 1: status 401"));
+    assert_eq!(locking.bodies.lock().unwrap().len(), 4);
+    locked.store(false, Ordering::SeqCst);
+    assert_eq!(run().unwrap().n, 2);
+    assert_eq!(locking.bodies.lock().unwrap().len(), 4 + 3);
     let head = EvalOptions { rewards: Some(Rewards::Head(Arc::default())), ..options };
     let refused = endpoint(&server).card(&task, &head, &mut |_| {}, &AtomicBool::new(false)).unwrap_err();
     assert!(refused.to_string().contains("--rewards ratings"), "{refused}");

@@ -28,20 +28,26 @@ fn names(loaded: &Loaded) -> Vec<&str> {
     loaded.tasks.iter().map(|task| task.name()).collect()
 }
 
+/// A tree of files: path and text, beside `rows.jsonl` at every place.
+fn tree(files: &[(&str, &str)]) -> tempfile::TempDir {
+    let folder = tempfile::tempdir().unwrap();
+    for (path, text) in files {
+        let path = folder.path().join(path);
+        std::fs::create_dir_all(path.parent().unwrap()).unwrap();
+        std::fs::write(path.with_file_name("rows.jsonl"), "{\"q\": \"x\", \"a\": \"y\"}\n").unwrap();
+        std::fs::write(path, text.replace("MEMBER", MEMBER)).unwrap();
+    }
+    folder
+}
+
+fn refused(folder: &Path, name: &str) -> String {
+    group(folder, name).err().unwrap().to_string()
+}
+
 #[test]
 fn members_are_names_overrides_and_groups_in_place() {
-    let folder = folder(&[
-        ("inner.yaml", "group: inner\ntask: [two, three]\n"),
-        (
-            "all.yaml",
-            "group: all\ntask:\n- one\n- inner\n- {group: again, task: [two]}\n- {task: three, num_fewshot: 0, task_alias: x}\n",
-        ),
-    ]);
-    // `three` as it is and `three` with other settings share a name.
-    let error = group(folder.path(), "all.yaml").err().unwrap().to_string();
-    assert!(error.contains("`three`"), "{error}");
     let text = "group: all\ntask:\n- one\n- inner\n- {group: again, task: [two]}\n";
-    std::fs::write(folder.path().join("all.yaml"), text).unwrap();
+    let folder = folder(&[("inner.yaml", "group: inner\ntask: [two, three]\n"), ("all.yaml", text)]);
     let all = group(folder.path(), "all.yaml").unwrap();
     assert_eq!(names(&all), ["one", "two", "three"]);
     let members: Vec<(&str, usize)> = all.groups.iter().map(|g| (g.name.as_str(), g.tasks.len())).collect();
@@ -58,14 +64,206 @@ fn overrides_go_over_the_tasks_own_keys() {
 }
 
 #[test]
+fn a_name_is_a_tasks_or_a_groups_in_whatever_file_below() {
+    let folder = tree(&[
+        ("all.yaml", "group: all\ntask: [first, 'second one', few]\n"),
+        ("deep/er/some_file.yaml", "\"task\": \"first\"\nMEMBER"),
+        ("deep/b.yml", "task: second one # with a comment\nMEMBER"),
+        ("deep/c.yaml", "group: few\ntask: [third]\n"),
+        ("deep/d.yaml", "task: third\nMEMBER"),
+        // Not read while looking for names, since nothing names it.
+        ("deep/broken.yaml", "task: [\n"),
+        // A nearer file goes before one that lies deeper.
+        ("deep/er/more/d.yaml", "task: third\nrepeats: 2\nMEMBER"),
+    ]);
+    let all = group(folder.path(), "all.yaml").unwrap();
+    assert_eq!(names(&all), ["first", "second one", "third"]);
+    assert_eq!(all.tasks[2].config.repeats, 1);
+    assert_eq!(all.groups[1].tasks, ["third"]);
+}
+
+#[test]
+fn a_tag_is_its_tasks_in_the_order_of_their_names() {
+    let folder = tree(&[
+        ("g.yaml", "group: g\ntask:\n- t\n- {task: old, num_fewshot: 0}\n"),
+        ("x/1.yaml", "tag: t\ntask: b\nMEMBER"),
+        ("x/2.yaml", "tag:\n  - s\n  - t\ntask: a\nMEMBER"),
+        // The tag of an included file.
+        ("x/3.yaml", "include: sub/common_yaml\ntask: c\n"),
+        ("x/sub/common_yaml", "include: more_yaml\ntag: [t]\n"),
+        ("x/sub/more_yaml", "MEMBER"),
+        // Groups of a task are tags by an old name.
+        ("x/4.yaml", "group: [old, older]\ntask: e\nMEMBER"),
+        ("x/5.yaml", "group: old\ntask: d\nMEMBER"),
+    ]);
+    let loaded = group(folder.path(), "g.yaml").unwrap();
+    assert_eq!(names(&loaded), ["a", "b", "c", "d", "e"]);
+    assert_eq!(loaded.groups.len(), 1);
+    let shots: Vec<Option<usize>> = loaded.tasks.iter().map(|task| task.config.num_fewshot).collect();
+    assert_eq!(shots, [None, None, None, Some(0), Some(0)]);
+    assert_eq!(loaded.groups[0].tasks, ["a", "b", "c", "d", "e"]);
+}
+
+#[test]
+fn names_are_looked_for_up_to_three_directories_above_and_before_what_ships() {
+    let harness = [
+        ("top/benchmarks/openllm.yaml", "group: openllm\ntask: [{task: arc_challenge, repeats: 2}]\n"),
+        ("top/arc/arc_challenge.yaml", "task: arc_challenge\nMEMBER"),
+        ("top/a/b/c/near.yaml", "group: near\ntask: [arc_challenge]\n"),
+        ("top/a/b/c/d/far.yaml", "group: far\ntask: [only_above]\n"),
+        ("top/only_above.yaml", "task: only_above\nMEMBER"),
+    ];
+    let folder = tree(&harness);
+    let top = folder.path().join("top");
+    let loaded = group(&top, "benchmarks/openllm.yaml").unwrap();
+    assert!(loaded.tasks[0].file.ends_with("arc/arc_challenge.yaml"), "{}", loaded.tasks[0].file);
+    assert_eq!(loaded.tasks[0].config.repeats, 2);
+    assert!(group(&top, "a/b/c/near.yaml").unwrap().tasks[0].file.ends_with("arc/arc_challenge.yaml"));
+    let error = refused(&top, "a/b/c/d/far.yaml");
+    assert!(error.contains("task `only_above`: no task, group or tag"), "{error}");
+    // A repository is a border.
+    std::fs::create_dir_all(top.join("benchmarks/.git")).unwrap();
+    std::fs::write(top.join("benchmarks/openllm.yaml"), "group: openllm\ntask: [only_above]\n").unwrap();
+    assert!(refused(&top, "benchmarks/openllm.yaml").contains("only_above"));
+}
+
+#[test]
+fn tasks_and_what_they_include_may_stand_in_place() {
+    let folder = tree(&[
+        (
+            "held_in.yaml",
+            "group: held_in\nrepeats: 2\ntask:\n- group: part\n  task:\n  - {task: p-0, include: sub/base_yaml, doc_to_text: '{{q}}?'}\n  \
+             - {task: p-1, include: sub/base_yaml, repeats: 3}\n- {task: p-2, dataset_path: rows.jsonl, doc_to_text: q, doc_to_target: a}\n",
+        ),
+        ("sub/base_yaml", "repeats: 9\nnum_fewshot: 0\nMEMBER"),
+    ]);
+    let loaded = group(folder.path(), "held_in.yaml").unwrap();
+    assert_eq!(names(&loaded), ["p-0", "p-1", "p-2"]);
+    let config = |index: usize| &loaded.tasks[index].config;
+    assert_eq!(config(0).doc_to_text, Some("{{q}}?".into()));
+    // The group's key, under those of a file that the entry includes, under the entry's own.
+    assert_eq!([0, 1, 2].map(|index| config(index).repeats), [9, 3, 2]);
+    assert_eq!((config(0).num_fewshot, config(2).num_fewshot), (Some(0), None));
+}
+
+#[test]
+fn keys_over_a_group_are_those_of_every_member() {
+    let folder = folder(&[
+        ("inner.yaml", "group: inner\ntask: [two, {task: three, repeats: 4}]\nrepeats: 3\nnum_fewshot: 1\n"),
+        ("outer.yaml", "group: outer\ntask: [one, inner]\nrepeats: 2\nmetadata: {version: 7}\n"),
+        ("reference.yaml", "group: reference\ntask: [{task: inner, num_fewshot: 5}, {group: inner, num_fewshot: 5}]\n"),
+    ]);
+    let outer = group(folder.path(), "outer.yaml").unwrap();
+    let settings = |loaded: &Loaded| -> Vec<(usize, Option<usize>)> {
+        loaded.tasks.iter().map(|task| (task.config.repeats, task.config.num_fewshot)).collect()
+    };
+    // The outer group goes before the inner one, an entry before both.
+    assert_eq!(settings(&outer), [(2, None), (2, Some(1)), (4, Some(1))]);
+    assert_eq!(outer.tasks[0].config.version(), "0");
+    assert_eq!(settings(&group(folder.path(), "reference.yaml").unwrap()), [(3, Some(5)), (4, Some(5))]);
+}
+
+#[test]
+fn a_task_that_is_there_twice_is_told_apart_by_its_alias() {
+    let text = "group: g\ntask:\n- three\n- {task: three, num_fewshot: 0, task_alias: plain three}\n- three\n";
+    let folder = folder(&[
+        ("g.yaml", text),
+        ("bad.yaml", "group: g\ntask: [three, {task: three, num_fewshot: 0}]\n"),
+        ("worse.yaml", "group: g\ntask: [one, three, {task: three, num_fewshot: 0, task_alias: one}]\n"),
+    ]);
+    let loaded = group(folder.path(), "g.yaml").unwrap();
+    assert_eq!(names(&loaded), ["three", "plain three"]);
+    assert_eq!(loaded.groups[0].tasks, ["three", "plain three"]);
+    assert_eq!(loaded.tasks[1].config.num_fewshot, Some(0));
+    assert!(refused(folder.path(), "bad.yaml").contains("two different tasks are called `three`"));
+    assert!(refused(folder.path(), "worse.yaml").contains("two different tasks are called `one`"));
+}
+
+#[test]
+fn one_task_beside_a_group_is_a_group_of_one() {
+    let folder = tree(&[
+        ("own.yaml", "group: alone\ntask: own\naggregate_metric_list: [{metric: f1}]\nMEMBER"),
+        ("named.yaml", "group: named\ntask: own\nrepeats: 2\n"),
+        ("both.yaml", "group: both\ntask: [own, named]\n"),
+    ]);
+    let own = group(folder.path(), "own.yaml").unwrap();
+    assert_eq!((own.groups[0].name.as_str(), own.groups[0].tasks.as_slice()), ("alone", ["own".to_owned()].as_slice()));
+    assert_eq!(own.groups[0].aggregates[0].metric, "f1");
+    let named = group(folder.path(), "named.yaml").unwrap();
+    assert_eq!(
+        (names(&named), named.tasks[0].config.repeats, named.groups[0].name.as_str()),
+        (vec!["own"], 2, "named")
+    );
+    // In a list `own` is the task, and `named` a group, of which the task would have other keys.
+    let error = refused(folder.path(), "both.yaml");
+    assert!(error.contains("two different tasks are called `own`"), "{error}");
+}
+
+#[test]
+fn of_keys_that_stand_twice_the_last_one_counts() {
+    let text = "group: no\ngroup: g\ntask: [one]\ntask: [two, {task: three, repeats: 2, repeats: 3}]\n";
+    let loaded = group(folder(&[("g.yaml", text)]).path(), "g.yaml").unwrap();
+    assert_eq!((names(&loaded), loaded.groups[0].name.as_str()), (vec!["two", "three"], "g"));
+    assert_eq!(loaded.tasks[1].config.repeats, 3);
+}
+
+#[test]
+fn an_included_file_includes_from_where_it_lies_and_under_own_keys() {
+    let folder = tree(&[
+        ("a/task.yaml", "include: ../b/one_yaml\ntask: t\nprocess_docs: {q: '{{q}}!'}\n"),
+        ("b/one_yaml", "include: two_yaml\nrepeats: 2\n"),
+        // Python that own keys replace is not read.
+        ("b/two_yaml", "repeats: 3\nprocess_docs: !function utils.process\nMEMBER"),
+    ]);
+    assert_eq!(group(folder.path(), "a/task.yaml").unwrap().tasks[0].config.repeats, 2);
+}
+
+#[test]
+fn options_that_do_nothing_in_the_harness_do_nothing_here() {
+    let choice = "dataset_path: rows.jsonl\noutput_type: multiple_choice\ndoc_to_text: q\ndoc_to_target: 0\n\
+                  doc_to_choice: [y, z]\ntask: t\n";
+    let load = |more: &str| {
+        let folder = tree(&[("t.yaml", &format!("{choice}{more}"))]);
+        group(folder.path(), "t.yaml").map(|mut loaded| loaded.tasks.remove(0)).map_err(|error| error.to_string())
+    };
+    let plain = load("metric_list: [{metric: acc}]\n").unwrap().sha256();
+    for idle in [
+        "metric_list: [{metric: acc, weight_by_size: true, ignore_case: true, ignore_punctuation: true}]\n",
+        "metric_list: [{metric: acc}]\ndataset_kwargs: {streaming: true, trust_remote_code: true, verification_mode: x}\n",
+        "metric_list: [{metric: acc}]\ngeneration_kwargs: {num_beams: 1}\n",
+    ] {
+        assert_eq!(load(idle).map(|task| task.sha256()), Ok(plain.clone()), "{idle}");
+    }
+    assert!(load("metric_list: [{metric: acc, wieght: 1}]\n").err().unwrap().contains("wieght"));
+    let beams = load("generation_kwargs: {num_beams: 4}\n").err().unwrap();
+    assert!(beams.contains("generation_kwargs.num_beams: is 4"), "{beams}");
+    // `take_first` of one pair of numbers is that pair.
+    let filter =
+        |step: &str| load(&format!("metric_list: [{{metric: acc}}]\nfilter_list: [{{name: n, filter: [{step}]}}]\n"));
+    let columns: Vec<String> = filter("{function: take_first}").unwrap().columns().map(|(name, ..)| name).collect();
+    assert_eq!(columns, ["acc,n"]);
+    let error = filter("{function: take_first}, {function: regex, regex_pattern: x}").err().unwrap();
+    assert!(error.contains("filter_list: `regex` is for written answers"), "{error}");
+    // Of written answers these options mean something, or are refused by name.
+    let folder = tree(&[(
+        "t.yaml",
+        "task: t\nmetric_list: [{metric: exact_match, weight_by_size: false, ignore_case: true}]\nMEMBER",
+    )]);
+    let kept = &group(folder.path(), "t.yaml").unwrap().tasks[0].config.metric_list.clone().unwrap()[0];
+    assert_eq!(kept.keys().map(String::as_str).collect::<Vec<_>>(), ["metric", "ignore_case"]);
+}
+
+#[test]
 fn mistakes_are_named() {
     let error = |text: &str| {
         let folder = folder(&[("g.yaml", text), ("loop.yaml", "group: loop\ntask: [loop]\n")]);
-        group(folder.path(), "g.yaml").err().unwrap().to_string()
+        refused(folder.path(), "g.yaml")
     };
     assert!(error("task: [one]\n").contains("group"));
     assert!(error("group: g\ntask: []\n").contains("empty"));
-    assert!(error("group: g\ntask: [four]\n").contains("four.yaml"));
+    let unknown = error("group: g\ntask: [thre]\n");
+    assert!(unknown.contains("task `thre`: no task") && unknown.contains("did you mean `three`?"), "{unknown}");
+    assert!(error("group: g\ntask: [{task: four, num_fewshot: 1}]\n").contains("needs `dataset_path`"));
     assert!(error("group: g\ntask: [loop]\n").contains("more than 8 deep"));
     assert!(error("group: g\ntask: [one]\nwieght: 1\n").contains("wieght"));
     assert!(error("group: g\ntask: [one]\naggregate_metric_list: [{metric: acc, aggregation: max}]\n").contains("max"));

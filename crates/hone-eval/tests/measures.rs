@@ -94,8 +94,12 @@ fn losses_are_averaged_skill_by_skill() {
     // Reading is surely worse. Text, half a bit worse on both, is of two examples and its own unit.
     close(value(&found, "largest_loss"), 0.75);
     assert!(value(&found, "measurably_worse") >= 1.0);
-    assert_eq!((found.tables[0].rows.len(), found.tables[1].rows.len()), (3, 1));
-    assert_eq!(found.tables[1].cells[0][..3], [Some(1.5), Some(2.0), Some(0.5)], "more bits are a loss");
+    assert_eq!(found.tables[0].rows, ["reading", "commonsense (2 tasks)"]);
+    assert_eq!(found.tables[0].cells[1][..3], [Some(0.5), Some(0.5), Some(0.0)], "three of six, before and after");
+    let (low, high) = (found.tables[0].cells[1][3].unwrap(), found.tables[0].cells[1][4].unwrap());
+    assert!(low < 0.0 && high > 0.0, "{low} to {high}");
+    assert_eq!((found.tables[1].rows.len(), found.tables[2].rows.len()), (3, 1), "task by task, and in its own unit");
+    assert_eq!(found.tables[2].cells[0][..3], [Some(1.5), Some(2.0), Some(0.5)], "more bits are a loss");
     assert!(found.notes[0].contains("reading"), "{:?}", found.notes);
     // A task that the tuning was for is none of what it lost.
     let options = CompareOptions {
@@ -110,6 +114,35 @@ fn losses_are_averaged_skill_by_skill() {
     // Nothing changed: nothing is lost, and nothing is measurable.
     let same = measure("forgetting", &before, &before).remove(0);
     assert_eq!((value(&same, "mean_loss"), value(&same, "measurably_worse")), (0.0, 0.0));
+}
+
+#[test]
+fn programs_are_counted_by_how_they_end() {
+    // One program a problem.
+    let side = |ends: [&str; 4]| {
+        let scores = ends.map(|end| f64::from(end == "passed"));
+        let mut card = card("humaneval", "pass@1", &scores);
+        for (row, end) in card.rows.iter_mut().zip(ends) {
+            row.scored = Some(end.into());
+            row.parts.insert("pass@1".into(), vec![1.0, f64::from(end == "passed")]);
+        }
+        [card]
+    };
+    let before = side(["passed", "failed: AssertionError", "failed: SyntaxError: x", "timed out"]);
+    let after = side(["failed: AssertionError", "passed", "passed", "timed out"]);
+    let found = measure("code", &before, &after).remove(0);
+    close(value(&found, "pass_before"), 0.25);
+    close(value(&found, "pass_after"), 0.5);
+    close(value(&found, "pass_change"), 0.25);
+    assert_eq!((value(&found, "gained"), value(&found, "lost")), (2.0, 1.0));
+    let ends = &found.tables[0];
+    let row = |name: &str| ends.cells[ends.rows.iter().position(|row| row == name).unwrap()].clone();
+    assert_eq!(row("a test does not hold"), [Some(1.0), Some(1.0)]);
+    assert_eq!((row("no Python"), row("timed out")), (vec![Some(1.0), Some(0.0)], vec![Some(1.0), Some(1.0)]));
+    assert_eq!((&found.rows[0]["lost"], &found.rows[0]["after"]), (&1.into(), &"failed: AssertionError".into()));
+    // A task whose answers are no programs is none of it.
+    let other = [card("qa", "f1", &[1.0])];
+    assert!(measure("code", &other, &other).is_empty());
 }
 
 #[test]

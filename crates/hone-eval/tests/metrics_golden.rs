@@ -1,8 +1,10 @@
 //! Text metrics against the reference packages (`tools/golden/metrics.py`).
 
 use hone_eval::metrics::bleu::{BleuCounts, Smoothing, corpus_bleu, tokenize_13a};
+use hone_eval::metrics::chrf::{ChrfCounts, Grams};
 use hone_eval::metrics::rouge::{Rouge, rouge};
-use hone_eval::metrics::{porter, squad};
+use hone_eval::metrics::ter::TerCounts;
+use hone_eval::metrics::{Aggregation, ExampleScore, porter, squad};
 use serde::Deserialize;
 
 #[derive(Deserialize)]
@@ -10,6 +12,30 @@ struct Golden {
     pairs: Vec<Pair>,
     corpus_bleu: std::collections::BTreeMap<String, [f64; 2]>,
     stems: Vec<(String, String)>,
+    translations: Vec<Translation>,
+    corpora: Vec<Corpus>,
+}
+
+#[derive(Deserialize)]
+struct Translation {
+    hypothesis: String,
+    references: Vec<String>,
+    chrf: f64,
+    #[serde(rename = "chrf++")]
+    chrf_words: f64,
+    ter: f64,
+    edits: f64,
+    words: f64,
+}
+
+/// Scores of all translations that have so many references.
+#[derive(Deserialize)]
+struct Corpus {
+    references: usize,
+    chrf: f64,
+    #[serde(rename = "chrf++")]
+    chrf_words: f64,
+    ter: f64,
 }
 
 #[derive(Deserialize)]
@@ -74,6 +100,41 @@ fn bleu_is_sacrebleus() {
             }
             close(corpus_bleu(&segments, smoothing), expected, &format!("corpus {name} {references}"));
         }
+    }
+}
+
+#[test]
+fn chrf_and_ter_are_sacrebleus() {
+    let golden = golden();
+    assert!(golden.translations.len() >= 100 && golden.corpora.len() == 2);
+    let with = |translation: &Translation, references: usize| {
+        let references: Vec<&str> = translation.references[..references].iter().map(String::as_str).collect();
+        let of = |grams| ChrfCounts::new(&translation.hypothesis, &references, grams);
+        (of(Grams::Characters), of(Grams::CharactersAndWords), TerCounts::new(&translation.hypothesis, &references))
+    };
+    for translation in &golden.translations {
+        let what = format!("{:?} against {:?}", translation.hypothesis, translation.references);
+        let (characters, words, ter) = with(translation, translation.references.len());
+        close(characters.score(), translation.chrf, &format!("chrf of {what}"));
+        close(words.score(), translation.chrf_words, &format!("chrf++ of {what}"));
+        close(ter.edits, translation.edits, &format!("edits of {what}"));
+        close(ter.words, translation.words, &format!("words of {what}"));
+        close(ter.score(), translation.ter, &format!("ter of {what}"));
+    }
+    for corpus in golden.corpora {
+        let enough = |references: usize| references == corpus.references || corpus.references == 1;
+        let some: Vec<_> = (golden.translations.iter())
+            .filter(|translation| enough(translation.references.len()))
+            .map(|translation| with(translation, corpus.references))
+            .collect();
+        let value = |aggregation: Aggregation, parts: &dyn Fn(&(ChrfCounts, ChrfCounts, TerCounts)) -> Vec<f64>| {
+            let rows: Vec<_> = some.iter().map(|all| ExampleScore { score: 0.0, parts: parts(all) }).collect();
+            aggregation.value(rows.iter())
+        };
+        let what = format!("of {} translations, {} references", some.len(), corpus.references);
+        close(value(Aggregation::Chrf, &|all| all.0.to_numbers()), corpus.chrf, &format!("chrf {what}"));
+        close(value(Aggregation::ChrfWords, &|all| all.1.to_numbers()), corpus.chrf_words, &format!("chrf++ {what}"));
+        close(value(Aggregation::Ter, &|all| all.2.to_numbers()), corpus.ter, &format!("ter {what}"));
     }
 }
 

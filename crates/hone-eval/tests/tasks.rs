@@ -62,6 +62,27 @@ const ROWS: &str = r#"{"q": "one?", "choices": ["a", "b"], "gold": 1}
 {"q": "three?", "choices": ["f", "g"], "gold": 1}
 "#;
 
+/// Filters that look for the text of a choice are given the question's own: the column, or else what `doc_to_choice` makes.
+#[test]
+fn a_filter_finds_the_choices_of_its_question() {
+    let yaml = |choices: &str, filter: &str| {
+        format!(
+            "task: t\ndataset_path: data.jsonl\noutput_type: generate_until\ndoc_to_text: q\ndoc_to_target: gold\n{choices}\
+             filter_list: [{{name: f, filter: [{{function: {filter}}}]}}]\n"
+        )
+    };
+    let found = |choices: &str, filter: &str, row: &str| {
+        Prompts::new(&task(&yaml(choices, filter), row).unwrap(), None, &PromptOptions::default()).unwrap().item(0)
+    };
+    let column = r#"{"q": "one?", "choices": ["yes", "no"], "gold": "(A)"}"#;
+    assert_eq!(found("", "multi_choice_regex", column).unwrap().choices, ["yes", "no"]);
+    assert!(found("", "lowercase", column).unwrap().choices.is_empty());
+    let own = r#"{"q": "one?", "gold": 1}"#;
+    assert_eq!(found("doc_to_choice: [c, d]\n", "multi_choice_regex", own).unwrap().choices, ["c", "d"]);
+    let message = found("", "multi_choice_regex", own).unwrap_err().to_string();
+    assert!(message.contains("choices: no such column") && message.contains("multi_choice_regex"), "{message}");
+}
+
 #[test]
 fn shots_stand_before_the_question_and_never_hold_it() {
     let task = task(&format!("{CHOICE}description: \"Choose.\\n\"\n"), ROWS).unwrap();

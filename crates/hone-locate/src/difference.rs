@@ -4,7 +4,7 @@
 //! The intervals are one by one: of a hundred heads that did not change, about five have an interval that leaves 0 out.
 //! `apart` counts those that do, to be held against that.
 
-use hone_eval::statistics::{BootstrapOptions, bootstrap_interval, mean};
+use hone_eval::statistics::{BootstrapOptions, bootstrap_interval, json, mean};
 use serde::{Deserialize, Serialize};
 
 use crate::attention::{AttentionMass, Change, Estimate, Looked};
@@ -22,9 +22,11 @@ pub struct Difference {
     pub n: usize,
     /// `[layers, heads]`, layer by layer.
     pub difference: Vec<f64>,
-    /// Lower ends of the intervals.
+    /// Lower ends of the intervals; NaN, in files `null`, where there are none.
+    #[serde(deserialize_with = "json::ends")]
     pub low: Vec<f64>,
     /// Upper ends.
+    #[serde(deserialize_with = "json::ends")]
     pub high: Vec<f64>,
     /// Each layer's mean over its heads.
     pub by_layer: Vec<Estimate>,

@@ -4,6 +4,8 @@
 
 use serde::Serialize;
 
+use crate::links::Link;
+
 /// Width of the page's column, in pixels.
 const PAGE: i32 = 920;
 /// Widest column of names before they are broken.
@@ -27,6 +29,8 @@ pub(crate) struct Cell {
     pub under: Option<String>,
     /// Where it leads.
     pub href: Option<String>,
+    /// What is there, where that is not plain.
+    pub title: Option<String>,
     /// Whether it stands to the right, as numbers do.
     pub number: bool,
     /// What the style sheet calls it.
@@ -57,6 +61,12 @@ impl Cell {
     pub fn to(mut self, href: Option<String>) -> Cell {
         self.href = href;
         self
+    }
+
+    /// The same, leading to the rows behind it.
+    pub fn with_rows(self, link: Option<Link>) -> Cell {
+        let (href, title) = link.map_or((None, None), |link| (Some(link.href), link.title));
+        Cell { href, title, ..self }
     }
 }
 

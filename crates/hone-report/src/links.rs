@@ -2,7 +2,10 @@
 
 use std::fmt::Write;
 
+use hone_eval::task::variants::SEPARATOR;
 use serde::{Deserialize, Serialize};
+
+use crate::Report;
 
 /// Which of the two models.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
@@ -23,6 +26,81 @@ pub struct Source {
     pub side: Side,
     /// Path of the file, relative to the report's directory, with `/`.
     pub path: String,
+}
+
+/// Where a number leads.
+#[derive(Clone, Debug, Default, PartialEq, Serialize)]
+pub(crate) struct Link {
+    pub href: String,
+    /// What is there, where the number is of more than that.
+    pub title: Option<String>,
+}
+
+/// Most tasks that a link's title names.
+const NAMED: usize = 6;
+
+/// Where the rows of a report's tasks are.
+pub(crate) struct Places<'a> {
+    sources: &'a [Source],
+    /// All tasks of the comparison, those asked in further ways too.
+    tasks: Vec<&'a str>,
+    on_page: &'a dyn Fn(&str) -> bool,
+}
+
+impl<'a> Places<'a> {
+    /// Those of a report; `on_page` says whether the page has examples of a task.
+    pub fn new(report: &'a Report, on_page: &'a dyn Fn(&str) -> bool) -> Places<'a> {
+        let tasks = report.ledger.tasks.iter().map(|task| task.name.as_str()).collect();
+        Places { sources: &report.sources, tasks, on_page }
+    }
+
+    /// The tasks that something of this name is over: the one called so, else those that are ways of asking it, else
+    /// none.
+    pub fn named<'n>(&'n self, name: &'n str) -> Vec<&'n str> {
+        if self.tasks.contains(&name) || self.sources.iter().any(|source| source.task == name) {
+            return vec![name];
+        }
+        let way = |task: &&&str| task.split_once(SEPARATOR).is_some_and(|(of, _)| of == name);
+        self.tasks.iter().filter(way).copied().collect()
+    }
+
+    /// Where the rows of a number over these tasks are; of one model where `side` says which. One place is linked, and its title
+    /// names the others.
+    pub fn rows(&self, tasks: &[&str], side: Option<Side>) -> Option<Link> {
+        let of_first = |task: &str| Some((self.place(task, side)?, task.to_owned()));
+        let (href, first) = tasks.iter().find_map(|task| of_first(task))?;
+        let which = match side {
+            _ if href.starts_with('#') => "the examples",
+            Some(Side::Base) => "the first model's rows",
+            Some(Side::Tuned) => "the second model's rows",
+            None => "one of two files: the first model's rows",
+        };
+        let title = match tasks {
+            [_] if href.starts_with('#') => None,
+            [_] => Some(format!("{which} of {first}")),
+            several => {
+                let mut names = several.iter().take(NAMED).copied().collect::<Vec<_>>().join(", ");
+                if several.len() > NAMED {
+                    names.push_str(" and others");
+                }
+                Some(format!("{which} of {first}, one of the {} tasks of this number: {names}", several.len()))
+            }
+        };
+        Some(Link { href, title })
+    }
+
+    /// A task's examples on the page for a number of both models, its scorecard for one of one; what there is for want of that.
+    fn place(&self, task: &str, side: Option<Side>) -> Option<String> {
+        let card = |side: Side| {
+            let source = self.sources.iter().find(|source| source.task == task && source.side == side);
+            source.map(|source| href(&source.path))
+        };
+        let examples = || (self.on_page)(task).then(|| format!("#{}", anchor(&["examples", task])));
+        match side {
+            Some(side) => card(side).or_else(examples),
+            None => examples().or_else(|| card(Side::Base)),
+        }
+    }
 }
 
 /// The id of a place on the page: letters, digits, `-`, `_` and `.` of a name stay, and what else there is becomes its code, so

@@ -91,11 +91,22 @@ fn write_tasks(page: &mut String, rows: &[&TaskComparison]) -> std::fmt::Result 
 }
 
 fn write_power(page: &mut String, report: &Report) -> std::fmt::Result {
-    let header = ["task", "questions", "answers changed", "smallest change it would see"];
-    let row = |power: trust::Power| vec![power.task, power.n.to_string(), power.changed, power.smallest];
+    let header = [
+        "task",
+        "questions",
+        "answers changed",
+        "smallest change it would see",
+        "change found",
+        "effect",
+        "questions needed to see it",
+    ];
+    let row = |power: trust::Power| {
+        let trust::Power { task, n, changed, smallest, found, effect, needed, .. } = power;
+        vec![task, n.to_string(), changed, smallest, found, effect, needed]
+    };
     let rows = trust::power(&report.ledger, &|_| false).into_iter().map(row).collect();
     write_grid(page, &Grid { header: header.map(str::to_owned).into(), rows })?;
-    writeln!(page, "\n{}", trust::EXPLAINED)
+    writeln!(page, "\n{}\n\n{}", trust::EXPLAINED, trust::EFFECT)
 }
 
 /// The files that hold every row.

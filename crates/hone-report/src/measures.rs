@@ -10,7 +10,7 @@ use serde::Serialize;
 use crate::ReportError;
 use crate::charts::{self, how_to_read};
 use crate::grid::{Block, Cell, NOTHING};
-use crate::links::{anchor, href};
+use crate::links::{Link, Places, Side, href};
 use crate::markdown::{in_one_line, write_grid};
 use crate::page::tasks;
 
@@ -60,23 +60,23 @@ struct Titled<'a> {
     small: bool,
 }
 
-/// The sections of a report, one a measure: those about losses, then the others. `on_page` says whether the page has examples
-/// of a task.
+/// The sections of a report, one a measure: those about losses, then the others. `places` says where
+/// the rows behind a number are.
 pub(crate) fn sections<'a>(
     measures: &'a [MeasureResult],
-    on_page: &dyn Fn(&str) -> bool,
+    places: &Places<'_>,
 ) -> Result<(Vec<Section<'a>>, Vec<Section<'a>>), ReportError> {
     let (mut of_losses, mut others) = (Vec::new(), Vec::new());
     for measure in measures {
         let place = if OF_LOSSES.contains(&measure.name.as_str()) { &mut of_losses } else { &mut others };
-        place.push(section(measure, on_page)?);
+        place.push(section(measure, places)?);
     }
     let rank = |section: &Section<'_>| OF_LOSSES.iter().position(|name| *name == section.name);
     of_losses.sort_by_key(rank);
     Ok((of_losses, others))
 }
 
-fn section<'a>(measure: &'a MeasureResult, on_page: &dyn Fn(&str) -> bool) -> Result<Section<'a>, ReportError> {
+fn section<'a>(measure: &'a MeasureResult, places: &Places<'_>) -> Result<Section<'a>, ReportError> {
     let mut drawn = Vec::new();
     for task in &measure.tasks {
         for data in &task.charts {
@@ -89,14 +89,15 @@ fn section<'a>(measure: &'a MeasureResult, on_page: &dyn Fn(&str) -> bool) -> Re
     let tables = measure.tasks.iter().flat_map(|task| {
         task.tables.iter().map(|table| {
             let matrix = table.title == FLIP_MATRIX;
-            let blocks = if matrix { vec![flip_matrix(table)] } else { block(table).fitted() };
+            let leads = |row: &str, column: &str| leads_to(&measure.name, task, &[row, column], places);
+            let blocks = if matrix { vec![flip_matrix(table, &leads)] } else { block(table, &leads).fitted() };
             let small = matrix || blocks.iter().all(|block| block.width() <= SMALL);
             Titled { task: &task.name, title: &table.title, blocks, matrix, small }
         })
     });
     let notes =
         measure.tasks.iter().flat_map(|task| task.notes.iter().map(move |note| format!("{}: {note}", task.name)));
-    let leads = |task: &TaskMeasure| leads_to(&measure.name, task, on_page);
+    let leads = |task: &TaskMeasure, label: &str| leads_to(&measure.name, task, &[label], places);
     Ok(Section {
         name: &measure.name,
         question: &measure.question,
@@ -110,16 +111,34 @@ fn section<'a>(measure: &'a MeasureResult, on_page: &dyn Fn(&str) -> bool) -> Re
     })
 }
 
-/// Where the numbers of a measure of a task lead: to what it says of every example, else to the task's examples on the page.
-fn leads_to(measure: &str, task: &TaskMeasure, on_page: &dyn Fn(&str) -> bool) -> Option<String> {
+/// Where a number of a measure leads: to what the measure says of every example, else to the answers of the tasks that the number
+/// is over, which its labels tell: its own, or those of its row and its column.
+fn leads_to(measure: &str, task: &TaskMeasure, labels: &[&str], places: &Places<'_>) -> Option<Link> {
     if !task.rows.is_empty() {
-        return Some(href(&format!("{measure}/{}.jsonl", task.name)));
+        return Some(Link { href: href(&format!("{measure}/{}.jsonl", task.name)), title: None });
     }
-    on_page(&task.name).then(|| format!("#{}", anchor(&["examples", &task.name])))
+    let of: Vec<&str> = match labels.iter().find_map(|label| task.parts.get(*label)) {
+        Some(part) => part.iter().map(String::as_str).collect(),
+        None if task.tasks.is_empty() => places.named(&task.name),
+        None => task.tasks.iter().map(String::as_str).collect(),
+    };
+    let sides: Vec<Option<Side>> = labels.iter().map(|label| side(label)).filter(Option::is_some).collect();
+    // "right before, wrong after" is of both.
+    let side = sides.first().copied().flatten().filter(|first| sides.iter().all(|other| *other == Some(*first)));
+    places.rows(&of, side)
+}
+
+/// Which model a number is of, as its label says: `recall, before`, `mean after`, `second, without`.
+fn side(label: &str) -> Option<Side> {
+    match (label.split_once(", "), label.rsplit(' ').next()) {
+        (Some(("first", _)), _) | (_, Some("before")) => Some(Side::Base),
+        (Some(("second", _)), _) | (_, Some("after")) => Some(Side::Tuned),
+        _ => None,
+    }
 }
 
 /// All numbers of all tasks, a row a task.
-fn overview(measure: &MeasureResult, leads: &dyn Fn(&TaskMeasure) -> Option<String>) -> Block {
+fn overview(measure: &MeasureResult, leads: &dyn Fn(&TaskMeasure, &str) -> Option<Link>) -> Block {
     let mut labels: Vec<&str> = Vec::new();
     for number in measure.tasks.iter().flat_map(|task| &task.numbers) {
         if !labels.contains(&number.label.as_str()) {
@@ -129,14 +148,13 @@ fn overview(measure: &MeasureResult, leads: &dyn Fn(&TaskMeasure) -> Option<Stri
     let heads = [Cell::word("task"), Cell::word("metric"), Cell::number("questions")];
     let header = heads.into_iter().chain(labels.iter().map(|label| Cell::number(*label))).collect();
     let row = |task: &TaskMeasure| {
-        let link = leads(task);
         let names = [
             Cell::word(&task.name),
             Cell::word(tasks::metric(&task.metric)),
-            Cell::number(task.n.to_string()).to(link.clone()),
+            Cell::number(task.n.to_string()).with_rows(leads(task, "")),
         ];
         let cell = |label: &&str| match task.numbers.iter().find(|number| number.label == **label) {
-            Some(number) => with_interval(number).to(link.clone()),
+            Some(number) => with_interval(number).with_rows(leads(task, label)),
             None => Cell::number(NOTHING),
         };
         names.into_iter().chain(labels.iter().map(cell)).collect()
@@ -157,20 +175,31 @@ fn tidy(number: &str) -> String {
     number.replace('-', "−")
 }
 
-fn block(table: &Table) -> Block {
+/// Where a cell leads, by its row and its column.
+type Leads<'l> = &'l dyn Fn(&str, &str) -> Option<Link>;
+
+fn block(table: &Table, leads: Leads<'_>) -> Block {
     let Grid { header, rows } = table.grid();
-    let cells = |cells: Vec<String>| -> Vec<Cell> {
-        let cell = |(i, text): (usize, String)| if i == 0 { Cell::word(text) } else { Cell::number(tidy(&text)) };
-        cells.into_iter().enumerate().map(cell).collect()
+    let cells = |cells: &[String]| -> Vec<Cell> {
+        let cell = |(i, text): (usize, &String)| if i == 0 { Cell::word(text) } else { Cell::number(tidy(text)) };
+        cells.iter().enumerate().map(cell).collect()
     };
-    Block { header: cells(header), rows: rows.into_iter().map(cells).collect() }
+    let row = |texts: &Vec<String>| -> Vec<Cell> {
+        let link = |i: usize, text: &str| {
+            let is_number = i > 0 && text != NOTHING;
+            is_number.then(|| leads(&texts[0], header.get(i).map_or("", String::as_str))).flatten()
+        };
+        let linked = |(i, cell): (usize, Cell)| cell.with_rows(link(i, &texts[i]));
+        cells(texts).into_iter().enumerate().map(linked).collect()
+    };
+    Block { header: cells(&header), rows: rows.iter().map(row).collect() }
 }
 
 /// Right or wrong before in the rows, what came of it in the columns: each cell with its share of all questions, in the colour of
 /// what happened.
-fn flip_matrix(table: &Table) -> Block {
+fn flip_matrix(table: &Table, leads: Leads<'_>) -> Block {
     let all: f64 = table.cells.iter().flatten().flatten().sum();
-    let mut block = block(table);
+    let mut block = block(table, leads);
     for (i, (row, counts)) in block.rows.iter_mut().zip(&table.cells).enumerate() {
         for (j, (cell, count)) in row.iter_mut().skip(1).zip(counts).enumerate() {
             cell.class = Some(match (i, j, count) {

@@ -51,7 +51,7 @@ fn measures_stand_on_the_page_with_their_tables() {
         "href=\"compatibility/telecom.jsonl\">7.0 %</a><span class=\"under\">4.2 to 10.5</span>",
         "8.0 points<span class=\"under\">4.8 to 12.0</span>",
         "<h4>telecom: flip matrix</h4>",
-        "data-label=\"wrong after, another answer\"><span>21<span class=\"under\">7.0 %</span>",
+        "data-label=\"wrong after, another answer\"><span><a class=\"v\" href=\"compatibility/telecom.jsonl\">21</a><span class=\"under\">7.0 %</span>",
         "arXiv 2407.09435",
         "changes of the score up to 0.01 count as none",
     ] {
@@ -262,4 +262,34 @@ fn what_the_tuning_was_for_is_the_first_to_be_read_question_by_question() {
     let first = |before: &str| html.split(before).nth(1).map(|rest| rest.trim_start().starts_with("telecom"));
     assert_eq!((first("<p class=\"name\">"), first("class=\"of-task unchanged\">\n  <h3>")), (Some(true), Some(true)));
     assert!(html.find("id=\"examples-telecom\"") < html.find("id=\"examples-boolq\""));
+}
+
+#[test]
+fn effects_and_the_questions_they_need_stand_beside_what_could_have_been_seen() {
+    let html = rendered();
+    let table = part(&html, "trust").split("</table>").next().expect("the table");
+    let row = table.split("<th scope=\"row\">boolq</th>").nth(1).and_then(|rest| rest.split("</tr>").next());
+    let row = row.expect("the task's row");
+    // 12 gained and 21 lost of 300: (1.96 √0.11 + 0.8416 √(0.11 − 0.03²))² / 0.03² = 956.9.
+    assert!(row.contains("href=\"#examples-boolq\">h +0.20</a>") && row.contains(">957</a>"), "{row}");
+    let gained = table.split("<th scope=\"row\">telecom</th>").nth(1).and_then(|rest| rest.split("</tr>").next());
+    assert!(gained.is_some_and(|row| row.ends_with("<td class=\"n extra\">–</td>")), "enough were asked: {table}");
+    assert!(html.contains("Cohen&#x27;s h where answers are right or wrong"), "what it is stands below");
+    let page = hone_report::markdown(&sample::report());
+    let boolq = page.lines().find(|line| line.starts_with("| boolq | 300 | 11.0 % |")).expect("the task's line");
+    assert!(boolq.ends_with(" points | −3.0 | h +0.20 | 957 |"), "{boolq}");
+    assert!(page.contains("| change found | effect | questions needed to see it |") && page.contains("d_z"), "{page}");
+}
+
+#[test]
+fn a_single_question_has_no_interval_to_show() {
+    let mut report = sample::report();
+    for task in &mut report.ledger.tasks {
+        (task.n, task.ci_low, task.ci_high) = (1, f64::NAN, f64::NAN);
+        (task.verdict, task.base) = ("unchanged".into(), 0.0);
+    }
+    let html = hone_report::render(&report).expect("the sample renders");
+    assert!(!html.contains("NaN") && html.contains(", 1 question, by acc"), "{html}");
+    let page = hone_report::markdown(&report);
+    assert!(!page.contains("NaN") && page.contains("| = +12.4 | – |"), "{page}");
 }

@@ -240,40 +240,45 @@ fn exports_say_how_far_they_are_from_what_they_were_made_of() {
 #[test]
 fn one_task_of_a_routed_adapter_becomes_a_lora_adapter_that_can_be_merged() {
     let dir = tempfile::tempdir().expect("a directory");
+    let rows: String = (0..12).map(|i| format!("{{\"text\": \"Tom has {i} red balls.\"}}\n")).collect();
+    std::fs::write(dir.path().join("rows.jsonl"), rows).expect("written");
+    let recipe = "model: stories260k\ndata: {path: rows.jsonl}\nmethod: {type: poly, n_tasks: 2, n_skills: 4, r: 2}\n\
+        train: {steps: 4, batch_size: 4, learning_rate: 0.05, dtype: f32, validation_every: 0, save_every: 0}\n";
+    std::fs::write(dir.path().join("recipe.yaml"), recipe).expect("written");
+    hone().arg("tune").arg(dir.path().join("recipe.yaml")).arg("--out").arg(dir.path().join("run")).assert().success();
+    let routed = dir.path().join("run/adapter");
     let collapse = |task: &str, out: &str| {
         let mut command = hone();
-        command.args(["edit", "collapse"]).arg(adapter("poly")).args([
-            "--model",
-            "stories260k",
-            "--task",
-            task,
-            "--out",
-        ]);
-        command.arg(dir.path().join(out));
+        command.args(["edit", "collapse"]).arg(&routed).args(["--task", task, "--out"]).arg(dir.path().join(out));
         command
     };
     let made = json(&mut collapse("1", "second"));
     assert_eq!((made["method"].as_str(), made["task"].as_u64()), (Some("poly"), Some(1)), "{made}");
     json(&mut collapse("0", "first"));
     // The same as the routed one for its task, and not for the other.
-    let score = |edit: &Path, task: &str| {
+    let score = |edit: &Path, more: &[&str]| {
         let mut command = hone();
-        command.args(["score", "stories260k", "--text", "Once upon a time", "--task-group", task, "--edit"]).arg(edit);
-        json(&mut command)["log_likelihood"].as_f64().expect("a number")
+        command.args(["score", "stories260k", "--text", "Once upon a time", "--dtype", "f32", "--edit"]).arg(edit);
+        json(command.args(more))["perplexity"].as_f64().expect("a number").ln()
     };
-    let (routed, second) = (score(&adapter("poly"), "1"), score(&dir.path().join("second"), "0"));
-    assert!((routed - second).abs() < 1e-4 * routed.abs(), "{routed}, {second}");
-    assert!((routed - score(&dir.path().join("first"), "0")).abs() > 1e-3 * routed.abs(), "tasks differ");
-    let mut merge = hone();
-    merge.args(["merge", "stories260k", "--how", "stack", "--edit"]).arg(dir.path().join("second"));
-    json(merge.arg("--out").arg(dir.path().join("merged")));
+    let (of_task, second) = (score(&routed, &["--task-group", "1"]), score(&dir.path().join("second"), &[]));
+    assert!((of_task - second).abs() < 1e-4 * of_task.abs(), "{of_task}, {second}");
+    assert!((of_task - score(&dir.path().join("first"), &[])).abs() > 1e-3 * of_task.abs(), "tasks differ");
+    let merge = |edit: &Path, out: &str| {
+        let mut command = hone();
+        command
+            .args(["merge", "stories260k", "--how", "stack", "--edit"])
+            .arg(edit)
+            .arg("--out")
+            .arg(dir.path().join(out));
+        command
+    };
+    json(&mut merge(&dir.path().join("second"), "merged"));
     assert!(refused(&mut collapse("9", "none")).contains("9"));
-    assert!(!dir.path().join("none").exists(), "nothing is written");
     // What sends a user here names it.
-    let mut merge = hone();
-    merge.args(["merge", "stories260k", "--how", "stack", "--edit"]).arg(adapter("poly"));
-    let message = refused(merge.arg("--out").arg(dir.path().join("none")));
+    let message = refused(&mut merge(&routed, "none"));
     assert!(message.contains("`hone edit collapse DIR --task N`"), "{message}");
+    assert!(!dir.path().join("none").exists(), "nothing is written");
 }
 
 #[test]

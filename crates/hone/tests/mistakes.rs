@@ -262,16 +262,22 @@ fn a_method_without_its_word_is_told_the_word() {
         let text = format!("model: stories260k\ndata: {{path: train.jsonl}}\nmethod: {method}\n");
         let recipe = write(dir.path(), "recipe.yaml", &text);
         let message = refused(hone().arg("tune").arg(&recipe).arg("--out").arg(dir.path().join("run")));
-        assert!(message.contains("recipe.yaml:3") && message.contains(expected), "{method}: {message}");
+        assert!(message.contains("recipe.yaml, line 3") && message.contains(expected), "{method}: {message}");
     }
 }
 
-/// An adapter that PEFT wrote has no `hone.json`: said once, with the directory once.
+/// What was noticed about an edit: when it is trained, and, of an adapter without `hone.json` as PEFT writes it, when it is read.
 #[test]
-fn a_remark_on_an_adapter_names_its_directory_once() {
+fn remarks_on_an_edit_are_made_once() {
     let (dir, recipe) = recipe();
     let run = dir.path().join("run");
-    hone().arg("tune").arg(&recipe).arg("--out").arg(&run).assert().success();
+    let mut tune = Command::cargo_bin("hone").expect("the binary is built");
+    tune.arg("tune").arg(&recipe).arg("--out").arg(&run);
+    tune.args(["--set", "method={type: oft, oft_block_size: 7, target_modules: [q_proj]}"]);
+    let output = tune.assert().success().get_output().clone();
+    let remarks = String::from_utf8_lossy(&output.stderr).into_owned();
+    let adjusted = "`oft`: `oft_block_size` 7 does not divide the 64 inputs of `model.layers.0.self_attn.q_proj`";
+    assert_eq!(remarks.matches(adjusted).count(), 1, "a size that is not used as given is said: {remarks}");
     let adapter = run.join("adapter");
     std::fs::remove_file(adapter.join("hone.json")).expect("removed");
     let mut score = Command::cargo_bin("hone").expect("the binary is built");
@@ -299,4 +305,198 @@ fn a_chat_by_pipe_is_one_document_and_knows_its_commands() {
     assert!(remark.contains("no command `/rest`"), "{remark}");
     let message = refused(hone().arg("chat").arg(&model).arg("--versus").write_stdin("x\n"));
     assert!(message.contains("name the tuned side with `--edit DIR`"), "{message}");
+}
+
+const GOOD: &str = "{\"q\": \"One and\", \"a\": [\"two\", \"ten\"], \"right\": 0}\n";
+
+/// Three tasks, the second and the third with a row that cannot be asked; separated by commas.
+fn tasks_with_bad_rows(dir: &Path) -> String {
+    let of = |name: &str, rows: &str| TASK.replace("mine", name).replace("rows.jsonl", rows);
+    write(dir, "rows.jsonl", GOOD);
+    write(dir, "lacks.jsonl", &format!("{GOOD}{{\"q\": \"One and\", \"right\": 0}}\n"));
+    write(dir, "void.jsonl", &GOOD.replace("ten", ""));
+    let files = [
+        write(dir, "lacking.yaml", &of("lacking", "lacks.jsonl")),
+        write(dir, "empty.yaml", &format!("{}target_delimiter: ''\n", of("empty", "void.jsonl"))),
+        write(dir, "mine.yaml", TASK),
+    ];
+    files.map(|file| file.display().to_string()).join(",")
+}
+
+/// The tasks behind a bad row are scored all the same, and what was not is said at the end.
+#[test]
+fn a_bad_row_ends_its_own_task_alone() {
+    let dir = tempfile::tempdir().expect("a directory");
+    let (tasks, out) = (tasks_with_bad_rows(dir.path()), dir.path().join("cards"));
+    let eval = |more: &[&str]| {
+        let mut command = hone();
+        command.args(["eval", "stories260k", "--tasks", &tasks, "--out"]).arg(&out).args(more);
+        command.assert().code(2).get_output().clone()
+    };
+    let output = eval(&[]);
+    let (shown, said) = (String::from_utf8_lossy(&output.stdout), String::from_utf8_lossy(&output.stderr));
+    assert!(shown.contains("mine (v") && !shown.contains("lacking"), "{shown}");
+    let end = said.split("error: ").nth(1).expect("an error at the end");
+    assert!(end.starts_with("2 of 3 tasks could not be scored"), "{said}");
+    for what in
+        ["lacking: ", "lacks.jsonl, row 2: doc_to_choice: field `a` is missing", "empty: ", "no tokens of its own"]
+    {
+        assert!(end.contains(what), "{what}: {said}");
+    }
+    let is_there = |task: &str| out.join(format!("{task}.jsonl")).exists();
+    assert_eq!(["lacking", "empty", "mine"].map(is_there), [false, false, true]);
+    let output = eval(&["--json"]);
+    let document: Value = serde_json::from_slice(&output.stdout).expect("one JSON document");
+    assert_eq!(document["tasks"][0]["task"], "mine");
+    assert_eq!(document["failed"].as_array().map(Vec::len), Some(2), "{document}");
+    assert_eq!(document["failed"][0]["name"], "lacking");
+    assert!(document["failed"][0]["error"].as_str().is_some_and(|said| said.contains("row 2")), "{document}");
+    // Mended, it is scored, and the document has no more to say of failures.
+    for file in ["lacks.jsonl", "void.jsonl"] {
+        write(dir.path(), file, GOOD);
+    }
+    let mut mended = hone();
+    mended.args(["eval", "stories260k", "--json", "--tasks", &tasks, "--out"]).arg(&out);
+    let output = mended.assert().success().get_output().clone();
+    let document: Value = serde_json::from_slice(&output.stdout).expect("one JSON document");
+    assert_eq!((document["tasks"].as_array().map(Vec::len), document.get("failed")), (Some(3), None), "{document}");
+}
+
+/// What can be known of any of the tasks is said before the first is scored, and an evaluation without a row makes no directory.
+#[test]
+fn what_cannot_be_asked_is_said_before_anything_is_scored() {
+    let dir = tempfile::tempdir().expect("a directory");
+    write(dir.path(), "rows.jsonl", GOOD);
+    let good = write(dir.path(), "mine.yaml", TASK);
+    let writes = TASK
+        .replace("multiple_choice", "generate_until")
+        .replace("doc_to_choice: a\n", "")
+        .replace("acc", "exact_match");
+    let writes = write(dir.path(), "writes.yaml", &writes.replace("mine", "writes"));
+    let wants = write(dir.path(), "wants.yaml", &format!("{}chat_template: true\n", TASK.replace("mine", "wants")));
+    let code = "task: code\ndataset_path: rows.jsonl\noutput_type: generate_until\ndoc_to_text: q\n\
+        doc_to_target: \"<<answer>>\"\nmetric_list: [{metric: pass@1}]\n";
+    let code = write(dir.path(), "code.yaml", code);
+    let out = dir.path().join("new/zz");
+    let refusal = |first: &Path, second: &Path, more: &[&str]| {
+        let tasks = format!("{},{}", first.display(), second.display());
+        let message = refused(hone().args(["eval", "stories260k", "--tasks", &tasks, "--out"]).arg(&out).args(more));
+        assert!(!dir.path().join("new").exists(), "nothing is begun: {message}");
+        message
+    };
+    let message = refusal(&good, &wants, &[]);
+    assert!(message.contains("wants.yaml: chat_template: ") && message.contains("has no chat template"), "{message}");
+    let message = refusal(&writes, &good, &["--against", "openai:http://127.0.0.1:9/v1"]);
+    assert!(message.contains("mine.yaml: output_type: ") && message.contains("written answers only"), "{message}");
+    let message = refusal(&good, &code, &[]);
+    assert!(message.contains("code: ") && message.contains("--run-code"), "{message}");
+    // One that is only known when its row is asked for leaves nothing either; a directory that was there stays.
+    write(dir.path(), "lacks.jsonl", &GOOD.replace("\"a\": [\"two\", \"ten\"], ", "\"a\": [\"\", \"\"], "));
+    let empty = format!("{}target_delimiter: ''\n", TASK.replace("rows.jsonl", "lacks.jsonl"));
+    let empty = write(dir.path(), "empty.yaml", &empty);
+    let alone = |out: &Path| refused(hone().args(["eval", "stories260k", "--tasks"]).arg(&empty).arg("--out").arg(out));
+    assert!(alone(&out).contains("no tokens of its own"));
+    assert!(!dir.path().join("new").exists());
+    let there = dir.path().join("there");
+    std::fs::create_dir(&there).expect("made");
+    alone(&there);
+    assert_eq!(std::fs::read_dir(&there).expect("stays").count(), 0);
+}
+
+#[test]
+fn a_right_choice_that_is_not_among_the_choices_is_counted_and_said() {
+    let dir = tempfile::tempdir().expect("a directory");
+    let wrong = GOOD.replace("\"right\": 0", "\"right\": 7");
+    let task = write(dir.path(), "task.yaml", TASK);
+    let eval = |rows: &str, more: &[&str]| {
+        write(dir.path(), "rows.jsonl", rows);
+        let mut command = hone();
+        command.args(["eval", "stories260k", "--tasks"]).arg(&task).args(more);
+        command
+    };
+    let shown =
+        |command: &mut Command| String::from_utf8_lossy(&command.assert().success().get_output().stdout).into_owned();
+    let text = shown(&mut eval(&format!("{GOOD}{wrong}"), &[]));
+    assert!(
+        text.contains("1 question names a right choice that is not among its choices and counts as wrong"),
+        "{text}"
+    );
+    let text = shown(&mut eval(&format!("{GOOD}{wrong}{wrong}"), &[]));
+    assert!(
+        text.contains("2 questions name a right choice that is not among their choices and count as wrong"),
+        "{text}"
+    );
+    let text = shown(&mut eval(GOOD, &[]));
+    assert!(!text.contains("right choice"), "{text}");
+    let text = shown(&mut eval(&format!("{GOOD}{wrong}"), &["--json"]));
+    let document: Value = serde_json::from_str(&text).expect("one JSON document");
+    assert_eq!(document["tasks"][0]["gold_missing"], 1, "{document}");
+    let message = refused(&mut eval(&wrong, &[]));
+    assert!(message.contains("doc_to_target: no question names one of its choices"), "{message}");
+}
+
+/// A server that refuses hard questions, and locks out whoever asks a locked one.
+fn server() -> String {
+    use std::io::{BufRead, BufReader, Write};
+    let listener = std::net::TcpListener::bind("127.0.0.1:0").expect("a port");
+    let url = format!("openai:http://{}/v1", listener.local_addr().expect("an address"));
+    std::thread::spawn(move || {
+        for mut stream in listener.incoming().flatten() {
+            let mut reader = BufReader::new(stream.try_clone().expect("a stream"));
+            let (mut line, mut length) = (String::new(), 0);
+            while reader.read_line(&mut line).is_ok_and(|read| read > 2) {
+                if let Some(value) = line.to_ascii_lowercase().strip_prefix("content-length:") {
+                    length = value.trim().parse().expect("a length");
+                }
+                line.clear();
+            }
+            let mut body = vec![0; length];
+            reader.read_exact(&mut body).expect("a body");
+            let asked = String::from_utf8_lossy(&body);
+            let (status, text) = match (asked.contains("hard"), asked.contains("locked")) {
+                (true, _) => (400, "too hard for me"),
+                (_, true) => (401, "not with this key"),
+                _ => (200, r#"{"choices": [{"text": "yes"}]}"#),
+            };
+            let head = format!("HTTP/1.1 {status} X\r\nContent-Length: {}\r\nConnection: close\r\n\r\n", text.len());
+            let _ = stream.write_all(format!("{head}{text}").as_bytes());
+        }
+    });
+    url
+}
+
+#[test]
+fn answers_that_a_server_does_not_give_are_counted_and_a_locked_one_ends_it() {
+    let dir = tempfile::tempdir().expect("a directory");
+    let url = server();
+    let task = |name: &str, questions: &[&str]| {
+        let rows: String = questions.iter().map(|q| format!("{{\"q\": \"{q}\", \"a\": \"yes\"}}\n")).collect();
+        write(dir.path(), &format!("{name}.jsonl"), &rows);
+        let text = format!(
+            "task: {name}\ndataset_path: {name}.jsonl\noutput_type: generate_until\ndoc_to_text: q\ndoc_to_target: a\n\
+             metric_list: [{{metric: exact_match}}]\n"
+        );
+        write(dir.path(), &format!("{name}.yaml"), &text).display().to_string()
+    };
+    let tasks = [task("some", &["easy", "hard", "plain"]), task("shut", &["locked"]), task("last", &["easy"])];
+    let eval = |tasks: &str, more: &[&str]| {
+        let mut command = hone();
+        command.args(["eval", "its-name", "--against", &url, "--tasks", tasks]).args(more);
+        command
+    };
+    let output = eval(&tasks[0], &[]).assert().success().get_output().clone();
+    let shown = String::from_utf8_lossy(&output.stdout);
+    assert!(shown.contains("exact_match          0.6667"), "{shown}");
+    let expected = "1 answer could not be had and counts as wrong; the first: status 400: too hard for me";
+    assert!(shown.contains(expected), "{shown}");
+    // The server's fault is no task's: those behind it are not asked.
+    let output = eval(&tasks.join(","), &["--json"]).assert().code(2).get_output().clone();
+    let document: Value = serde_json::from_slice(&output.stdout).expect("one JSON document");
+    assert_eq!((&document["tasks"][0]["task"], &document["tasks"][0]["unanswered"]), (&"some".into(), &1.into()));
+    assert_eq!(document["failed"][0]["name"], "shut", "{document}");
+    assert!(
+        document["failed"][0]["error"].as_str().is_some_and(|said| said.contains("not with this key")),
+        "{document}"
+    );
+    assert_eq!(document["failed"][1]["error"], "not scored, because shut failed", "{document}");
 }

@@ -67,7 +67,7 @@ impl Layers {
         self.patterns.iter().find_map(|p| p.captures(module)?.get(1)?.as_str().parse().ok())
     }
 
-    fn of<'a>(&self, weights: &mut dyn Iterator<Item = &'a BaseWeight>) -> BTreeSet<usize> {
+    fn of(&self, weights: &mut dyn Iterator<Item = &BaseWeight>) -> BTreeSet<usize> {
         weights.filter_map(|w| self.number(w.module())).collect()
     }
 

@@ -183,7 +183,11 @@ fn steps(task: &TaskComparison, known: &Known<'_>, options: &Options) -> Vec<Str
     }
     let made = how(&options.bootstrap, &format!("the {n} questions, both answers of a question together"));
     let level = 100.0 * options.bootstrap.level;
-    steps.push(format!("{level:.0} % interval: {} to {}: {made}", signed(task.ci_low), signed(task.ci_high)));
+    let has_ends = task.ci_low.is_finite() && task.ci_high.is_finite();
+    steps.push(match has_ends {
+        true => format!("{level:.0} % interval: {} to {}: {made}", signed(task.ci_low), signed(task.ci_high)),
+        false => format!("no {level:.0} % interval: a single question says nothing of others"),
+    });
     if let Some(p) = task.mcnemar_p {
         let changed = gained + lost;
         steps.push(match changed {
@@ -204,10 +208,14 @@ fn steps(task: &TaskComparison, known: &Known<'_>, options: &Options) -> Vec<Str
             number(p)
         ));
     }
-    let excludes = if task.ci_low > 0.0 || task.ci_high < 0.0 { "leaves out 0" } else { "holds 0" };
+    let interval = match has_ends {
+        true if task.ci_low > 0.0 || task.ci_high < 0.0 => "the interval leaves out 0",
+        true => "the interval holds 0",
+        false => "there is no interval",
+    };
     let p = task.mcnemar_p.or(task.bootstrap_p).unwrap_or(1.0);
     let below = if p < SIGNIFICANCE { "below" } else { "not below" };
-    steps.push(format!("{}: the interval {excludes}, p is {below} {SIGNIFICANCE}, {n} questions", task.verdict));
+    steps.push(format!("{}: {interval}, p is {below} {SIGNIFICANCE}, {n} questions", task.verdict));
     steps.extend(detectable(task, options));
     steps
 }
@@ -325,6 +333,21 @@ mod tests {
         let gains = of(&known, "gained", &Options { show_sensitive: true, ..Options::default() });
         assert_eq!((gains.value, gains.examples[0].id.as_str()), (58.0, "4"));
         assert!(format!("{:?}", gains.examples).contains("Is it?"));
+    }
+
+    #[test]
+    fn a_single_question_has_no_interval_and_no_number_that_is_none() {
+        let one = TaskComparison { n: 1, ci_low: f64::NAN, ci_high: f64::NAN, ..task(0, 1) };
+        let known = Known { task: &one, examples: vec![], tasks: 1, models: ("a", "b"), kind: "", sensitive: false };
+        let found = of(&known, "acc", &Options::default());
+        let steps = found.steps.join("\n");
+        assert!(steps.contains("no 95 % interval") && steps.contains("there is no interval"), "{steps}");
+        assert!(!steps.contains("NaN") && found.interval.is_none(), "{steps}");
+        // And the ledger is read again.
+        let text = serde_json::to_string(&one).unwrap();
+        assert!(text.contains("\"ci_low\":null"), "{text}");
+        let read: TaskComparison = serde_json::from_str(&text).unwrap();
+        assert!(read.ci_low.is_nan() && read.ci_high.is_nan());
     }
 
     #[test]

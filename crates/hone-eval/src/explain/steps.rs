@@ -2,6 +2,8 @@
 
 use crate::metrics::best_of::{TieItem, Ties, pairs};
 use crate::metrics::bleu::BleuCounts;
+use crate::metrics::chrf::{CHARACTER_ORDER, ChrfCounts, OrderCounts};
+use crate::metrics::ter::TerCounts;
 use crate::metrics::{Aggregation, ExampleScore};
 use crate::scorecard::MetricValue;
 
@@ -52,6 +54,14 @@ pub(super) fn of(metric: &MetricValue, examples: &[ExampleScore]) -> Vec<String>
         Aggregation::Ece { bins } => calibration(name, examples, bins, &value),
         Aggregation::Bleu | Aggregation::BleuNone | Aggregation::BleuFloor | Aggregation::BleuAddK => {
             bleu(name, examples, &value)
+        }
+        Aggregation::Chrf | Aggregation::ChrfWords => chrf(name, examples, &value),
+        Aggregation::Ter => {
+            let mut sum = TerCounts::default();
+            for counts in examples.iter().filter_map(|example| TerCounts::from_numbers(&example.parts)) {
+                sum.add(&counts);
+            }
+            vec![format!("{name} = 100 · {} edits / {} words = {value}", number(sum.edits), number(sum.words))]
         }
         Aggregation::Ties => {
             let items = examples.iter().filter_map(|example| TieItem::from_parts(&example.parts));
@@ -150,9 +160,29 @@ fn bleu(name: &str, examples: &[ExampleScore], value: &str) -> Vec<String> {
     ]
 }
 
+fn chrf(name: &str, examples: &[ExampleScore], value: &str) -> Vec<String> {
+    let mut sum = ChrfCounts::default();
+    for counts in examples.iter().filter_map(|example| ChrfCounts::from_numbers(&example.parts)) {
+        sum.add(&counts);
+    }
+    let order = |(i, order): (usize, &OrderCounts)| {
+        let of = match i.checked_sub(CHARACTER_ORDER) {
+            None => format!("{} characters", i + 1),
+            Some(words) => format!("{} words", words + 1),
+        };
+        format!("{of} {} of {} and {}", order.matches, order.hypothesis, order.reference)
+    };
+    let orders: Vec<String> = sum.orders.iter().enumerate().map(order).collect();
+    vec![
+        format!("runs in common, of those in answers and in references: {}", orders.join(", ")),
+        format!("{name} = {value}, from these counts over all answers"),
+    ]
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::metrics::chrf::Grams;
 
     fn metric(name: &str, aggregation: Aggregation) -> MetricValue {
         MetricValue { name: name.into(), aggregation, ..MetricValue::default() }
@@ -184,6 +214,17 @@ mod tests {
         let found = of(&metric("ece", Aggregation::Ece { bins: 10 }), &answers);
         assert_eq!(found[0], "confidence 50 to 60 %: 2 answers, right 50.0 %, confident 56.5 %, adds 0.0433");
         assert_eq!(found[2], "ece = what the bins add, together = 0.0600");
+    }
+
+    #[test]
+    fn chrf_and_ter_show_their_counts() {
+        let counts = ChrfCounts::new("abcd", &["abce"], Grams::CharactersAndWords);
+        let rows = [ExampleScore { score: 0.0, parts: counts.to_numbers() }];
+        let found = of(&metric("chrf++", Aggregation::ChrfWords), &rows);
+        assert!(found[0].contains("1 characters 3 of 4 and 4, 2 characters 2 of 3 and 3,"), "{found:?}");
+        assert!(found[0].ends_with("1 words 0 of 1 and 1, 2 words 0 of 0 and 0"), "{found:?}");
+        let rows = [ExampleScore { score: 50.0, parts: vec![2.0, 4.0] }];
+        assert_eq!(of(&metric("ter", Aggregation::Ter), &rows), ["ter = 100 · 2 edits / 4 words = 50"]);
     }
 
     #[test]

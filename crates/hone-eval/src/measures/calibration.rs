@@ -91,8 +91,8 @@ fn of_task(paired: &Paired<'_>, options: &MeasureOptions) -> Result<TaskMeasure,
         ],
         tables: vec![table(&before, &after, bins)],
         charts: vec![diagram(&before, &after, bins, options.bootstrap.level)],
-        notes: Vec::new(),
         rows: rows(paired, &before, &after, bins),
+        ..TaskMeasure::default()
     })
 }
 

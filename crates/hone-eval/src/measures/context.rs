@@ -15,7 +15,7 @@
 //! What it does not know: where the model looked; `hone locate attention` does, and `--attention` puts it on the same page.
 
 use super::chart::{ChartData, Drawing, Point, Series};
-use super::{Measure, MeasureOptions, Number, Table, TaskMeasure, Unit, variants};
+use super::{Measure, MeasureOptions, Number, Table, TaskMeasure, Unit, names, variants};
 use crate::error::EvalError;
 use crate::metrics::Aggregation;
 use crate::pairing::Paired;
@@ -43,6 +43,7 @@ fn of(all: &[Paired<'_>], options: &MeasureOptions) -> Result<Vec<TaskMeasure>, 
         name: "answers from the prompt".into(),
         metric: "score".into(),
         n: own.iter().map(|paired| paired.n()).sum(),
+        tasks: names(&own),
         ..TaskMeasure::default()
     };
     let mut kinds: Vec<&str> = Vec::new();
@@ -66,17 +67,21 @@ fn of(all: &[Paired<'_>], options: &MeasureOptions) -> Result<Vec<TaskMeasure>, 
         let number = |what: &str, value: f64, ends, unit| {
             Number::new(&format!("{name}_{what}"), &format!("{name}, {what}"), value, ends, unit)
         };
+        let labels = ["before", "after", "change"].map(|what| format!("{name}, {what}"));
+        measure.parts.extend(labels.map(|label| (label, names(&tasks))));
         measure.numbers.extend([
             number("before", scores(|paired| paired.value(paired.before.iter())), None, Unit::Share),
             number("after", scores(|paired| paired.value(paired.after.iter())), None, Unit::Share),
             number("change", change(&whole), Some((interval.low, interval.high)), Unit::Points),
         ]);
     }
+    let row = |paired: &&Paired<'_>| format!("{} ({})", paired.task(), paired.n());
+    measure.parts.extend(own.iter().map(|paired| (row(paired), names(&[*paired]))));
     measure.tables.push(Table {
         title: "Task by task".into(),
         unit: Unit::Share,
         columns: ["before", "after"].map(str::to_owned).into(),
-        rows: own.iter().map(|paired| format!("{} ({})", paired.task(), paired.n())).collect(),
+        rows: own.iter().map(row).collect(),
         cells: own
             .iter()
             .map(|paired| vec![Some(paired.value(paired.before.iter())), Some(paired.value(paired.after.iter()))])

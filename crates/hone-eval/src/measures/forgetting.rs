@@ -2,12 +2,12 @@
 //!
 //! ```text
 //! loss of a task  = (before − after), its sign turned where less is better; positive is worse
-//! mean loss       = mean over skills of the mean loss of the skill's tasks (shares only)
+//! mean loss       = mean over skills of the mean loss over the examples of the skill's tasks (shares only)
 //! ```
 //!
 //! Tasks that the tuning was for are left out. A task's skill is the label `skill` of its file's `metadata`; a task without one is a skill of its own. Tasks whose metric is
 //! no share (perplexity) stand in the table in their own unit and are not averaged. A task's interval is the paired bootstrap
-//! over its examples, that of the mean loss the two-stage bootstrap over skills and examples, so it speaks of skills like these.
+//! over its examples, a skill's that over the examples of each of its tasks, that of the mean loss the two-stage bootstrap over skills and examples, so it speaks of skills like these.
 //! `measurably worse` counts the tasks whose interval lies above 0 after Holm's correction over all of them.
 //!
 //! What it does not know: skills that no task asks for; whether a loss matters; whether the format was lost or the skill
@@ -19,7 +19,7 @@ use crate::error::EvalError;
 use crate::intervals::interval_of;
 use crate::pairing::Paired;
 use crate::statistics::clusters::mean_of_clusters;
-use crate::statistics::{holm, mean};
+use crate::statistics::{groups, holm, mean};
 
 /// The measure.
 pub const MEASURE: Measure = Measure {
@@ -64,6 +64,8 @@ fn of(all: &[Paired<'_>], options: &MeasureOptions) -> Result<Vec<TaskMeasure>, 
     }
     let mut measure =
         TaskMeasure { name: "all skills".into(), metric: "each task's own".into(), n, ..TaskMeasure::default() };
+    measure.tasks = losses.iter().map(|loss| loss.task.to_owned()).collect();
+    measure.parts.extend(losses.iter().map(|loss| (label(loss), vec![loss.task.to_owned()])));
     measure.notes.extend(targets.iter().map(|paired| format!("without {}, which the tuning was for", paired.task())));
     let clusters: Vec<Vec<f64>> =
         skills.iter().map(|skill| shares_of(&losses, skill)).filter(|c| !c.is_empty()).collect();
@@ -91,9 +93,12 @@ fn of(all: &[Paired<'_>], options: &MeasureOptions) -> Result<Vec<TaskMeasure>, 
     if let Some(worst) = shares.iter().max_by(|a, b| a.loss.total_cmp(&b.loss)) {
         let interval = Some((worst.low, worst.high));
         measure.numbers.push(Number::new("largest_loss", "largest loss", worst.loss, interval, Unit::Points));
+        measure.parts.insert("largest loss".into(), vec![worst.task.to_owned()]);
         measure.notes.push(format!("the largest loss is that of {} ({})", worst.task, worst.skill));
     }
-    measure.tables.extend(tables(&losses));
+    let by_skill: Vec<SkillLoss> = skills.iter().filter_map(|skill| of_skill(&losses, skill, options)).collect();
+    measure.parts.extend(by_skill.iter().map(|skill| (skill.label.clone(), skill.tasks.clone())));
+    measure.tables.extend(tables(&losses, &by_skill));
     let bar = |loss: &&Loss<'_>| Bar {
         name: label(loss),
         value: loss.loss,
@@ -140,23 +145,66 @@ fn shares_of(losses: &[Loss<'_>], skill: &str) -> Vec<f64> {
     own.flat_map(|loss| loss.each.iter().copied()).collect()
 }
 
+/// A skill's loss, over the examples of all its tasks, which are drawn task by task.
+struct SkillLoss {
+    label: String,
+    tasks: Vec<String>,
+    /// Before, after, loss, and the loss' lower and upper end.
+    numbers: [f64; 5],
+}
+
+/// `None` of a skill without a task whose score is a share.
+fn of_skill(losses: &[Loss<'_>], skill: &str, options: &MeasureOptions) -> Option<SkillLoss> {
+    let own: Vec<&Loss<'_>> = losses.iter().filter(|loss| loss.skill == skill && loss.is_share).collect();
+    let n: usize = own.iter().map(|loss| loss.n).sum();
+    let over = |of: fn(&Loss<'_>) -> f64| own.iter().map(|loss| loss.n as f64 * of(loss)).sum::<f64>() / n as f64;
+    let (low, high) = match own.as_slice() {
+        [] => return None,
+        [one] => (one.low, one.high),
+        several => {
+            let sizes: Vec<usize> = several.iter().map(|loss| loss.each.len()).collect();
+            let of_task = |(loss, at): (&&Loss<'_>, &Vec<usize>)| at.iter().map(|&i| loss.each[i]).sum::<f64>();
+            let interval = groups::interval(&sizes, &options.bootstrap, &|drawn| {
+                several.iter().zip(drawn).map(of_task).sum::<f64>() / n as f64
+            });
+            (interval.low, interval.high)
+        }
+    };
+    let label = match own.len() {
+        1 => skill.to_owned(),
+        tasks => format!("{skill} ({tasks} tasks)"),
+    };
+    let numbers = [over(|loss| loss.before), over(|loss| loss.after), over(|loss| loss.loss), low, high];
+    Some(SkillLoss { label, tasks: own.iter().map(|loss| loss.task.to_owned()).collect(), numbers })
+}
+
 fn label(loss: &Loss<'_>) -> String {
     if loss.skill == loss.task { loss.task.to_owned() } else { format!("{} ({})", loss.skill, loss.task) }
 }
 
-/// One table of shares, one of the rest.
-fn tables(losses: &[Loss<'_>]) -> Vec<Table> {
-    let table = |title: &str, is_share: bool, unit: Unit| {
+/// A table of the skills, one of the tasks where a skill has several, and one of those whose metric is no share.
+fn tables(losses: &[Loss<'_>], by_skill: &[SkillLoss]) -> Vec<Table> {
+    let columns = || ["before", "after", "loss", "from", "to"].map(str::to_owned).into();
+    let finite = |value: f64| Some(value).filter(|value| value.is_finite());
+    let of_tasks = |title: &str, is_share: bool, unit: Unit| {
         let of: Vec<&Loss<'_>> = losses.iter().filter(|loss| loss.is_share == is_share).collect();
-        let finite = |value: f64| Some(value).filter(|value| value.is_finite());
         (!of.is_empty()).then(|| Table {
             title: title.into(),
             unit,
-            columns: ["before", "after", "loss", "from", "to"].map(str::to_owned).into(),
+            columns: columns(),
             rows: of.iter().map(|loss| label(loss)).collect(),
             cells: of.iter().map(|l| [l.before, l.after, l.loss, l.low, l.high].map(finite).into()).collect(),
         })
     };
-    let shares = table("Skill by skill, in points", true, Unit::Points);
-    shares.into_iter().chain(table("In the metric's own unit", false, Unit::Plain)).collect()
+    let skills = (!by_skill.is_empty()).then(|| Table {
+        title: "Skill by skill, in points".into(),
+        unit: Unit::Points,
+        columns: columns(),
+        rows: by_skill.iter().map(|skill| skill.label.clone()).collect(),
+        cells: by_skill.iter().map(|skill| skill.numbers.map(finite).into()).collect(),
+    });
+    let several = by_skill.iter().any(|skill| skill.tasks.len() > 1);
+    let tasks = several.then(|| of_tasks("Task by task, in points", true, Unit::Points)).flatten();
+    let others = of_tasks("In the metric's own unit", false, Unit::Plain);
+    skills.into_iter().chain(tasks).chain(others).collect()
 }

@@ -46,6 +46,7 @@ fn of(all: &[Paired<'_>], options: &MeasureOptions) -> Result<Vec<TaskMeasure>, 
         name: "levels of generalisation".into(),
         metric: first.metric.name.clone(),
         n: labelled.iter().map(|paired| paired.n()).sum(),
+        tasks: super::names(&labelled),
         ..TaskMeasure::default()
     };
     let (mut rows, mut cells, mut bars) = (Vec::new(), Vec::new(), Vec::new());
@@ -81,6 +82,8 @@ fn of(all: &[Paired<'_>], options: &MeasureOptions) -> Result<Vec<TaskMeasure>, 
                 100.0 * mean(&gains.iter().map(|gain| mean(gain)).collect::<Vec<_>>())
             ));
         }
+        let labels = ["before", "after", "gain"].map(|what| format!("{name}, {what}"));
+        measure.parts.extend(labels.into_iter().chain([name.to_owned()]).map(|label| (label, super::names(&own))));
         rows.push(name.to_owned());
         cells.push(vec![Some(own.len() as f64), Some(categories(&own).len() as f64)]);
         bars.push(Bar {

@@ -143,6 +143,7 @@ fn of_task(paired: &Paired<'_>, options: &MeasureOptions) -> Vec<TaskMeasure> {
             name: format!("{}-{name}", paired.task()),
             metric: label.into(),
             n: scores.len(),
+            tasks: vec![paired.task().to_owned()],
             numbers: numbers.collect(),
             ..TaskMeasure::default()
         });

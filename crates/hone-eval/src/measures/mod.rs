@@ -8,6 +8,7 @@
 
 pub mod calibration;
 pub mod chart;
+pub mod code;
 pub mod compatibility;
 pub mod context;
 pub mod documents;
@@ -20,6 +21,8 @@ pub mod safety;
 pub mod shots;
 pub mod variants;
 pub mod wording;
+
+use std::collections::BTreeMap;
 
 pub use chart::{ChartData, Drawing};
 use serde::{Deserialize, Serialize};
@@ -38,6 +41,7 @@ pub const MEASURES: &[Measure] = &[
     context::MEASURE,
     safety::MEASURE,
     rewards::MEASURE,
+    code::MEASURE,
     levels::MEASURE,
     shots::MEASURE,
     calibration::MEASURE,
@@ -99,6 +103,12 @@ pub struct TaskMeasure {
     pub metric: String,
     /// Paired examples.
     pub n: usize,
+    /// The tasks that it is over, where its name is none: they hold the rows behind its numbers.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub tasks: Vec<String>,
+    /// Of a number or a table's row that is over some of them, by its label: those.
+    #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
+    pub parts: BTreeMap<String, Vec<String>>,
     /// The numbers, the most important first.
     pub numbers: Vec<Number>,
     /// Tables behind them.
@@ -179,6 +189,11 @@ pub fn find(name: &str) -> Result<&'static Measure, EvalError> {
         hint: did_you_mean(name, known()),
         known: known().collect::<Vec<_>>().join(", "),
     })
+}
+
+/// The names of tasks.
+fn names(tasks: &[&Paired<'_>]) -> Vec<String> {
+    tasks.iter().map(|paired| paired.task().to_owned()).collect()
 }
 
 impl MeasureResult {

@@ -179,6 +179,7 @@ impl<'p, 'a> Reasoned<'p, 'a> {
             name: format!("{}-{}", self.paired.task(), intervention.name()),
             metric: in_words(intervention).into(),
             n,
+            tasks: vec![self.paired.task().to_owned()],
             numbers: self.over_all(intervention, options)?,
             ..TaskMeasure::default()
         };

@@ -107,9 +107,15 @@ fn of_benchmark(name: &str, own: &[&Paired<'_>], options: &MeasureOptions) -> Re
         name: name.into(),
         metric: "best_of".into(),
         n: own.iter().map(|paired| paired.n()).sum(),
+        tasks: super::names(own),
         ..TaskMeasure::default()
     };
     let domains = domains(own, &mut measure.notes)?;
+    for domain in &domains {
+        let of: Vec<&Paired<'_>> = own.iter().filter(|paired| name_of_domain(paired) == domain.name).copied().collect();
+        let labels = [row(domain), format!("{}, change", domain.name)];
+        measure.parts.extend(labels.map(|label| (label, super::names(&of))));
+    }
     let sizes: Vec<usize> = domains.iter().map(Domain::len).collect();
     if sizes.is_empty() {
         return Ok(measure);
@@ -157,12 +163,17 @@ fn of_benchmark(name: &str, own: &[&Paired<'_>], options: &MeasureOptions) -> Re
     Ok(measure)
 }
 
+/// A task's label `domain`, else its name.
+fn name_of_domain(paired: &Paired<'_>) -> String {
+    paired.base.labels.get("domain").cloned().unwrap_or_else(|| paired.task().to_owned())
+}
+
 /// Domains in the order of the tasks, with their items.
 fn domains(own: &[&Paired<'_>], notes: &mut Vec<String>) -> Result<Vec<Domain>, EvalError> {
     let mut domains: Vec<Domain> = Vec::new();
     for paired in own {
         let labels = &paired.base.labels;
-        let name = labels.get("domain").cloned().unwrap_or_else(|| paired.task().to_owned());
+        let name = name_of_domain(paired);
         let weight = labels.get("weight").map_or(Some(1.0), |weight| weight.parse().ok());
         let Some(weight) = weight.filter(|weight| f64::is_finite(*weight) && *weight > 0.0) else {
             return Err(EvalError::TaskFile {
@@ -239,13 +250,18 @@ fn pair_accuracy(row: &ScorecardRow) -> Vec<f64> {
     if scores.is_empty() { Vec::new() } else { vec![mean(&scores)] }
 }
 
+/// A domain's name in the table.
+fn row(domain: &Domain) -> String {
+    format!("{} ({})", domain.name, domain.len())
+}
+
 fn table(domains: &[Domain]) -> Table {
     let cells = |domain: &Domain| (0..SCORERS).map(|scorer| Some(domain.whole(scorer))).collect();
     Table {
         title: "Scores by domain".into(),
         unit: Unit::Share,
         columns: ["before", "after", "longest wins", "shortest wins"].map(str::to_owned).into(),
-        rows: domains.iter().map(|domain| format!("{} ({})", domain.name, domain.len())).collect(),
+        rows: domains.iter().map(row).collect(),
         cells: domains.iter().map(cells).collect(),
     }
 }

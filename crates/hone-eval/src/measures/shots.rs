@@ -52,6 +52,8 @@ struct Cells {
     tuned_zero: f64,
     tuned_shots: f64,
     n: usize,
+    /// The two ways it was asked.
+    tasks: Vec<String>,
 }
 
 fn of(all: &[Paired<'_>], options: &MeasureOptions) -> Result<Vec<TaskMeasure>, EvalError> {
@@ -67,6 +69,8 @@ fn of(all: &[Paired<'_>], options: &MeasureOptions) -> Result<Vec<TaskMeasure>, 
         name: "over tasks".into(),
         metric: "each task's own, freed of chance".into(),
         n: tasks.iter().map(|task| task.n).sum(),
+        tasks: tasks.iter().flat_map(|task| task.tasks.clone()).collect(),
+        parts: tasks.iter().map(|task| (task.name.clone(), task.tasks.clone())).collect(),
         ..TaskMeasure::default()
     };
     let column = |of: fn(&Cells) -> f64| tasks.iter().map(of).collect::<Vec<f64>>();
@@ -131,6 +135,7 @@ fn cells(family: &Family<'_, '_>) -> Option<Cells> {
         tuned_zero: value(zero, true),
         tuned_shots: value(shots, true),
         n: zero.n(),
+        tasks: super::names(&[zero, shots]),
     })
 }
 

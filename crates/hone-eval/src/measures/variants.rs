@@ -42,6 +42,11 @@ impl<'a> Family<'_, 'a> {
         sets
     }
 
+    /// The tasks that its ways are.
+    pub fn tasks(&self) -> Vec<String> {
+        self.members.iter().map(|(_, paired)| paired.task().to_owned()).collect()
+    }
+
     /// The way of this name.
     pub fn named(&self, name: &str) -> Option<&Paired<'a>> {
         self.members.iter().find(|(variant, _)| variant.name == name).map(|(_, paired)| *paired)
@@ -65,6 +70,7 @@ impl<'a> Family<'_, 'a> {
     /// A measure of this family without numbers.
     pub fn measure(&self, n: usize) -> TaskMeasure {
         let metric = self.members.first().map_or_else(String::new, |(_, paired)| paired.metric.name.clone());
-        TaskMeasure { name: self.name.to_owned(), metric, n, ..TaskMeasure::default() }
+        let tasks = self.tasks();
+        TaskMeasure { name: self.name.to_owned(), metric, n, tasks, ..TaskMeasure::default() }
     }
 }

@@ -86,6 +86,10 @@ fn of_family(family: &Family<'_, '_>, options: &MeasureOptions) -> TaskMeasure {
             let number = |what: &str, value: f64, ends, unit| {
                 Number::new(&key(what), &format!("{label}, {what} {name}"), value, ends, unit)
             };
+            let own = members_of(*set).into_iter().map(|m| family.members[m].1.task().to_owned());
+            let own: Vec<String> = own.collect();
+            let labels = ["mean", "spread", "worst", "best"].map(|what| format!("{label}, {what} {name}"));
+            measure.parts.extend(labels.map(|label| (label, own.clone())));
             measure.numbers.push(number("mean", mean(&of_wordings), Some((interval.low, interval.high)), unit));
             measure.numbers.push(number("spread", spread(&of_wordings), None, difference));
             let worst = of_wordings.iter().copied().fold(f64::INFINITY, f64::min);
@@ -128,6 +132,8 @@ fn of_family(family: &Family<'_, '_>, options: &MeasureOptions) -> TaskMeasure {
             .map(|m| sides.iter().enumerate().map(|(s, _)| Some(mean(&scores(s, m)))).collect())
             .collect(),
     });
+    let rows = family.members.iter().map(|(way, paired)| (wording_name(way), vec![paired.task().to_owned()]));
+    measure.parts.extend(rows);
     let groups = cells.iter().map(|(side, set, values)| Group {
         name: match set {
             Some(set) => format!("{set}, {}", sides[*side]),

@@ -5,6 +5,8 @@ use std::f64::consts::LN_2;
 use serde::{Deserialize, Serialize};
 
 use super::bleu::{BleuCounts, Smoothing};
+use super::chrf::ChrfCounts;
+use super::ter::TerCounts;
 use super::{best_of, calibration, choice};
 
 /// How examples make a task's score. The names are the harness'.
@@ -26,6 +28,13 @@ pub enum Aggregation {
     BleuFloor,
     /// See [`Aggregation::BleuNone`].
     BleuAddK,
+    /// chrF of the corpus over [`ChrfCounts`].
+    Chrf,
+    /// chrF++ of the corpus over [`ChrfCounts`] with words.
+    #[serde(rename = "chrf++")]
+    ChrfWords,
+    /// Translation edit rate of the corpus over [`TerCounts`].
+    Ter,
     /// F1 of class 1 over parts `[gold, predicted]`.
     F1,
     /// Matthews correlation over parts `[gold, predicted]`.
@@ -77,6 +86,26 @@ impl Aggregation {
                     }
                 }
                 sum.score(self.smoothing(), false)
+            }
+            Aggregation::Chrf | Aggregation::ChrfWords => {
+                let mut sum = ChrfCounts::default();
+                for example in examples {
+                    match ChrfCounts::from_numbers(&example.parts) {
+                        Some(counts) => sum.add(&counts),
+                        None => return f64::NAN,
+                    }
+                }
+                sum.score()
+            }
+            Aggregation::Ter => {
+                let mut sum = TerCounts::default();
+                for example in examples {
+                    match TerCounts::from_numbers(&example.parts) {
+                        Some(counts) => sum.add(&counts),
+                        None => return f64::NAN,
+                    }
+                }
+                sum.score()
             }
             Aggregation::F1 => choice::binary_f1(examples.map(|e| (part(e, 0) as i64, part(e, 1) as i64))),
             Aggregation::MatthewsCorrcoef => choice::matthews(examples.map(|e| (part(e, 0) as i64, part(e, 1) as i64))),

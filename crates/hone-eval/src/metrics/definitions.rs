@@ -155,6 +155,30 @@ const ALL: &[(&[Kind], &str, Definition)] = &[
     ),
     (
         &[GenerateUntil],
+        "chrf",
+        Definition {
+            meaning: "runs of up to six characters that answers and references share, over all answers together, 0 to 100",
+            formula: "chrf = 100 · 5·P·R / (4·P + R), P, R: means over n = 1..6 of matches_n / n-grams_n",
+        },
+    ),
+    (
+        &[GenerateUntil],
+        "chrf++",
+        Definition {
+            meaning: "chrf with words and pairs of words as well, 0 to 100",
+            formula: "chrf++ = 100 · 5·P·R / (4·P + R), P, R: means over characters n = 1..6 and words n = 1..2",
+        },
+    ),
+    (
+        &[GenerateUntil],
+        "ter",
+        Definition {
+            meaning: "words to edit and blocks to shift until the answers are the references, per 100 words, less is better",
+            formula: "ter = 100 · Σ min_reference edits / Σ words of the references",
+        },
+    ),
+    (
+        &[GenerateUntil],
         "precision",
         Definition {
             meaning: "share of the answer's words that the reference has, the best reference counts",

@@ -1,7 +1,7 @@
 //! Metrics by name: what one example scores, and how examples make a task's score.
 //!
-//! Most metrics are means of per-example scores. Some are not (perplexity, BLEU, F1 over classes, Matthews correlation,
-//! calibration error): for those an example also keeps its [`ExampleScore::parts`], the numbers the task's score is computed
+//! Most metrics are means of per-example scores. Some are not (perplexity, BLEU, chrF, TER, F1 over classes, Matthews
+//! correlation, calibration error): for those an example also keeps its [`ExampleScore::parts`], the numbers the task's score is computed
 //! from, so that a scorecard can be aggregated again, resampled and compared without the model.
 //!
 //! Names and definitions are those of lm-evaluation-harness, `rouge-score`, `sacrebleu`, the SQuAD script and scikit-learn.
@@ -12,6 +12,7 @@ pub mod best_of;
 pub mod bleu;
 pub mod calibration;
 pub mod choice;
+pub mod chrf;
 pub mod definitions;
 pub mod documents;
 pub mod exact_match;
@@ -20,6 +21,7 @@ pub mod porter;
 pub mod refusal;
 pub mod rouge;
 pub mod squad;
+pub mod ter;
 
 use serde_json::{Map, Value};
 
@@ -29,11 +31,13 @@ use crate::python::{count_words, is_space};
 pub use aggregation::{Aggregation, ExampleScore};
 use bleu::{BleuCounts, Smoothing};
 use choice::ChoiceOutcome;
+use chrf::{ChrfCounts, Grams};
 use documents::Document;
 use exact_match::ExactMatch;
 pub use kind::Kind;
 use refusal::Refusal;
 use rouge::Rouge;
+use ter::TerCounts;
 
 /// What is wrong with a metric of a task file.
 #[derive(Debug, Clone, PartialEq, thiserror::Error)]
@@ -89,6 +93,8 @@ enum Measure {
     TokenF1,
     Rouge(Rouge, bool),
     Bleu(Smoothing),
+    Chrf(Grams),
+    Ter,
     Document(Document),
     Refusal(Refusal),
     Code(CodeOptions),
@@ -205,6 +211,9 @@ impl Metric {
             (Kind::GenerateUntil, name) if Document::from_name(name).is_some() => {
                 Measure::Document(Document::from_name(name).ok_or_else(unknown)?)
             }
+            (_, "chrf") => Measure::Chrf(Grams::Characters),
+            (_, "chrf++") => Measure::Chrf(Grams::CharactersAndWords),
+            (_, "ter") => Measure::Ter,
             (_, "bleu") => Measure::Bleu(bleu::smoothing_option(options.get("smooth_method"))?),
             _ => match draws {
                 Some(k) => Measure::Code(CodeOptions::from_options(name, k, options)?),
@@ -223,6 +232,9 @@ impl Metric {
             Measure::Bleu(Smoothing::None) => (Aggregation::BleuNone, true),
             Measure::Bleu(Smoothing::Floor) => (Aggregation::BleuFloor, true),
             Measure::Bleu(Smoothing::AddK) => (Aggregation::BleuAddK, true),
+            Measure::Chrf(Grams::Characters) => (Aggregation::Chrf, true),
+            Measure::Chrf(Grams::CharactersAndWords) => (Aggregation::ChrfWords, true),
+            Measure::Ter => (Aggregation::Ter, false),
             Measure::Document(Document::Words) => (Aggregation::Mean, false),
             _ => (Aggregation::Mean, true),
         };
@@ -240,6 +252,8 @@ impl Metric {
                 | Measure::PerByte
                 | Measure::BitsPerByte
                 | Measure::Bleu(_)
+                | Measure::Chrf(_)
+                | Measure::Ter
                 | Measure::Document(Document::Words)
         );
         !free
@@ -257,7 +271,10 @@ impl Metric {
             Aggregation::F1 => "f1",
             Aggregation::MatthewsCorrcoef => "matthews_corrcoef",
             Aggregation::Ece { .. } => calibration::NAME,
-            _ => "bleu",
+            Aggregation::Chrf => "chrf",
+            Aggregation::ChrfWords => "chrf++",
+            Aggregation::Ter => "ter",
+            Aggregation::Bleu | Aggregation::BleuNone | Aggregation::BleuFloor | Aggregation::BleuAddK => "bleu",
         };
         name == own
     }
@@ -350,7 +367,7 @@ impl Metric {
         matches!(&self.measure, Measure::Document(document) if document.needs_passage())
     }
 
-    /// A generated text's score against its references: the best one counts; BLEU takes all of them together.
+    /// A generated text's score against its references: the best one counts; BLEU and TER take all of them together.
     pub fn of_text(&self, outcome: &TextOutcome<'_>) -> Result<ExampleScore, MetricError> {
         let &TextOutcome { text, references, .. } = outcome;
         let best = |score: &dyn Fn(&str) -> f64| references.iter().map(|r| score(r)).fold(0.0, f64::max);
@@ -369,6 +386,16 @@ impl Metric {
                 let references: Vec<&str> = references.iter().map(String::as_str).collect();
                 let counts = BleuCounts::new(text, &references);
                 ExampleScore { score: counts.score(*smoothing, true), parts: counts.to_numbers() }
+            }
+            Measure::Chrf(grams) => {
+                let references: Vec<&str> = references.iter().map(String::as_str).collect();
+                let counts = ChrfCounts::new(text, &references, *grams);
+                ExampleScore { score: counts.score(), parts: counts.to_numbers() }
+            }
+            Measure::Ter => {
+                let references: Vec<&str> = references.iter().map(String::as_str).collect();
+                let counts = TerCounts::new(text, &references);
+                ExampleScore { score: counts.score(), parts: counts.to_numbers() }
             }
             Measure::Document(document) => ExampleScore::plain(document.score(outcome)),
             Measure::Refusal(refusal) => ExampleScore::plain(f64::from(refusal.is_refusal(text))),
@@ -441,6 +468,31 @@ mod tests {
         // The mean of the examples' own scores is something else.
         let mean = rows.iter().map(|row| row.score).sum::<f64>() / 4.0;
         assert!(mean > value(&[0, 1, 2, 3]) + 0.1);
+    }
+
+    #[test]
+    fn translations_are_scored_over_all_of_them() {
+        let answers = [("the cat sat", "the cat sat"), ("on mat the", "on the mat"), ("", "quietly")];
+        for (name, higher_is_better) in [("chrf", true), ("chrf++", true), ("ter", false)] {
+            let metric = metric(Kind::GenerateUntil, name);
+            assert_eq!((metric.higher_is_better, metric.is_share()), (higher_is_better, false), "{name}");
+            assert!(metric.is_aggregated_by(name) && !metric.is_aggregated_by("bleu"), "{name}");
+            let score = |(text, reference): (&str, &str)| {
+                let references = [reference.to_owned()];
+                let outcome = TextOutcome { text, references: &references, prompt: "", passage: None, responses: &[] };
+                metric.of_text(&outcome).unwrap()
+            };
+            let rows = answers.map(score);
+            let value = metric.aggregation.value(rows.iter());
+            let mean = rows.iter().map(|row| row.score).sum::<f64>() / 3.0;
+            assert!((value - mean).abs() > 1.0, "{name}: {value} is the mean of the scores");
+            let name_of = serde_json::to_value(metric.aggregation).unwrap();
+            assert_eq!(name_of, name);
+            if name == "ter" {
+                assert_eq!(rows.each_ref().map(|row| row.score), [0.0, 100.0 * (1.0 / 3.0), 100.0]);
+                assert!((value - 200.0 / 7.0).abs() < 1e-12, "{value}");
+            }
+        }
     }
 
     #[test]

@@ -107,7 +107,7 @@ impl RatingQuestion {
 
     /// The number in a reply.
     fn worth(&self, filter: &FilterList, reply: Vec<String>) -> Result<Worth, EvalError> {
-        let left = filter.apply(&reply).map_err(|source| EvalError::TaskFile {
+        let left = filter.apply(&reply, &[]).map_err(|source| EvalError::TaskFile {
             file: self.file.clone(),
             place: "filter_list".into(),
             problem: source.to_string(),

@@ -11,10 +11,14 @@ use super::groups::percentiles;
 use super::{BootstrapOptions, Interval, Statistic, bootstrap_interval, mean};
 use crate::python::random::PythonRandom;
 
-/// Interval of the mean of the clusters' means, each cluster counted once. NaN without a cluster, or with an empty one.
+/// Interval of the mean of the clusters' means, each cluster counted once. NaN without a cluster, with an empty one, or of a
+/// single example.
 pub fn mean_of_clusters(clusters: &[Vec<f64>], options: &BootstrapOptions) -> Interval {
     if clusters.iter().any(Vec::is_empty) {
-        return percentiles(Vec::new(), options);
+        return Interval::NONE;
+    }
+    if clusters.iter().map(Vec::len).sum::<usize>() == 1 {
+        return Interval::OF_ONE;
     }
     drawn(clusters.len(), options, |random| {
         let of_cluster = |random: &mut PythonRandom| {
@@ -34,7 +38,8 @@ pub fn of_units(units: &[Vec<usize>], options: &BootstrapOptions, statistic: Sta
 }
 
 /// Interval of a statistic of groups of rows over common columns: `rows[group][row][column]`. The statistic reads, for each
-/// group, the means of its drawn rows over the drawn columns. NaN without a group, or with an empty one.
+/// group, the means of its drawn rows over the drawn columns. NaN without a group, with an empty one, or of single rows
+/// of a single column.
 pub fn two_way(
     rows: &[Vec<Vec<f64>>],
     options: &BootstrapOptions,
@@ -42,7 +47,10 @@ pub fn two_way(
 ) -> Interval {
     let columns = rows.first().and_then(|group| group.first()).map_or(0, Vec::len);
     if columns == 0 || rows.iter().any(Vec::is_empty) || rows.iter().flatten().any(|row| row.len() != columns) {
-        return percentiles(Vec::new(), options);
+        return Interval::NONE;
+    }
+    if columns == 1 && rows.iter().all(|group| group.len() == 1) {
+        return Interval::OF_ONE;
     }
     drawn(rows.len(), options, |random| {
         let at: Vec<usize> = (0..columns).map(|_| random.choice(columns)).collect();
@@ -64,7 +72,7 @@ pub fn two_way(
 fn drawn(size: usize, options: &BootstrapOptions, draw: impl Fn(&mut PythonRandom) -> f64 + Sync) -> Interval {
     use rayon::prelude::*;
     if size == 0 {
-        return percentiles(Vec::new(), options);
+        return Interval::NONE;
     }
     let seed = u64::from(options.seed) << 32;
     let of_chunk = |chunk: usize| {

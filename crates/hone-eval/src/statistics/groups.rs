@@ -14,12 +14,15 @@ pub type GroupStatistic<'a> = &'a (dyn Fn(&[Vec<usize>]) -> f64 + Sync);
 
 /// Interval of a statistic over groups of `sizes` examples. Percentiles, whatever method the options name; replicates that
 /// are not a number (a ratio whose denominator came out as 0) are left out. All ends are NaN without a group, with an empty
-/// one, or if no replicate is a number.
+/// one, or if no replicate is a number; where every group is a single example there are none either.
 ///
 /// With one group the resamples are those of [`super::bootstrap_interval`].
 pub fn interval(sizes: &[usize], options: &BootstrapOptions, statistic: GroupStatistic<'_>) -> Interval {
     if sizes.is_empty() || sizes.contains(&0) || options.resamples == 0 {
-        return percentiles(Vec::new(), options);
+        return Interval::NONE;
+    }
+    if sizes.iter().all(|&n| n == 1) {
+        return Interval::OF_ONE;
     }
     let seed = u64::from(options.seed) << 32;
     let chunks: Vec<usize> = (0..options.resamples.div_ceil(CHUNK)).collect();
@@ -43,7 +46,7 @@ pub fn interval(sizes: &[usize], options: &BootstrapOptions, statistic: GroupSta
 pub(super) fn percentiles(replicates: Vec<f64>, options: &BootstrapOptions) -> Interval {
     let mut replicates: Vec<f64> = replicates.into_iter().filter(|r| !r.is_nan()).collect();
     if replicates.is_empty() {
-        return Interval { low: f64::NAN, high: f64::NAN, p: f64::NAN };
+        return Interval::NONE;
     }
     let p = two_sided_p(&replicates);
     replicates.sort_by(f64::total_cmp);

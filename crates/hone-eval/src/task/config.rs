@@ -101,7 +101,13 @@ pub struct DatasetKwargs {
     pub data_dir: Option<String>,
     /// Read and not heeded: no code of a data set is ever run.
     #[serde(skip_serializing)]
-    pub trust_remote_code: Option<bool>,
+    pub trust_remote_code: Option<Value>,
+    /// Read and not heeded: rows are the same however they are fetched.
+    #[serde(skip_serializing)]
+    pub streaming: Option<Value>,
+    /// Read and not heeded: files are read as they are, and their SHA-256 stands in the scorecard.
+    #[serde(skip_serializing)]
+    pub verification_mode: Option<Value>,
 }
 
 /// A split's file.
@@ -189,6 +195,9 @@ pub struct GenerationKwargs {
     pub top_p: Option<f32>,
     /// Keep so many tokens.
     pub top_k: Option<usize>,
+    /// Texts followed at a time; 1, which is what is done.
+    #[serde(skip_serializing)]
+    pub num_beams: Option<usize>,
 }
 
 /// A text or a list of texts.

@@ -184,6 +184,22 @@ impl Fields {
         }
     }
 
+    /// What a filter looks for in the answer: the column `choices`, as the harness has it, or else the task's own choices.
+    pub fn filtered_choices(&self, doc: &Doc, own: Option<&[String]>) -> Result<Vec<String>, EvalError> {
+        match (doc.columns.get("choices"), own) {
+            (Some(Value::Array(choices)), _) if choices.iter().all(Value::is_string) => {
+                Ok(choices.iter().filter_map(Value::as_str).map(str::to_owned).collect())
+            }
+            (_, Some(own)) => Ok(own.to_vec()),
+            (found, None) => {
+                let found = found.map_or_else(|| "no such column".to_owned(), Value::to_string);
+                let what =
+                    format!("{found}, expected a list of texts, which the filter `multi_choice_regex` looks for");
+                Err(row_error(doc, "choices", what))
+            }
+        }
+    }
+
     /// What the answer begins with, if anything.
     pub fn gen_prefix(&self, doc: &Doc, role: Role) -> Result<Option<String>, EvalError> {
         let Some(field) = Self::of(&self.gen_prefix, role) else { return Ok(None) };

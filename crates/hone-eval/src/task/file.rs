@@ -5,11 +5,17 @@
 //! answer should rest on), `doc_to_group` (what items of one prompt share), `sensitive` (texts that are not shown unasked),
 //! `reasoning` (see [`crate::reasoning`]), `variants` (see [`super::variants`]), `process_docs` as a mapping of columns to templates
 //! (the harness has a Python function there), and `where` in `data_files`.
+//!
+//! `include` names files whose keys lie under the file's own; a name is looked for from the file it stands in, and what the own keys
+//! replace is not read. Of a key that stands twice the last one counts ([`super::yaml`]). Options of metrics that the harness takes and
+//! forgets are left out: `weight_by_size` in a `metric_list`, and in tasks without written answers those that change texts.
+
+use std::path::Path;
 
 use serde_json::{Map, Value};
-use serde_yaml_ng::Value as Yaml;
 
 use super::config::TaskConfig;
+use super::yaml::{Node, Wrong};
 use crate::error::{EvalError, did_you_mean};
 use crate::metrics::Kind;
 
@@ -67,6 +73,12 @@ const OTHERS: [(&str, &str); 9] = [
     ("task_list", "lists of tasks are not read; write one file a task"),
 ];
 
+/// Options in a `metric_list` that do nothing in the harness: one belongs to `aggregate_metric_list`, but is often written here, too.
+const IDLE_OPTION: &str = "weight_by_size";
+/// Those that do nothing in tasks without written answers: the harness hands them to functions over texts only.
+const IDLE_WITHOUT_TEXTS: [&str; 5] =
+    ["ignore_case", "ignore_punctuation", "ignore_numbers", "regexes_to_ignore", "average"];
+
 /// Finds the text of an included file: by its name, from the file that includes it.
 pub type Include<'a> = &'a dyn Fn(&str) -> Result<String, EvalError>;
 
@@ -97,6 +109,8 @@ impl TaskConfig {
             repeats: 1,
             ..TaskConfig::default()
         };
+        let kind = merged.get("output_type").or(merged.get("kind")).and_then(Value::as_str);
+        let writes = kind.is_none_or(|kind| kind == Kind::GenerateUntil.name());
         // Key by key, so that a wrong value is reported with its key.
         let mut whole = serde_json::to_value(&config).map_err(|e| problem("the file", e.to_string()))?;
         for (key, value) in merged {
@@ -104,7 +118,7 @@ impl TaskConfig {
             if value.is_null() || IGNORED.contains(&key.as_str()) {
                 continue;
             }
-            whole[key.as_str()] = normalised(&key, value);
+            whole[key.as_str()] = normalised(&key, value, writes);
             config = serde_json::from_value(whole.clone()).map_err(|e| problem(&key, e.to_string()))?;
         }
         config.check(file)?;
@@ -132,6 +146,12 @@ impl TaskConfig {
             return Err(problem("doc_to_choice", "missing; multiple_choice tasks need the choices".into()));
         }
         self.check_reasoning(kind, &problem)?;
+        self.check_filters(kind, &problem)?;
+        if let Some(beams) = self.generation_kwargs.num_beams.filter(|beams| *beams > 1) {
+            let what =
+                format!("is {beams}; answers are decoded greedily or drawn, not searched for; leave it out or say 1");
+            return Err(problem("generation_kwargs.num_beams", what));
+        }
         if self.repeats == 0 {
             return Err(problem("repeats", "is 0, expected at least 1".into()));
         }
@@ -139,6 +159,23 @@ impl TaskConfig {
             None | Some("default" | "first_n" | "bm25") => Ok(()),
             Some(other) => {
                 Err(problem("fewshot_config.sampler", format!("`{other}` is not known; known: default, first_n, bm25")))
+            }
+        }
+    }
+
+    /// Filters of a task without written answers: the harness hands them pairs of a log-likelihood and whether it is the greedy one.
+    /// `take_first` leaves them as they are; what the others would do to them is no meaning anybody wants.
+    fn check_filters(&self, kind: Kind, problem: &dyn Fn(&str, String) -> EvalError) -> Result<(), EvalError> {
+        let Some(lists) = self.filter_list.as_ref().filter(|_| kind != Kind::GenerateUntil) else { return Ok(()) };
+        let name = |step: &Map<String, Value>| step.get("function").and_then(Value::as_str).unwrap_or("?").to_owned();
+        match lists.iter().flat_map(|list| &list.filter).map(name).find(|name| name != "take_first") {
+            None => Ok(()),
+            Some(other) => {
+                let what = format!(
+                    "`{other}` is for written answers, which {} tasks have none of; `take_first` alone may stand here",
+                    kind.name()
+                );
+                Err(problem("filter_list", what))
             }
         }
     }
@@ -170,89 +207,103 @@ impl TaskConfig {
     }
 }
 
-/// Shapes that the harness also takes: `data_files` as one file (the training split there), one `until`.
-fn normalised(key: &str, mut value: Value) -> Value {
+/// Whether a task can have the key, read or not.
+pub fn is_key(key: &str) -> bool {
+    KEYS.contains(&key) || IGNORED.contains(&key) || OTHERS.iter().any(|(other, _)| *other == key)
+}
+
+/// Shapes that the harness also takes: `data_files` as one file (the training split there), one `until`; and metrics without the options
+/// that do nothing. `writes` is whether the task's answers are texts.
+fn normalised(key: &str, mut value: Value, writes: bool) -> Value {
     if key == "dataset_kwargs"
         && let Some(files) = value.get_mut("data_files").filter(|files| files.is_string())
     {
         *files = serde_json::json!({ "train": files.take() });
+    }
+    if key == "metric_list" {
+        let entries = value.as_array_mut().into_iter().flatten().filter_map(Value::as_object_mut);
+        let idle = |option: &str| option == IDLE_OPTION || (!writes && IDLE_WITHOUT_TEXTS.contains(&option));
+        entries.for_each(|entry| entry.retain(|option, _| !idle(option)));
     }
     value
 }
 
 /// The keys of a file, over those of the files it includes.
 pub fn read_keys(file: &str, text: &str, include: Include<'_>) -> Result<Map<String, Value>, EvalError> {
-    merge(file, text, include, 0)
+    let mut keys = Map::new();
+    fill(&mut keys, (file, text), Path::new(""), include, 0)?;
+    Ok(keys)
 }
 
-/// The file's keys over those of the files it includes.
-fn merge(file: &str, text: &str, include: Include<'_>, depth: usize) -> Result<Map<String, Value>, EvalError> {
-    let problem =
-        |place: &str, problem: String| EvalError::TaskFile { file: file.into(), place: place.into(), problem };
+/// The keys of a task that is written inside another file, over those of the files it includes.
+pub fn with_included(
+    file: &str,
+    mut own: Map<String, Value>,
+    include: Include<'_>,
+) -> Result<Map<String, Value>, EvalError> {
+    let names = own.remove("include");
+    include_all(&mut own, file, names, Path::new(""), include, 0)?;
+    Ok(own)
+}
+
+/// Adds the keys of a file, and of those it includes, that are not there yet. `directory` is where the file lies, seen from the first.
+fn fill(
+    keys: &mut Map<String, Value>,
+    (file, text): (&str, &str),
+    directory: &Path,
+    include: Include<'_>,
+    depth: usize,
+) -> Result<(), EvalError> {
+    let problem = |(place, problem): Wrong| EvalError::TaskFile { file: file.into(), place, problem };
     if depth > MAX_INCLUDES {
-        return Err(problem("include", format!("more than {MAX_INCLUDES} files deep; do files include each other?")));
+        let what = format!("more than {MAX_INCLUDES} files deep; do files include each other?");
+        return Err(problem(("include".into(), what)));
     }
     if text.len() > MAX_BYTES {
-        return Err(problem("the file", format!("larger than {} MiB; is this a task file?", MAX_BYTES >> 20)));
+        let what = format!("larger than {} MiB; is this a task file?", MAX_BYTES >> 20);
+        return Err(problem(("the file".into(), what)));
     }
-    let yaml: Yaml = serde_yaml_ng::from_str(text).map_err(|e| problem("YAML", e.to_string()))?;
-    let Value::Object(mut own) = to_json(&yaml, "").map_err(|(place, what)| problem(&place, what))? else {
-        return Err(problem("the file", "not a mapping of keys to values".into()));
+    let yaml: Node = serde_yaml_ng::from_str(text).map_err(|e| problem(("YAML".into(), e.to_string())))?;
+    let Some(entries) = yaml.entries().map_err(problem)? else {
+        return Err(problem(("the file".into(), "not a mapping of keys to values".into())));
     };
-    let includes = match own.remove("include") {
-        None | Some(Value::Null) => Vec::new(),
-        Some(Value::String(one)) => vec![one],
-        Some(other) => serde_json::from_value(other).map_err(|e| problem("include", e.to_string()))?,
-    };
-    let mut merged = Map::new();
-    for name in includes {
-        merged.extend(merge(&name, &include(&name)?, include, depth + 1)?);
+    let mut names = None;
+    for (key, value) in entries {
+        if key == "include" {
+            names = Some(value.into_json(&key).map_err(problem)?);
+        } else if !keys.contains_key(&key) {
+            let value = value.into_json(&key).map_err(problem)?;
+            keys.insert(key, value);
+        }
     }
-    merged.extend(own);
-    Ok(merged)
+    include_all(keys, file, names, directory, include, depth)
 }
 
-/// YAML to JSON; a Python function is refused by its name.
-fn to_json(yaml: &Yaml, place: &str) -> Result<Value, (String, String)> {
-    let refuse = |what: String| Err((if place.is_empty() { "the file".to_owned() } else { place.to_owned() }, what));
-    Ok(match yaml {
-        Yaml::Null => Value::Null,
-        Yaml::Bool(b) => Value::Bool(*b),
-        Yaml::String(text) => Value::String(text.clone()),
-        Yaml::Number(number) => match (number.as_i64(), number.as_f64()) {
-            (Some(integer), _) => Value::from(integer),
-            (None, Some(float)) if float.is_finite() => Value::from(float),
-            _ => return refuse(format!("the number {number} is not one")),
-        },
-        Yaml::Sequence(items) => {
-            let item = |(i, item): (usize, &Yaml)| to_json(item, &format!("{place}[{i}]"));
-            Value::Array(items.iter().enumerate().map(item).collect::<Result<_, _>>()?)
-        }
-        Yaml::Mapping(mapping) => {
-            let mut out = Map::new();
-            for (key, value) in mapping {
-                let key = match key {
-                    Yaml::String(text) => text.clone(),
-                    Yaml::Bool(b) => b.to_string(),
-                    Yaml::Number(number) => number.to_string(),
-                    _ => return refuse("a key that is no text".into()),
-                };
-                let inner = if place.is_empty() { key.clone() } else { format!("{place}.{key}") };
-                out.insert(key, to_json(value, &inner)?);
-            }
-            Value::Object(out)
-        }
-        Yaml::Tagged(tagged) => {
-            let function = tagged.value.as_str().unwrap_or("…");
-            return refuse(match tagged.tag == "function" {
-                true => format!(
-                    "`!function {function}` is Python, which is never run; write a template instead (`process_docs` makes \
-                     columns from templates)"
-                ),
-                false => format!("the YAML tag `{}` is not known", tagged.tag),
-            });
-        }
-    })
+/// Adds the keys of the files that `names` says; later files lie over earlier ones.
+fn include_all(
+    keys: &mut Map<String, Value>,
+    file: &str,
+    names: Option<Value>,
+    directory: &Path,
+    include: Include<'_>,
+    depth: usize,
+) -> Result<(), EvalError> {
+    let names: Vec<String> = match names {
+        None | Some(Value::Null) => return Ok(()),
+        Some(Value::String(one)) => vec![one],
+        Some(other) => serde_json::from_value(other).map_err(|e| EvalError::TaskFile {
+            file: file.into(),
+            place: "include".into(),
+            problem: e.to_string(),
+        })?,
+    };
+    for name in names.iter().rev() {
+        let path = directory.join(name);
+        let label = path.to_string_lossy();
+        let text = include(&label)?;
+        fill(keys, (&label, &text), path.parent().unwrap_or(Path::new("")), include, depth + 1)?;
+    }
+    Ok(())
 }
 
 #[cfg(test)]

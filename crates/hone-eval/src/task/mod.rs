@@ -9,11 +9,13 @@ pub mod fewshot;
 pub mod fields;
 pub mod file;
 pub mod group;
+mod index;
 mod layouts;
 pub mod prompt;
 pub mod similar;
 pub mod template;
 pub mod variants;
+mod yaml;
 
 use std::path::Path;
 
@@ -92,9 +94,6 @@ impl Task {
         let metrics = metrics(&config, kind, &file)?;
         let filters = match config.filter_list.as_deref() {
             None => vec![FilterList::default_list()],
-            Some(_) if kind != Kind::GenerateUntil => {
-                return Err(problem("filter_list", "filters are for generate_until tasks".into()));
-            }
             Some(lists) => lists
                 .iter()
                 .map(|list| FilterList::new(&list.name, &list.filter))
@@ -205,15 +204,17 @@ fn evaluated_split_for_shots(config: &TaskConfig) -> Option<String> {
 /// The task file's path (or bundled name) and its keys.
 fn keys_of(reference: &str) -> Result<(String, Map<String, Value>), EvalError> {
     let (file, text) = find(reference)?;
-    let include = |name: &str| -> Result<String, EvalError> {
-        let path = Path::new(&file).parent().unwrap_or(Path::new("")).join(name);
-        match bundled::task(name).filter(|_| !Path::new(&file).is_file()) {
-            Some(text) => Ok(text.into()),
-            None => std::fs::read_to_string(&path).map_err(|source| EvalError::Io { path, source }),
-        }
-    };
-    let keys = file::read_keys(&file, &text, &include)?;
+    let keys = file::read_keys(&file, &text, &|name| included(&file, name))?;
     Ok((file, keys))
+}
+
+/// The text of the file that `file` includes by `name`.
+fn included(file: &str, name: &str) -> Result<String, EvalError> {
+    let path = Path::new(file).parent().unwrap_or(Path::new("")).join(name);
+    match bundled::task(name).filter(|_| !Path::new(file).is_file()) {
+        Some(text) => Ok(text.into()),
+        None => std::fs::read_to_string(&path).map_err(|source| EvalError::Io { path, source }),
+    }
 }
 
 /// The task file's path (or bundled name) and text.

@@ -12,6 +12,7 @@ use super::fewshot::{NoShots, Sampler, Way};
 use super::fields::{Answer, Role, row_error};
 use super::similar::Similar;
 use crate::error::EvalError;
+use crate::filters::FilterList;
 use crate::metrics::Kind;
 use crate::metrics::choice::Gold;
 use crate::python::{count_words, is_space};
@@ -66,6 +67,8 @@ pub struct Item {
     pub target: String,
     /// The passage that the answer should rest on, where the task names one.
     pub passage: Option<String>,
+    /// What the answer chooses from, where a filter looks for it.
+    pub choices: Vec<String>,
     /// What it shares with others of its prompt, where the task says so.
     pub group: Option<String>,
     /// What is asked.
@@ -165,7 +168,9 @@ impl<'a> Prompts<'a> {
             let counted = task.fields.count_text(doc)?;
             let question =
                 Question::Document { words: count_words(&counted), bytes: counted.len(), text: text.clone() };
-            return Ok(Item { id, prompt: String::new(), target: text, passage: None, group: None, question });
+            let prompt = String::new();
+            let choices = Vec::new();
+            return Ok(Item { id, prompt, target: text, passage: None, choices, group: None, question });
         }
         let mut before = self.opening(doc)?;
         before.extend(self.shot_pieces(doc)?);
@@ -194,12 +199,16 @@ impl<'a> Prompts<'a> {
             }
         }
         let prompt = contexts.join("\n");
+        let filtered = match task.filters.iter().any(FilterList::needs_choices) {
+            true => task.fields.filtered_choices(doc, choices.as_deref())?,
+            false => Vec::new(),
+        };
         let (target_text, mut question) = self.question(doc, contexts, choices, &text, target)?;
         if let (Some(whole), Question::Choices { continuations, .. }) = (whole, &mut question) {
             *continuations = whole;
         }
         let (passage, group) = (task.fields.passage(doc)?, task.fields.group(doc)?);
-        Ok(Item { id, prompt, target: target_text, passage, group, question })
+        Ok(Item { id, prompt, target: target_text, passage, choices: filtered, group, question })
     }
 
     /// Draws what example `index` would draw, and makes no prompt: for those that an earlier run asked.

@@ -4,7 +4,7 @@
 //! Besides, for reshaping rows: `regex_find` (first group of the first match), `regex_find_all`, `regex_split`.
 
 use minijinja::syntax::SyntaxConfig;
-use minijinja::value::Serde;
+use minijinja::value::{Kwargs, Serde};
 use minijinja::{Environment, Error, ErrorKind, UndefinedBehavior, Value};
 use serde_json::{Map, Value as Json};
 
@@ -60,6 +60,7 @@ impl Templates {
         environment.add_filter("regex_split", |text: &str, pattern: &str| -> Result<Vec<String>, Error> {
             compile(pattern)?.split(text).map_err(refused)
         });
+        environment.add_filter("int", int);
         Templates { environment }
     }
 
@@ -103,6 +104,21 @@ impl Templates {
         };
         serde_json::to_value(&value).map_err(|e| e.to_string())
     }
+}
+
+/// Jinja's `int`: a whole number of a number or a text, or else `default` (0).
+fn int(value: &Value, default: Option<Value>, named: Kwargs) -> Result<Value, Error> {
+    let of_text = |text: &str| {
+        let text = text.trim();
+        text.parse::<i64>().ok().or_else(|| text.parse::<f64>().ok().filter(|x| x.is_finite()).map(|x| x as i64))
+    };
+    let found = match value.as_str() {
+        Some(text) => of_text(text),
+        None => i64::try_from(value.clone()).ok().or_else(|| f64::try_from(value.clone()).ok().map(|x| x as i64)),
+    };
+    let named_default: Option<Value> = named.get("default")?;
+    named.assert_all_used()?;
+    Ok(found.map_or_else(|| default.or(named_default).unwrap_or_else(|| Value::from(0)), Value::from))
 }
 
 /// A row's columns as variables; `doc` is the row as a whole, for columns whose names are no identifiers.
@@ -183,6 +199,19 @@ mod tests {
         let mut templates = Templates::new();
         templates.add("t", source)?;
         templates.render("t", columns.as_object().unwrap())
+    }
+
+    #[test]
+    fn whole_numbers_are_made_as_in_jinja() {
+        let templates = Templates::new();
+        let columns = serde_json::json!({"t": "7", "f": " 7.9 ", "x": "none", "n": -2.5, "número": "3"});
+        let of = |source: &str| templates.column(source, columns.as_object().unwrap()).unwrap();
+        assert_eq!((of("{{ t|int }}"), of("{{ f|int }}"), of("{{ n|int }}")), (7.into(), 7.into(), (-2).into()));
+        assert_eq!(
+            (of("{{ x|int }}"), of("{{ x|int(-1) }}"), of("{{ x|int(default=5) }}")),
+            (0.into(), (-1).into(), 5.into())
+        );
+        assert_eq!(of("{{ número|int - 1 }}"), 2, "names may have any letters");
     }
 
     #[test]

@@ -88,9 +88,9 @@ fn digits(lines: &[Line]) -> Digits {
 
 fn figures(line: &Line, digits: Digits) -> String {
     let middle = digits.signed(line.middle);
-    match line.low == line.high {
-        true => middle,
-        false => format!("{middle} [{}, {}]", digits.signed(line.low), digits.signed(line.high)),
+    match line.low < line.high {
+        false => middle,
+        true => format!("{middle} [{}, {}]", digits.signed(line.low), digits.signed(line.high)),
     }
 }
 
@@ -118,4 +118,19 @@ fn svg(lines: &[Line], width: u32, below: &str) -> Result<String, ReportError> {
         }
         layout.write(area, &plot, NAME, &rows)
     })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_bar_without_ends_is_a_dot() {
+        let bar = |name: &str, low: Option<f64>, high: Option<f64>| Bar { name: name.into(), value: 0.1, low, high };
+        let bars =
+            [bar("one", Some(f64::NAN), Some(f64::NAN)), bar("none", None, None), bar("two", Some(0.05), Some(0.2))];
+        let chart = of_bars("Loss", "loss (points)", Unit::Points, &bars).unwrap().unwrap();
+        assert!(!chart.wide.contains("NaN") && chart.wide.contains("[+5.0, +20.0]"), "{}", chart.wide);
+        assert_eq!(chart.wide.matches('[').count() - chart.wide.matches("<desc>").count(), 1, "one has an interval");
+    }
 }

@@ -43,8 +43,8 @@ pub fn draw(
     let scaled = |point: &Point| Point {
         x: point.x * across,
         y: point.y * factor,
-        low: point.low.map(|low| low * factor),
-        high: point.high.map(|high| high * factor),
+        low: point.low.filter(|low| low.is_finite()).map(|low| low * factor),
+        high: point.high.filter(|high| high.is_finite()).map(|high| high * factor),
     };
     let placed = |series: &Series| {
         let finite = |point: &&Point| point.x.is_finite() && point.y.is_finite();
@@ -187,7 +187,10 @@ mod tests {
 
     #[test]
     fn curves_are_drawn_with_their_names_and_without_what_is_no_number() {
-        let all = [series("a & b", &[(0.0, 0.2), (0.5, f64::NAN), (1.0, 0.8)]), series("empty", &[])];
+        let mut first = series("a & b", &[(0.0, 0.2), (0.5, f64::NAN), (1.0, 0.8)]);
+        // A single example has no interval.
+        (first.points[0].low, first.points[0].high) = (Some(f64::NAN), Some(f64::NAN));
+        let all = [first, series("empty", &[])];
         let chart = draw("Kept", ("kept", "right"), Unit::Share, false, &all).unwrap().unwrap();
         for svg in [&chart.wide, &chart.narrow] {
             assert!(svg.contains("a &amp; b") && !svg.contains("empty") && svg.contains("↑ right (%)"), "{svg}");

@@ -27,6 +27,7 @@ pub struct Row {
 /// Where rows, names and figures stand.
 pub struct Layout {
     width: i32,
+    head: i32,
     rows: i32,
     above: bool,
     left: i32,
@@ -42,7 +43,12 @@ impl Layout {
         let figures = widest(&|row| text_width(&row.figures, SMALL));
         let above = narrow || names > WIDEST || names + figures > width as i32 * 3 / 5;
         let (left, right) = if above { (10, 10) } else { (names + 26, figures + 24) };
-        Layout { width: width as i32, rows: rows.len() as i32, above, left, right }
+        Layout { width: width as i32, head: HEAD, rows: rows.len() as i32, above, left, right }
+    }
+
+    /// With more room above the first row, in pixels.
+    pub fn below(self, more: i32) -> Layout {
+        Layout { head: HEAD + more, ..self }
     }
 
     fn row_height(&self) -> i32 {
@@ -51,7 +57,7 @@ impl Layout {
 
     /// Height of the picture.
     pub fn height(&self) -> u32 {
-        (self.rows * self.row_height() + HEAD + FOOT) as u32
+        (self.rows * self.row_height() + self.head + FOOT) as u32
     }
 
     /// The axes: `range` along the horizontal one, rows from the top along the other.
@@ -66,7 +72,7 @@ impl Layout {
         let ticks = if self.width < 500 { 6 } else { 9 };
         let axes = Axes {
             name,
-            margins: [HEAD, self.right, 0, self.left],
+            margins: [self.head, self.right, 0, self.left],
             labels: (FOOT - 8, 0),
             range: (range, (0.0, f64::from(self.rows))),
             ticks: (ticks, 0),

@@ -14,7 +14,7 @@ use serde::Serialize;
 
 use crate::charts::{self, Chart};
 use crate::grid::Block;
-use crate::links::anchor;
+use crate::links::{Places, anchor};
 use crate::measures::{self, Section};
 use crate::{InvariantResult, Report, ReportError, RunSummary, theme};
 use tasks::TableRow;
@@ -44,6 +44,7 @@ struct Page<'a> {
     of_trust: Vec<Section<'a>>,
     power: Vec<trust::Power>,
     power_explained: &'static str,
+    effect_explained: &'static str,
     examples: Vec<examples::OfTask<'a>>,
     run: Option<&'a RunSummary>,
     loss: Option<Svg>,
@@ -101,7 +102,7 @@ pub fn render(report: &Report) -> Result<String, ReportError> {
         let asked = ledger.asked().any(|task| task.name == name);
         asked && (ledger.examples.iter().any(|e| e.task == name) || report.sources.iter().any(|s| s.task == name))
     };
-    let (of_losses, of_trust) = measures::sections(&ledger.measures, &on_page)?;
+    let (of_losses, of_trust) = measures::sections(&ledger.measures, &Places::new(report, &on_page))?;
     let page = Page {
         css: include_str!("../templates/style.css"),
         plot_css: theme::css(),
@@ -122,6 +123,7 @@ pub fn render(report: &Report) -> Result<String, ReportError> {
         of_trust,
         power: trust::power(ledger, &on_page),
         power_explained: trust::EXPLAINED,
+        effect_explained: trust::EFFECT,
         examples: examples::of_report(report),
         run: report.run.as_ref(),
         loss: report.run.as_ref().map(charts::loss::draw).transpose()?.flatten().map(Svg::from),

@@ -5,6 +5,7 @@ use hone_eval::ledger::{Ledger, TaskComparison};
 use serde::Serialize;
 
 use crate::charts::plot::Digits;
+use crate::grid::NOTHING;
 use crate::links::{Side, Source, anchor, href};
 
 /// A row of a table of tasks, numbers already in the reader's units.
@@ -56,8 +57,11 @@ pub(crate) fn row(task: &TaskComparison) -> TableRow<'_> {
         base: value(task.base).replace('-', "−"),
         tuned: value(task.tuned).replace('-', "−"),
         difference: difference(task.difference),
-        interval: format!("{} to {}", difference(task.ci_low), difference(task.ci_high)),
-        p: task.p_holm.or(task.mcnemar_p).map_or_else(|| "–".into(), p_value),
+        interval: match task.ci_low.is_finite() && task.ci_high.is_finite() {
+            true => format!("{} to {}", difference(task.ci_low), difference(task.ci_high)),
+            false => NOTHING.into(),
+        },
+        p: task.p_holm.or(task.mcnemar_p).map_or_else(|| NOTHING.into(), p_value),
         arrow: arrow(task),
         base_href: None,
         tuned_href: None,
@@ -128,12 +132,13 @@ fn arrow(task: &TaskComparison) -> &'static str {
     }
 }
 
-/// A metric's name in words: `f1,line` is F1 of what the filter `line` left of an answer.
+/// A metric's name in words: `f1,line` is F1 of what the filter `line` left of an answer. What a measure calls its own number has
+/// words already, and a space after its comma.
 pub(crate) fn metric(name: &str) -> String {
     let words = |name: &str| name.replace('_', " ");
     match name.split_once(',') {
-        Some((name, filter)) => format!("{} ({} filter)", words(name), words(filter)),
-        None => words(name),
+        Some((name, filter)) if !filter.starts_with(' ') => format!("{} ({} filter)", words(name), words(filter)),
+        _ => words(name),
     }
 }
 
@@ -146,4 +151,17 @@ pub(crate) fn flipped(ledger: &Ledger) -> Vec<&TaskComparison> {
 
 fn p_value(p: f64) -> String {
     if p < 0.001 { "< 0.001".into() } else { format!("{p:.3}") }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn filters_are_those_of_metrics_and_words_stay_as_they_are() {
+        assert_eq!(metric("exact_match,strict-match"), "exact match (strict-match filter)");
+        assert_eq!(metric("same answer, cut short"), "same answer, cut short");
+        assert_eq!(metric("each task's own, freed of chance"), "each task's own, freed of chance");
+        assert_eq!(metric("acc_norm"), "acc norm");
+    }
 }

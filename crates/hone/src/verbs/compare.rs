@@ -59,6 +59,9 @@ pub struct Compare {
     fail_if_worse: bool,
 }
 
+/// The file that `hone locate attention` writes.
+const ATTENTION: &str = "attention.json";
+
 /// `TASK=POINTS`.
 pub fn parse_rule(text: &str) -> Result<(String, f64), String> {
     let wrong = || format!("found `{text}`, expected TASK=POINTS, such as `boolq=3`");
@@ -100,7 +103,8 @@ impl Compare {
             ..CompareOptions::default()
         };
         let mut ledger = compare(&base, &tuned, &options)?;
-        ledger.measures.extend(self.attention.as_deref().map(attention).transpose()?);
+        let looked = self.attention.as_deref().map(attention).transpose()?;
+        ledger.measures.extend(looked.clone());
         if self.fail_if_worse {
             worse_is_broken(&mut ledger);
         }
@@ -109,6 +113,9 @@ impl Compare {
         check_writable(&self.out)?;
         let mut report = report(title, &base, &tuned, ledger);
         report.sources = sources::of_comparison(&self.out, &self.base, &self.tuned, &report.ledger);
+        if let (Some(directory), Some(looked)) = (&self.attention, &looked) {
+            report.sources.extend(sources::of_measure(&self.out, &directory.join(ATTENTION), looked));
+        }
         write(&self.out, &report)?;
         show(&report.ledger, Measured::Whole, &self.out, common)
     }
@@ -116,7 +123,7 @@ impl Compare {
 
 /// The measure of what `hone locate attention` wrote into a directory.
 fn attention(directory: &Path) -> Result<MeasureResult, Failure> {
-    let path = directory.join("attention.json");
+    let path = directory.join(ATTENTION);
     let text = std::fs::read_to_string(&path)
         .map_err(|error| Failure::from(error).doing(format!("reading {}", path.display())))?;
     let report: AttentionReport = serde_json::from_str(&text).map_err(|error| {

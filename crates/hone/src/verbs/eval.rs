@@ -1,6 +1,7 @@
 //! `hone eval`: a model on tasks, one scorecard a task.
 
-use std::collections::BTreeMap;
+mod tasks;
+
 use std::num::{NonZeroU64, NonZeroUsize};
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
@@ -8,27 +9,24 @@ use std::sync::atomic::AtomicBool;
 use std::time::Duration;
 
 use hone_engine::DType;
-use hone_eval::files::{check_writable, read_tally};
-use hone_eval::intervals::intervals;
+use hone_eval::files::check_writable;
 use hone_eval::resume::ask_into;
 use hone_eval::rewards::Rewards;
-use hone_eval::scorecard::{Scorecard, ScorecardHeader};
-use hone_eval::statistics::BootstrapOptions;
-use hone_eval::tally::Tally;
-use hone_eval::task::group::{self, GroupScore, Loaded};
+use hone_eval::scorecard::Scorecard;
+use hone_eval::task::group::{self, Loaded};
 use hone_eval::{Applied, DataRoot, Endpoint, EvalError, EvalOptions, Task, evaluate, evaluate_to};
 use hone_model::{Hooks, Model};
 use hone_train::recipe::Recipe;
-use serde::Serialize;
 
 use super::gate::GateArguments;
 use super::load::{ModelArguments, Ready, With};
 use super::rewards::RewardArguments;
 use super::sandboxed::CodeArguments;
 use crate::args::Common;
-use crate::fail::{Failure, INTERRUPTED};
-use crate::print::{outln, remark};
+use crate::fail::Failure;
+use crate::print::outln;
 use crate::{interrupt, progress};
+use tasks::each_task;
 
 /// Arguments of `hone eval`.
 #[derive(clap::Args, Debug)]
@@ -174,26 +172,6 @@ pub fn watched<T>(
     }
 }
 
-/// What `--json` prints.
-#[derive(Serialize)]
-struct Output {
-    tasks: Vec<TaskOutput>,
-    /// Metrics over groups of tasks.
-    #[serde(skip_serializing_if = "Vec::is_empty")]
-    groups: Vec<GroupScore>,
-}
-
-/// A task's part of it.
-#[derive(Serialize)]
-struct TaskOutput {
-    #[serde(flatten)]
-    header: ScorecardHeader,
-    /// Ends of the 95 % interval of each metric, by bootstrap over the examples.
-    intervals: BTreeMap<String, (f64, f64)>,
-    /// The scorecard, a row an example, if `--out` was given.
-    scorecard: Option<PathBuf>,
-}
-
 impl Eval {
     /// Runs the verb.
     pub fn run(self, common: &Common) -> Result<u8, Failure> {
@@ -218,7 +196,7 @@ impl Eval {
         let tasks = load_tasks(&self.tasks, &asked)?;
         tasks.tasks.iter().try_for_each(|task| asked.options.allow(task))?;
         // Not after an hour of scoring.
-        self.out.as_deref().map_or(Ok(()), check_writable)?;
+        self.out.as_deref().map_or(Ok(()), check_place)?;
         let gate = self.gate.ready(&tasks.tasks)?;
         // One JSON document: of what was scored, or of how it compares.
         let printed = if gate.is_some() && common.json { Shown::Nothing } else { Shown::Cards };
@@ -232,6 +210,7 @@ impl Eval {
             let mut endpoint = endpoint(server, &model)?;
             (endpoint.in_flight, endpoint.timeout) =
                 (self.in_flight.get(), Duration::from_secs(self.answer_timeout.get()));
+            tasks.tasks.iter().try_for_each(|task| endpoint.check(task, &asked.options_for(task, None)))?;
             let code =
                 each_task(&tasks, &asked, None, out, printed, common, &mut |place, task, options, shown| match place {
                     Some(place) => Ok((ask_into(place, &endpoint, task, options, shown, &stop)?, None)),
@@ -288,6 +267,7 @@ fn score_ready(
 ) -> Result<u8, Failure> {
     let (contents, edit) = (arguments.contents()?, arguments.applied()?);
     let (model, dtype) = (&ready.model, asked.dtype);
+    tasks.tasks.iter().try_for_each(|task| asked.options_for(task, None).allow_with(task, model))?;
     each_task(tasks, asked, edit, out, shown, common, &mut |place, task, options, progress| {
         let hooks = Arc::clone(&ready.hooks);
         match place {
@@ -300,67 +280,6 @@ fn score_ready(
             }
         }
     })
-}
-
-/// A task's scorecard: its header where it went to a file, else all of it.
-type Score<'a> = dyn FnMut(
-        Option<&Path>,
-        &Task,
-        &EvalOptions,
-        &mut dyn FnMut(&hone_eval::Progress<'_>),
-    ) -> Result<(ScorecardHeader, Option<Scorecard>), EvalError>
-    + 'a;
-
-/// Scores one task after the other and prints what came out.
-fn each_task(
-    Loaded { tasks, groups }: &Loaded,
-    asked: &Asked,
-    edit: Option<Applied>,
-    out: Option<PathBuf>,
-    shown: Shown,
-    common: &Common,
-    score: &mut Score<'_>,
-) -> Result<u8, Failure> {
-    let (mut done, mut headers) = (Vec::new(), Vec::new());
-    for task in tasks {
-        let place = out.as_deref().map(|out| card_path(out, task.name()));
-        let options = asked.options_for(task, edit.clone());
-        let scored =
-            watched(task, options, "scoring", common, |options, shown| score(place.as_deref(), task, options, shown))?;
-        let Some((header, card)) = scored else {
-            let kept =
-                if place.is_some() { "what is done is kept; the same command goes on" } else { "nothing is kept" };
-            remark!("stopped; {kept}");
-            return Ok(INTERRUPTED);
-        };
-        match (common.json, card, place) {
-            _ if shown == Shown::Nothing => {}
-            (false, ..) => print_card(&header)?,
-            (true, Some(card), place) => done.push(task_output(card.header, &Tally::of(&card.rows), place)),
-            // Rows are read back for their intervals only.
-            (true, None, Some(place)) => {
-                let (header, tally) = read_tally(&place)?;
-                done.push(task_output(header, &tally, Some(place)));
-            }
-            (true, None, None) => {}
-        }
-        headers.push(header);
-    }
-    let headers: Vec<&ScorecardHeader> = headers.iter().collect();
-    let groups: Vec<GroupScore> = groups.iter().flat_map(|group| group.scores(&headers)).collect();
-    if shown == Shown::Nothing {
-        return Ok(0);
-    }
-    if common.json {
-        outln!("{}", serde_json::to_string(&Output { tasks: done, groups })?)?;
-        return Ok(0);
-    }
-    for score in &groups {
-        let stderr = score.stderr.map_or_else(String::new, |e| format!(" ± {e:.4}"));
-        let of = format!("{} tasks, {} questions", score.tasks, score.n);
-        outln!("{} ({of})\n  {:<20} {:.4}{stderr}", score.group, score.metric, score.value)?;
-    }
-    Ok(0)
 }
 
 /// The server that `openai:URL` names.
@@ -379,28 +298,19 @@ pub fn card_path(out: &Path, task: &str) -> PathBuf {
     out.join(format!("{task}.jsonl"))
 }
 
-fn task_output(header: ScorecardHeader, tally: &Tally, scorecard: Option<PathBuf>) -> TaskOutput {
-    TaskOutput { intervals: intervals(&header.metrics, tally, &BootstrapOptions::default()), header, scorecard }
-}
-
-fn print_card(header: &ScorecardHeader) -> Result<(), Failure> {
-    let template = if header.chat_template { "on" } else { "off" };
-    outln!(
-        "{} (v{}, {} questions, {} shots, chat template {template}, {:.1} s)",
-        header.task,
-        header.version,
-        header.n,
-        header.num_fewshot,
-        header.seconds
-    )?;
-    for metric in &header.metrics {
-        let stderr = metric.stderr.map_or_else(String::new, |e| format!(" ± {e:.4}"));
-        outln!("  {:<20} {:.4}{stderr}", metric.name, metric.value)?;
+/// Whether files can be made in `directory`, which need not be there and is not left behind: an evaluation that comes to nothing makes
+/// no directory.
+fn check_place(directory: &Path) -> Result<(), Failure> {
+    let missing: Vec<&Path> =
+        directory.ancestors().take_while(|place| !place.as_os_str().is_empty() && !place.exists()).collect();
+    let checked = check_writable(directory);
+    // The innermost first; one that somebody else has put a file into by now stays.
+    for place in missing {
+        if std::fs::remove_dir(place).is_err() {
+            break;
+        }
     }
-    if header.truncated > 0 {
-        outln!("  {} prompts were cut from the left to fit the model", header.truncated)?;
-    }
-    Ok(())
+    Ok(checked?)
 }
 
 fn list(common: &Common) -> Result<u8, Failure> {

@@ -84,7 +84,10 @@ fn row(task: &TaskComparison) -> [String; 10] {
         value(task.base),
         value(task.tuned),
         signed(task.difference),
-        format!("{} to {}", signed(task.ci_low), signed(task.ci_high)),
+        match task.ci_low.is_finite() && task.ci_high.is_finite() {
+            true => format!("{} to {}", signed(task.ci_low), signed(task.ci_high)),
+            false => "–".into(),
+        },
         p.map_or_else(|| "–".into(), |p| if p < 0.001 { "<0.001".into() } else { format!("{p:.3}") }),
         task.mcnemar_p.map_or_else(|| "–".into(), |_| task.gained.to_string()),
         task.mcnemar_p.map_or_else(|| "–".into(), |_| task.lost.to_string()),

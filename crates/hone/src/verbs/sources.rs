@@ -5,6 +5,7 @@ use std::path::{Component, Path, PathBuf};
 
 use hone_eval::files::read_scorecard;
 use hone_eval::ledger::Ledger;
+use hone_eval::measures::{MeasureResult, TaskMeasure};
 use hone_eval::scorecard::Scorecard;
 use hone_report::{Side, Source};
 
@@ -36,6 +37,13 @@ pub fn beside(out: &Path, ledger: &Ledger) -> Vec<Source> {
         let file = Path::new(word).join(format!("{task}.jsonl"));
         vec![out.join("scorecards").join(&file), out.join(&file)]
     })
+}
+
+/// The file behind a measure that was made of no scorecards, for both models.
+pub fn of_measure(out: &Path, file: &Path, measure: &MeasureResult) -> Vec<Source> {
+    let Some(path) = relative(out, file) else { return Vec::new() };
+    let both = |task: &TaskMeasure| SIDES.map(|(side, _)| Source { task: task.name.clone(), side, path: path.clone() });
+    measure.tasks.iter().flat_map(both).collect()
 }
 
 /// The first place of each task and side that there is.
@@ -105,5 +113,11 @@ mod tests {
         std::fs::write(&file, "").expect("written");
         assert_eq!(relative(&out, &file).as_deref(), Some("../../cards/base/boolq.jsonl"));
         assert_eq!(relative(&cards, &file).as_deref(), Some("boolq.jsonl"));
+        // A measure's own file stands for both models.
+        let mut looked = MeasureResult::new(&hone_eval::measures::MEASURES[0]);
+        looked.tasks.push(TaskMeasure { name: "needle, plain".into(), ..TaskMeasure::default() });
+        let sources = of_measure(&out, &file, &looked);
+        assert_eq!(sources.iter().map(|source| source.side).collect::<Vec<_>>(), [Side::Base, Side::Tuned]);
+        assert!(sources.iter().all(|s| s.task == "needle, plain" && s.path == "../../cards/base/boolq.jsonl"));
     }
 }

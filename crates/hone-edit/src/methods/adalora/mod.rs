@@ -121,7 +121,11 @@ const OWN_INERT: &[Inert] = &[
     Inert { field: "use_rslora", off: &["false"], reason: "AdaLoRA's scale is `alpha / init_r`" },
     Inert { field: "alpha_pattern", off: &["{}"], reason: "AdaLoRA has one scale" },
     Inert { field: "loftq_config", off: &["{}"], reason: "AdaLoRA starts at 0" },
-    Inert { field: "trainable_token_indices", off: &["null", "{}"], reason: "train the table whole with `modules_to_save`" },
+    Inert {
+        field: "trainable_token_indices",
+        off: &["null", "{}"],
+        reason: "train the table whole with `modules_to_save`",
+    },
 ];
 
 fn inert() -> impl Iterator<Item = Inert> {

@@ -5,7 +5,6 @@ use std::path::PathBuf;
 use hone_edit::files::read_edit;
 use hone_edit::inspect::{self, Change, TensorSummary};
 use hone_edit::{Base, Edit};
-use hone_engine::DType;
 use serde::Serialize;
 
 use super::{base_model, grouped};

@@ -5,7 +5,6 @@ use std::path::{Path, PathBuf};
 use hone_edit::files::read_edit;
 use hone_edit::overlap::{Counts, Named, Overlap as Found, Part, overlap};
 use hone_edit::{Base, Edit, EditError};
-use hone_engine::DType;
 use serde::Serialize;
 
 use super::{base_model, grouped};

@@ -262,7 +262,7 @@ fn print(report: &AttentionReport, top: usize) -> Result<(), Failure> {
     outln!("\nHead {} of layer {}, without markup", shares.head, shares.layer)?;
     for form in &shares.forms {
         let per_cent = |of: hone_locate::attention::Estimate| {
-            format!("{:.1} % ({:.1} to {:.1})", 100.0 * of.value, 100.0 * of.low, 100.0 * of.high)
+            of.in_words(|value| format!("{:.1} %", 100.0 * value), |end| format!("{:.1}", 100.0 * end))
         };
         let [user, role, first] = [form.user, form.role, form.first].map(per_cent);
         outln!("  {:<22} user {user}, role {role}, first token {first}", form.form.to_string())?;
@@ -290,10 +290,8 @@ fn difference_line(of: &Difference) -> String {
         format!(", most in {layer}.{head} ({})", points(of.difference[cell]))
     });
     format!(
-        "{} points to the context ({} to {}); {} of {cells} heads apart from 0{largest}",
-        points(of.overall.value),
-        points(of.overall.low),
-        points(of.overall.high),
+        "{}; {} of {cells} heads apart from 0{largest}",
+        of.overall.in_words(|value| format!("{} points to the context", points(value)), points),
         of.apart,
     )
 }

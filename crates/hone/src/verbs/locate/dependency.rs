@@ -238,12 +238,9 @@ impl ContextDependency {
             above.iter().map(|s| format!("{:.1} % above {}", 100.0 * s.share, s.threshold)).collect();
         outln!("  {}", shares.join(", "))?;
         if let Some(area) = separation {
-            outln!(
-                "  rows with a context score higher than those without in {:.1} % of pairs ({:.1} to {:.1}; chance is 50)",
-                100.0 * area.value,
-                100.0 * area.low,
-                100.0 * area.high
-            )?;
+            let pairs =
+                area.in_words(|value| format!("{:.1} % of pairs", 100.0 * value), |end| format!("{:.1}", 100.0 * end));
+            outln!("  rows with a context score higher than those without in {pairs}; chance is 50")?;
         }
         if let Some(gain) = mean_gain {
             outln!("  the context is worth {gain:.2} nats a token of the answer, where there is one")?;
