@@ -165,6 +165,12 @@ fn a_list_under_a_field_is_streamed_from_the_midst_of_its_object() {
         assert_eq!(lines, [Some(3), Some(4)]);
         assert_eq!(json!(values(found)), whole["rows"]["caf\u{e9}"]);
     }
+    // Asked once more behind the end, there is nothing.
+    let options = ReaderOptions { field: Some("rows.caf\u{e9}".into()), ..ReaderOptions::default() };
+    let mut stream =
+        stream(Cursor::new(text.as_bytes()), FileKind::Json, Path::new("data.file").into(), &options).unwrap();
+    assert_eq!(stream.by_ref().count(), 2);
+    assert!(stream.next().is_none() && stream.next().is_none());
     // Cut off anywhere, it is an error, before the rows or behind them.
     let end = text.trim_end().len();
     for cut in 1..end {

@@ -28,7 +28,7 @@ pub fn json_rows(
             reader.consume(1);
             let limits = options.limits;
             let text = JsonText::new(reader, lines_before + 1, path.clone(), limits);
-            Ok(guarded(ElementScanner { text, row: 0, around: 0 }, path, limits))
+            Ok(guarded(ElementScanner { text, row: 0, around: 0, ended: false }, path, limits))
         }
         Some(b'{') => lines_or_refuse(reader, path, options.limits),
         Some(other) => Err(unreadable(
@@ -103,7 +103,7 @@ fn rows_under(
 ) -> Result<Rows, DataError> {
     let mut text = JsonText::new(reader, line, path.clone(), limits);
     let around = text.enter(field)?;
-    Ok(guarded(ElementScanner { text, row: 0, around }, path, limits))
+    Ok(guarded(ElementScanner { text, row: 0, around, ended: false }, path, limits))
 }
 
 /// Cuts a list into its elements; each is then parsed by itself.
@@ -112,13 +112,20 @@ struct ElementScanner<R> {
     row: usize,
     /// Objects that the list lies in.
     around: usize,
+    /// The list is over, or the file is.
+    ended: bool,
 }
 
 impl<R: BufRead> Iterator for ElementScanner<R> {
     type Item = Result<RawRow, DataError>;
 
     fn next(&mut self) -> Option<Self::Item> {
-        self.element().unwrap_or_else(|error| Some(Err(DataError::io(&self.text.path)(error))))
+        if self.ended {
+            return None;
+        }
+        let element = self.element().unwrap_or_else(|error| Some(Err(DataError::io(&self.text.path)(error))));
+        self.ended = element.is_none();
+        element
     }
 }
 

@@ -7,10 +7,11 @@ use serde_json::{Map, Value};
 use super::shown::Texts;
 use super::{Example, Explanation, Options, number};
 use crate::error::EvalError;
-use crate::ledger::Ledger;
-use crate::measures::{MeasureResult, Number, TaskMeasure, Unit};
+use crate::ledger::{Ledger, PairedExample, TaskComparison};
+use crate::measures::{self, MeasureResult, Number, TaskMeasure, Unit};
 use crate::scorecard::ScorecardHeader;
 use crate::statistics::wilson;
+use crate::task::variants::SEPARATOR;
 
 /// Largest file of rows read, in bytes.
 const LARGEST: u64 = 1 << 30;
@@ -69,11 +70,11 @@ pub fn read_rows(path: &Path) -> Result<Vec<Map<String, Value>>, EvalError> {
     text.lines().enumerate().map(row).collect()
 }
 
-/// Explains a number. `models` are both, as named.
+/// Explains a number of `ledger`, whose measure wrote `rows` of every example (or none).
 pub fn of(
     found: Found<'_>,
     rows: &[Map<String, Value>],
-    models: (&str, &str),
+    ledger: &Ledger,
     sensitive: bool,
     options: &Options,
 ) -> Explanation {
@@ -86,6 +87,15 @@ pub fn of(
         Some(made) => steps.push(made.step.clone()),
         None if rows.is_empty() => steps.push(format!("{} = {}", value.name, value.shown())),
         None => steps.push(format!("{} = {}, over {} examples", value.name, value.shown(), task.n)),
+    }
+    let behind = behind(found, ledger);
+    if made.is_none() {
+        steps.extend(
+            measures::find(&measure.name).into_iter().flat_map(|known| known.formulas).map(|f| (*f).to_owned()),
+        );
+        steps.extend(behind.iter().take(TASKS).map(|task| scored(task)));
+        let more = behind.len().saturating_sub(TASKS);
+        steps.extend((more > 0).then(|| format!("and {more} tasks more")));
     }
     let interval = value.low.zip(value.high);
     if let Some((low, high)) = interval {
@@ -106,10 +116,15 @@ pub fn of(
         in_words = format!("those with the largest `{}` first", made.field);
     }
     let example = |i: usize| shown(&rows[i], made.as_ref().map(|made| made.field.as_str()), texts);
+    let mut examples: Vec<Example> = order.into_iter().take(options.limit).map(example).collect();
+    if rows.is_empty() {
+        in_words = "those that changed first".into();
+        examples = changed(ledger, &behind, texts, options.limit);
+    }
     Explanation {
         task: task.name.clone(),
         metric: format!("{} ({}, over {})", value.name, measure.name, task.metric),
-        model: format!("{} → {}", models.0, models.1),
+        model: format!("{} → {}", ledger.base, ledger.tuned),
         definition: format!("{}. {}", value.label, measure.legend),
         value: value.value,
         steps,
@@ -117,8 +132,54 @@ pub fn of(
         variants: Vec::new(),
         n: task.n,
         order: in_words,
-        examples: order.into_iter().take(options.limit).map(example).collect(),
+        examples,
     }
+}
+
+/// Tasks that are listed of a number over many.
+const TASKS: usize = 20;
+
+/// The tasks whose scores the number is made of: those that the measure names for it, else the task or its ways of being asked.
+fn behind<'a>(found: Found<'_>, ledger: &'a Ledger) -> Vec<&'a TaskComparison> {
+    let Found { task, number: value, .. } = found;
+    let named = task.parts.get(&value.label).unwrap_or(&task.tasks);
+    let of_family = |name: &str| name == task.name || name.split_once(SEPARATOR).is_some_and(|(of, _)| of == task.name);
+    let is_behind = |other: &&TaskComparison| match named.is_empty() {
+        true => of_family(&other.name),
+        false => named.contains(&other.name),
+    };
+    ledger.tasks.iter().filter(is_behind).collect()
+}
+
+/// A task's scores before and after, in words.
+fn scored(task: &TaskComparison) -> String {
+    let shown = |value: f64| if task.is_share { Unit::Share.shown(value) } else { number(value) };
+    format!("{} ({}, {} questions): {} → {}", task.name, task.metric, task.n, shown(task.base), shown(task.tuned))
+}
+
+/// The ledger's examples of `tasks`, those that changed first.
+fn changed(ledger: &Ledger, tasks: &[&TaskComparison], texts: Texts, limit: usize) -> Vec<Example> {
+    let is_own = |example: &&PairedExample| tasks.iter().any(|task| task.name == example.task);
+    let mut own: Vec<&PairedExample> = ledger.examples.iter().filter(is_own).collect();
+    own.sort_by(|a, b| {
+        let size = |example: &PairedExample| (example.tuned_score - example.base_score).abs();
+        size(b).total_cmp(&size(a))
+    });
+    let one = |paired: &PairedExample| {
+        let mut example = Example { id: paired.id.clone(), ..Example::default() };
+        example.fact("task", paired.task.clone());
+        example.fact("score", format!("{} → {}", number(paired.base_score), number(paired.tuned_score)));
+        for (label, text) in [
+            ("prompt", &paired.prompt),
+            ("right answer", &paired.target),
+            ("answer before", &paired.base_answer),
+            ("answer after", &paired.tuned_answer),
+        ] {
+            example.fact(label, texts.head(text));
+        }
+        example
+    };
+    own.into_iter().take(limit).map(one).collect()
 }
 
 /// How rows make a number.
@@ -209,11 +270,50 @@ mod tests {
         flips.iter().enumerate().map(row).collect()
     }
 
+    /// Two tasks, one of them with a question that changed.
+    fn ledger() -> Ledger {
+        let task = |name: &str| {
+            json!({"name": name, "metric": "acc", "higher_is_better": true, "is_share": true, "n": 4, "base": 0.5, "tuned": 0.25,
+                "difference": -0.25, "ci_low": null, "ci_high": null, "mcnemar_p": null, "p_holm": null, "gained": 0, "lost": 1,
+                "both_right": 1, "both_wrong": 2, "negative_flip_rate": 0.25, "positive_flip_rate": 0.0, "verdict": "unchanged", "is_target": false, "is_variant": false})
+        };
+        let example = |id: &str, after: f64| {
+            json!({"task": "piqa", "id": id, "change": "lost", "prompt": "secret", "target": "t", "base_answer": "x",
+                "tuned_answer": "y", "base_score": 1.0, "tuned_score": after})
+        };
+        serde_json::from_value(json!({"format": 1, "base": "a", "tuned": "b", "verdict": "", "outcome": "unchanged",
+            "broken_rules": [], "tasks": [task("piqa"), task("other")], "examples": [example("7", 1.0), example("9", 0.0)]}))
+        .unwrap()
+    }
+
+    #[test]
+    fn a_number_without_rows_is_explained_by_its_tasks_and_what_changed_in_them() {
+        let number = Number::new("mean_loss", "mean loss", 0.25, None, Unit::Points);
+        let task =
+            TaskMeasure { name: "all skills".into(), n: 4, tasks: vec!["piqa".into()], ..TaskMeasure::default() };
+        let measure = MeasureResult::new(&crate::measures::forgetting::MEASURE);
+        let found = Found { measure: &measure, task: &task, number: &number };
+        let explained = of(found, &[], &ledger(), false, &Options::default());
+        let text = explained.steps.join("\n");
+        assert!(
+            text.contains("mean loss = mean over skills") && text.contains("piqa (acc, 4 questions): 50.0 % → 25.0 %"),
+            "{text}"
+        );
+        assert!(!text.contains("other ("), "{text}");
+        assert_eq!(
+            explained.examples.iter().map(|e| e.id.as_str()).collect::<Vec<_>>(),
+            ["9", "7"],
+            "what changed first"
+        );
+        let withheld = format!("{:?}", of(found, &[], &ledger(), true, &Options::default()).examples);
+        assert!(!withheld.contains("secret"), "{withheld}");
+    }
+
     fn explained(number: Number, rows: &[Map<String, Value>], sensitive: bool) -> Explanation {
         let task = TaskMeasure { name: "piqa".into(), metric: "acc".into(), n: rows.len(), ..TaskMeasure::default() };
         let measure = MeasureResult::new(&compatibility::MEASURE);
         let found = Found { measure: &measure, task: &task, number: &number };
-        of(found, rows, ("a", "b"), sensitive, &Options::default())
+        of(found, rows, &ledger(), sensitive, &Options::default())
     }
 
     #[test]

@@ -39,6 +39,10 @@ pub const MEASURE: Measure = Measure {
              Overconfidence is mean confidence less accuracy. With few questions ECE comes out too large on both sides: read the \
              change.",
     source: "Guo et al. 2017, arXiv 1706.04599",
+    formulas: &[
+        "ECE = Σ over bins of (answers in the bin / all) · |accuracy − mean confidence|",
+        "overconfidence = mean confidence − accuracy",
+    ],
     unasked: true,
     of,
 };

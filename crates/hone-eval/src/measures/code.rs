@@ -29,6 +29,10 @@ pub const MEASURE: Measure = Measure {
     legend: "A program passes if it runs to its end and every test holds. Gained and lost count problems that are solved on one side \
              alone. The table counts programs by how they ended.",
     source: "Chen et al. 2021, arXiv 2107.03374",
+    formulas: &[
+        "pass@k = mean over problems of the unbiased estimate from their programs",
+        "gained, lost = problems that are solved on one side alone",
+    ],
     unasked: true,
     of,
 };

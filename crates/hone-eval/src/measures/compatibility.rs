@@ -47,6 +47,12 @@ pub const MEASURE: Measure = Measure {
     legend: "Negative flips were right before and are wrong after, positive flips the other way round. Inconsistent answers are \
              wrong after and another answer than before. Mean loss and gain are over the flips alone.",
     source: "Echterhoff et al. 2024, arXiv 2407.09435",
+    formulas: &[
+        "negative flips = share right before and wrong after (or worse by more than the tolerance)",
+        "positive flips = the other way round",
+        "inconsistent = share wrong after with another answer than before",
+        "mean loss = mean size of the negative flips",
+    ],
     unasked: true,
     of,
 };

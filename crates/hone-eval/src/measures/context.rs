@@ -28,6 +28,7 @@ pub const MEASURE: Measure = Measure {
     legend: "Scores on questions that only the prompt's own text answers: `passage` (a paragraph), `needle` (a sentence hidden in a long \
              text), `pairs` (the value of a key). What a model knows does not help it here.",
     source: "Wang et al. 2025, arXiv 2411.02688; Liu et al. 2024, arXiv 2307.03172",
+    formulas: &["before, after = mean over a kind's tasks of their mean score", "change = after − before"],
     unasked: true,
     of,
 };

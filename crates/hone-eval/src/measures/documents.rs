@@ -27,6 +27,10 @@ pub const MEASURE: Measure = Measure {
              (answers that decline left out); read both beside the length. Declining is right where the passage does not have \
              the answer.",
     source: "Adlakha et al. 2024, arXiv 2307.16877",
+    formulas: &[
+        "before, after = mean of the metric over the questions",
+        "change = after − before, over the same questions; faithfulness without answers that decline",
+    ],
     unasked: true,
     of,
 };

@@ -29,6 +29,11 @@ pub const MEASURE: Measure = Measure {
              every skill once, and its interval speaks of skills like these. A bar has a colour where its own interval leaves 0 \
              out, which one task in twenty does by chance; `measurably worse` counts those that stay after correction for all.",
     source: "battery of skills; two-stage bootstrap of Davison & Hinkley 1997, section 3.8",
+    formulas: &[
+        "loss of a task = before − after, its sign turned where less is better",
+        "loss of a skill = mean over the examples of its tasks",
+        "mean loss = mean over skills (shares only)",
+    ],
     unasked: true,
     of,
 };

@@ -30,6 +30,7 @@ pub const MEASURE: Measure = Measure {
     legend: "Gain is the score after minus before, averaged within categories first. `rows` are new rows of trained tasks, \
              `tasks` are untrained tasks of trained categories, `categories` are tasks of untrained categories.",
     source: "Iyer et al. 2022, arXiv 2212.12017",
+    formulas: &["a level's score = mean over its categories of the mean over their tasks", "gain = after − before"],
     unasked: true,
     of,
 };

@@ -36,6 +36,10 @@ pub const MEASURE: Measure = Measure {
     legend: "Five scores of the same answers, for all of which more is better: log-probability of the right answer, its probability, \
              its probability among the choices, the Brier score with its sign turned, accuracy.",
     source: "Schaeffer et al. 2024, arXiv 2406.04391",
+    formulas: &[
+        "s1 = ln p(right answer), s2 = p(right answer), s3 = p among the choices",
+        "s4 = −Brier, s5 = accuracy",
+    ],
     unasked: false,
     of,
 };

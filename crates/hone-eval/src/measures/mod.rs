@@ -60,6 +60,8 @@ pub struct Measure {
     pub legend: &'static str,
     /// Who published it, with the arXiv id.
     pub source: &'static str,
+    /// How its numbers are made, for `hone explain`.
+    pub formulas: &'static [&'static str],
     /// Whether it is shown where all measures that fit are: it speaks to who decides, and not to who studies scores.
     pub unasked: bool,
     /// Its numbers for the tasks that both models were asked. A task it does not apply to is left out, or has no numbers and a

@@ -34,6 +34,10 @@ pub const MEASURE: Measure = Measure {
     legend: "The share of items whose right completion gets the highest reward (equal ones share the credit), by domain and, with the \
              domains' weights, overall. `longest` and `shortest` are what looking at length alone would score.",
     source: "Malik et al. 2025, arXiv 2506.01937",
+    formulas: &[
+        "domain score = mean over items of 1/(ties at the top) where a right completion is among them; of ties, the Ties score over prompts",
+        "overall = Σ weight · domain score / Σ weight",
+    ],
     unasked: true,
     of,
 };

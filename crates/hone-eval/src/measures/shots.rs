@@ -34,6 +34,10 @@ pub const MEASURE: Measure = Measure {
              examples bring out too. The gap is how much the second model is above the first one with examples. Scores of \
              choices are freed of chance (0 is guessing, 100 all right).",
     source: "Bigoulaeva et al. 2025, arXiv 2501.08716",
+    formulas: &[
+        "u = score of the first model with examples, v = of the second without, task by task, freed of chance",
+        "correlation = Spearman of u and v over tasks; gap = mean(v − u)",
+    ],
     unasked: true,
     of,
 };

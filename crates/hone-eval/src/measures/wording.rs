@@ -33,6 +33,10 @@ pub const MEASURE: Measure = Measure {
     legend: "Mean, spread (standard deviation), worst and best over the wordings of a set. The gap is the mean of the wordings \
              that the tuning data had minus that of others which mean the same. Intervals are over wordings and questions.",
     source: "Sun et al. 2023, arXiv 2306.11270",
+    formulas: &[
+        "mean, worst and spread: over the wordings of a set",
+        "gap = mean of the observed wordings − mean of the unobserved ones",
+    ],
     unasked: true,
     of,
 };

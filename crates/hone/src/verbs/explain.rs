@@ -143,6 +143,12 @@ impl Explain {
                 explained.push(comparison::of_cards(&base, &tuned, &self.metric, &self.options())?);
             }
         }
+        if explained.is_empty() && !of_measures.is_empty() {
+            // It is a number, of something else than the task that was asked for.
+            let known = once(of_measures.iter().map(|found| found.task.name.as_str()));
+            let asked = self.task.as_deref().unwrap_or_default();
+            return Err(ExplainError::unknown_task(asked, &self.place(), &known).into());
+        }
         if explained.is_empty() {
             let compared = own.iter().map(|task| task.metric.as_str());
             let measures = ledger.measures.iter().flat_map(|measure| &measure.tasks).flat_map(|task| &task.numbers);
@@ -198,7 +204,7 @@ impl Explain {
                 sensitive |= base.header.sensitive || tuned.header.sensitive;
             }
         }
-        Ok(measured::of(found, &rows, (&ledger.base, &ledger.tuned), sensitive, &self.options()))
+        Ok(measured::of(found, &rows, ledger, sensitive, &self.options()))
     }
 }
 
