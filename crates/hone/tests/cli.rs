@@ -44,6 +44,27 @@ fn a_mistake_names_place_and_next_step_and_exits_with_2() {
     assert!(String::from_utf8_lossy(&failed.get_output().stderr).contains("no model `no-such-model`"));
 }
 
+/// Added biases have no place in a model whose maps have none: that is said, and the tuning is compared all the same.
+#[test]
+fn an_edit_that_this_model_cannot_take_in_is_compared_all_the_same() {
+    let dir = tempfile::tempdir().expect("a directory");
+    let rows: String = (0..8).map(|i| format!("{{\"text\": \"Tom has {i} red balls.\"}}\n")).collect();
+    std::fs::write(dir.path().join("train.jsonl"), rows).expect("written");
+    for method in ["{type: beft}", "{type: lora, r: 2, lora_bias: true}"] {
+        let recipe = format!(
+            "model: stories260k\ndata: {{path: train.jsonl}}\nmethod: {method}\n\
+             train: {{steps: 2, batch_size: 4, learning_rate: 0.01, dtype: f32, validation_every: 0, save_every: 0}}\n\
+             eval: {{before_after: [demo_piqa], limit: 4}}\n"
+        );
+        std::fs::write(dir.path().join("recipe.yaml"), recipe).expect("written");
+        let run = dir.path().join(method.len().to_string());
+        let tuned = json(hone().arg("tune").arg(dir.path().join("recipe.yaml")).arg("--out").arg(&run));
+        assert_eq!(tuned["ledger"]["tasks"][0]["n"], 4, "{tuned}");
+        let invariants = std::fs::read_to_string(run.join("invariants.json")).expect("there");
+        assert!(invariants.contains("cannot be merged into the weights"), "{method}: {invariants}");
+    }
+}
+
 /// Tune, compare, guard: the main job in small.
 #[test]
 fn tune_compares_before_with_after_and_rules_set_the_exit_code() {
