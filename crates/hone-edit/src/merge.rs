@@ -85,6 +85,22 @@ impl<'a> Merger<'a> {
         failure.map_or(Ok(replaced), Err)
     }
 
+    /// A model that the edits were folded into, kept in `dtype`, with them taken out again.
+    pub fn taken_out(&self, merged: &Decoder, dtype: DType) -> Result<Decoder, EditError> {
+        let mut failure = None;
+        let replaced = merged.replaced(|name, weight| {
+            self.changes.get(name)?;
+            match self.unmerged(name, &weight.to_dense(DType::F32)) {
+                Ok(weight) => Some(weight.to_dtype(dtype)),
+                Err(error) => {
+                    failure.get_or_insert(error);
+                    None
+                }
+            }
+        });
+        failure.map_or(Ok(replaced), Err)
+    }
+
     fn own(&self, name: &str, changes: &[(&StackEntry, &Placed)]) -> Result<Tensor, EditError> {
         let weight = self.base.weight(name).map(|w| w.to_f32());
         weight.ok_or_else(|| match changes.first() {

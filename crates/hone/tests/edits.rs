@@ -226,6 +226,11 @@ fn exports_say_how_far_they_are_from_what_they_were_made_of() {
         let written = &found["written"];
         let mean = written["mean"].as_f64().expect("a number") / written["largest_logit"].as_f64().expect("a number");
         assert!(mean <= written["limit"]["mean"].as_f64().expect("a number"), "{format}: {found}");
+        let taken_out = &found["taken_out"];
+        match format {
+            "gguf-lora" => assert!(taken_out.is_null(), "{found}"),
+            _ => assert!(taken_out["max"].as_f64().is_some_and(|max| max < 1e-3), "the model before: {found}"),
+        }
         match format {
             "gguf-lora" => assert!(mean < 1e-6, "{found}"),
             "gguf-q4_k" => {}

@@ -5,7 +5,7 @@ use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
 use hone_edit::algebra::pairs::lora_of;
-use hone_edit::merge::Merger;
+use hone_edit::merge::{LogitDifference, Merger};
 use hone_edit::method::{Mergeable, Place};
 use hone_edit::{Base, Edit, EditStack};
 use hone_engine::{DType, Tensor};
@@ -68,6 +68,15 @@ struct Output {
     path: PathBuf,
     merged_tensors: usize,
     written: Verified,
+    /// The merged model with the edits taken out again, beside the model before; absent where nothing was merged.
+    taken_out: Option<LogitDifference>,
+}
+
+/// What was exported, and what is known of it.
+struct Exported {
+    merged_tensors: usize,
+    written: Verified,
+    taken_out: Option<LogitDifference>,
 }
 
 impl Export {
@@ -80,24 +89,30 @@ impl Export {
         let with = &self.model.with;
         let model = load_model_as(&self.model.model, with.dtype, with.quantize, common)?;
         let stack = self.model.stack(&model, common)?;
-        let (merged_tensors, written) = match self.format {
+        let Exported { merged_tensors, written, taken_out } = match self.format {
             Format::Hf => self.whole(model, stack, Limit::rounded(self.store), |m, to| m.save_hf(to, self.store))?,
             Format::GgufF16 => self.gguf(model, stack, GgufType::F16)?,
             Format::GgufQ8_0 => self.gguf(model, stack, GgufType::Q8_0)?,
             Format::GgufQ4_0 => self.gguf(model, stack, GgufType::Q4_0)?,
             Format::GgufQ4K => self.gguf(model, stack, GgufType::Q4K)?,
-            Format::GgufLora => (0, adapter(&model, stack, &self.out)?),
+            Format::GgufLora => {
+                let written = adapter(&model, stack, &self.out)?;
+                Exported { merged_tensors: 0, written, taken_out: None }
+            }
         };
         if common.json {
-            outln!("{}", serde_json::to_string(&Output { path: self.out, merged_tensors, written })?)?;
+            outln!("{}", serde_json::to_string(&Output { path: self.out, merged_tensors, written, taken_out })?)?;
         } else {
             outln!("{} ({merged_tensors} tensors changed by edits)", self.out.display())?;
-            outln!("  read again: {written}")?;
+            outln!("  read again:      {written}")?;
+            if let Some(difference) = &taken_out {
+                outln!("  taken out again: {} from the model before", verify::shown(difference))?;
+            }
         }
         Ok(0)
     }
 
-    fn gguf(&self, model: Arc<Model>, stack: Option<EditStack>, kind: GgufType) -> Result<(usize, Verified), Failure> {
+    fn gguf(&self, model: Arc<Model>, stack: Option<EditStack>, kind: GgufType) -> Result<Exported, Failure> {
         self.whole(model, stack, rounded(kind), |model, to| model.save_gguf(to, kind))
     }
 
@@ -108,23 +123,27 @@ impl Export {
         stack: Option<EditStack>,
         limit: Limit,
         save: impl FnOnce(&Model, &Path) -> Result<(), hone_model::ModelError>,
-    ) -> Result<(usize, Verified), Failure> {
-        let mut merged_tensors = 0;
+    ) -> Result<Exported, Failure> {
+        let (mut merged_tensors, mut taken_out) = (0, None);
+        let plain: Arc<dyn Hooks> = Arc::new(NoHooks);
         let model = match &stack {
             None => model,
             Some(stack) => {
                 let base = Base::of(&model);
                 let merger = Merger::new(stack, &base)?;
                 merged_tensors = merger.names().count();
-                let decoder = Arc::new(merger.decoder(&model.decoder, self.model.with.dtype)?);
+                let dtype = self.model.with.dtype;
+                let decoder = Arc::new(merger.decoder(&model.decoder, dtype)?);
+                let again = Arc::new(merger.taken_out(&decoder, dtype)?);
+                taken_out = Some(verify::compare(&model, &(&model.decoder, plain.clone()), &(&again, plain.clone()))?);
+                drop(again);
                 let model = Arc::try_unwrap(model).map_err(|_| Failure::ours("the model is still in use"))?;
                 Arc::new(Model { decoder, ..model })
             }
         };
         save(&model, &self.out)?;
-        let plain: Arc<dyn Hooks> = Arc::new(NoHooks);
         let written = verify::written_model(&model, &(&model.decoder, plain), &self.out, limit)?;
-        Ok((merged_tensors, written))
+        Ok(Exported { merged_tensors, written, taken_out })
     }
 }
 
