@@ -195,6 +195,8 @@ pub(crate) fn header(
         task: task.name().into(),
         version: task.config.version(),
         task_sha256: task.sha256(),
+        definition: task.definition(),
+        data_sha256: Some(task.data_sha256.clone()),
         model: subject.model.clone(),
         model_sha256: subject.model_sha256.clone(),
         edit: options.edit.as_ref().map(|edit| edit.name.clone()),

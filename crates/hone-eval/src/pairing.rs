@@ -5,6 +5,8 @@
 
 use std::collections::HashMap;
 
+use serde_json::{Map, Value};
+
 use crate::error::EvalError;
 use crate::metrics::{ExampleScore, Kind};
 use crate::scorecard::{MetricValue, Scorecard, ScorecardHeader, ScorecardRow};
@@ -111,22 +113,46 @@ fn main_metric(header: &ScorecardHeader) -> Result<&MetricValue, EvalError> {
 
 /// Refuses cards of different questions; says what differs.
 fn check_same_questions(base: &ScorecardHeader, tuned: &ScorecardHeader) -> Result<(), EvalError> {
+    let told = base.task_sha256 != tuned.task_sha256 && !base.definition.is_empty() && !tuned.definition.is_empty();
+    let hash = |header: &ScorecardHeader| if told { String::new() } else { short(&header.task_sha256) };
+    let data = |header: &ScorecardHeader| header.data_sha256.as_deref().map(short).filter(|_| told).unwrap_or_default();
     let fields = [
         ("task version", base.version.clone(), tuned.version.clone()),
-        ("task definition or data (SHA-256)", short(&base.task_sha256), short(&tuned.task_sha256)),
+        ("task definition or data (SHA-256)", hash(base), hash(tuned)),
+        ("data (SHA-256)", data(base), data(tuned)),
         ("kind", base.kind.clone(), tuned.kind.clone()),
         ("shots", base.num_fewshot.to_string(), tuned.num_fewshot.to_string()),
         ("seed of the shots", base.fewshot_seed.to_string(), tuned.fewshot_seed.to_string()),
         ("chat template", on_off(base.chat_template), on_off(tuned.chat_template)),
         ("main metric", base.main_metric.clone(), tuned.main_metric.clone()),
     ];
-    let differing: Vec<String> =
+    let mut differing: Vec<String> =
         fields.iter().filter(|(_, b, t)| b != t).map(|(what, b, t)| format!("{what} {b} against {t}")).collect();
+    if told {
+        differing.extend(differing_keys(&base.definition, &tuned.definition));
+    }
     if differing.is_empty() {
         return Ok(());
     }
     let difference = format!("{}; evaluate both models with the same settings", differing.join(", "));
     Err(EvalError::NotComparable { task: base.task.clone(), difference })
+}
+
+/// The keys of two task files that differ, with what they say from a little before the first difference.
+fn differing_keys(base: &Map<String, Value>, tuned: &Map<String, Value>) -> Vec<String> {
+    let text = |value: Option<&Value>| value.map_or_else(|| "nothing".into(), Value::to_string);
+    let keys = base.keys().chain(tuned.keys().filter(|key| !base.contains_key(*key)));
+    let differing = keys.filter(|key| base.get(*key) != tuned.get(*key)).map(|key| {
+        let (before, after) = (text(base.get(key)), text(tuned.get(key)));
+        let from = before.chars().zip(after.chars()).take_while(|(b, a)| b == a).count();
+        let excerpt = |text: &str| -> String {
+            let begins = if from > 20 { "…" } else { "" };
+            let shown: String = text.chars().skip(from.saturating_sub(20)).take(60).collect();
+            format!("{begins}{shown}")
+        };
+        format!("`{key}` {} against {}", excerpt(&before), excerpt(&after))
+    });
+    differing.collect()
 }
 
 fn short(sha256: &str) -> String {

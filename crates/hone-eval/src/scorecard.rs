@@ -3,6 +3,7 @@
 use std::collections::BTreeMap;
 
 use serde::{Deserialize, Serialize};
+use serde_json::{Map, Value};
 
 use crate::metrics::Aggregation;
 use crate::reasoning::Trace;
@@ -17,6 +18,12 @@ pub struct ScorecardHeader {
     pub version: String,
     /// SHA-256 over the task's definition and data file: cards with different ones are not paired.
     pub task_sha256: String,
+    /// What the task's file says, key by key, to tell what differs. Cards written before this was kept lack it.
+    #[serde(default, skip_serializing_if = "Map::is_empty")]
+    pub definition: Map<String, Value>,
+    /// SHA-256 of the data file alone.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub data_sha256: Option<String>,
     /// The model as the user named it.
     pub model: String,
     /// SHA-256 of the model's weights.

@@ -204,3 +204,31 @@ fn cards_read_back_and_bad_lines_are_named() {
     assert!(matches!(with(String::new()), EvalError::Scorecard { line: 1, .. }));
     assert!(matches!(files::read_scorecards(&directory.path().join("none")), Err(EvalError::Io { .. })));
 }
+
+/// What differs between two cards' tasks is said: the key and both values, or the data.
+#[test]
+fn cards_of_different_tasks_are_refused_with_what_differs() {
+    let side = |hash: &str, question: &str, data: &str| {
+        let mut card = accuracy("boolq", |i| i % 2 == 0, 8);
+        card.header.task_sha256 = hash.into();
+        card.header.definition.insert("doc_to_text".into(), question.into());
+        card.header.definition.insert("task".into(), "boolq".into());
+        card.header.data_sha256 = Some(data.into());
+        vec![card]
+    };
+    let refused = |a: &[Scorecard], b: &[Scorecard]| compare(a, b, &CompareOptions::default()).unwrap_err().to_string();
+    let long = "{{passage}}\nQuestion: {{question}}?\nAnswer:";
+    let (before, after) = (side("a", long, "d1"), side("b", &long.replace("Answer", "Reply"), "d1"));
+    let message = refused(&before, &after);
+    assert!(
+        message.contains("`doc_to_text` …") && message.contains("Answer:") && message.contains("Reply:"),
+        "{message}"
+    );
+    assert!(!message.contains("data (SHA-256)") && !message.contains("`task`"), "{message}");
+    let message = refused(&before, &side("b", long, "d2"));
+    assert!(message.contains("data (SHA-256) d1 against d2") && !message.contains("doc_to_text"), "{message}");
+    // Cards from before the definition was kept: the hashes.
+    let mut old = side("b", long, "d1");
+    old[0].header.definition.clear();
+    assert!(refused(&before, &old).contains("task definition or data (SHA-256) a against b"));
+}

@@ -49,7 +49,7 @@ pub struct Task {
     pub docs: Docs,
     fields: Fields,
     root: DataRoot,
-    data_sha256: String,
+    pub(crate) data_sha256: String,
 }
 
 impl Task {
@@ -121,6 +121,13 @@ impl Task {
         hash.update(serde_json::to_string(&self.config).unwrap_or_default());
         hash.update(&self.data_sha256);
         data::hex(&hash.finalize())
+    }
+
+    /// What the task's file says, key by key; what it does not say is left out.
+    pub fn definition(&self) -> Map<String, Value> {
+        let Ok(Value::Object(mut keys)) = serde_json::to_value(&self.config) else { return Map::new() };
+        keys.retain(|_, value| !value.is_null());
+        keys
     }
 
     /// The metric columns: a metric under each filter list. Without filter lists the names are the metrics' own.
