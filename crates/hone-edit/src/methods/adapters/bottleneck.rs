@@ -1,11 +1,5 @@
-//! Bottleneck adapters: `Δ(u) = W_up f(W_down u + b_down) + b_up`, under the names they were published by, each with its
-//! placement, function, width and first values; every one of them can be set.
-//!
-//! | word | placement | insertion | `f` | reduction | scaling | first values |
-//! |---|---|---|---|---|---|---|
-//! | `houlsby` (arXiv 1902.00751) | both | sequential | swish | 16 | 1 | `houlsby` |
-//! | `pfeiffer` (2005.00247) | mlp | residual | relu | 16 | 1 | `bert` |
-//! | `parallel_adapter` (2110.04366) | mlp | parallel | relu | 2 | 4 | `mam_adapter` |
+//! Bottleneck adapters: `Δ(u) = W_up f(W_down u + b_down) + b_up`. Under the names they were published by ([`super::houlsby`],
+//! [`super::pfeiffer`], [`super::parallel`]) they have a placement, a function, a width and first values; every one of them can be set.
 //!
 //! First values (biases are zero): `bert`: `N(0, 0.02²)`; `houlsby`: `N(0, 0.01²)` cut at two standard deviations; `mam_adapter`:
 //! Kaiming-uniform down, zeros up. Only the last is the identity; the others are near it. All zeros is not among them: down and
@@ -22,52 +16,17 @@ use serde::{Deserialize, Serialize};
 use serde_json::{Map, Value, json};
 
 use super::{
-    AdapterFields, NO_WEIGHT, Network, NonLinearity, Slot, affine, affine_params, torch_default, truncated_normal,
+    AdapterFields, Network, NonLinearity, Slot, affine, affine_params, houlsby, parallel, pfeiffer, torch_default,
+    truncated_normal,
 };
 use crate::base::Base;
 use crate::config;
 use crate::error::EditError;
-use crate::method::{At, Init, Mergeable, Method, MethodInfo, Origin, ParamPlan, Plan, QuantisedBase};
-
-/// Houlsby's.
-pub const HOULSBY: MethodInfo = MethodInfo {
-    name: "houlsby",
-    peft_type: "HONE_HOULSBY",
-    family: "adapter",
-    summary: "a bottleneck after attention and after the MLP",
-    paper: "arXiv 1902.00751",
-    formula: "o + W_up f(W_down o)",
-    mergeable: Mergeable::No(NO_WEIGHT),
-    quantised_base: QuantisedBase::Kept,
-    parse: |fields, origin, warnings| parse(Kind::Houlsby, fields, origin, warnings),
-    schema: |generator| generator.subschema_for::<BottleneckConfig>(),
-};
-
-/// Pfeiffer's.
-pub const PFEIFFER: MethodInfo = MethodInfo {
-    name: "pfeiffer",
-    peft_type: "HONE_PFEIFFER",
-    summary: "a bottleneck on the residual stream behind the MLP",
-    paper: "arXiv 2005.00247",
-    formula: "r + W_up f(W_down r)",
-    parse: |fields, origin, warnings| parse(Kind::Pfeiffer, fields, origin, warnings),
-    ..HOULSBY
-};
-
-/// He's.
-pub const PARALLEL: MethodInfo = MethodInfo {
-    name: "parallel_adapter",
-    peft_type: "HONE_PARALLEL_ADAPTER",
-    summary: "a scaled bottleneck beside the MLP",
-    paper: "arXiv 2110.04366",
-    formula: "o + s W_up f(W_down u)",
-    parse: |fields, origin, warnings| parse(Kind::Parallel, fields, origin, warnings),
-    ..HOULSBY
-};
+use crate::method::{At, Init, Method, MethodInfo, Origin, ParamPlan, Plan};
 
 /// Under which word.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-enum Kind {
+pub(super) enum Kind {
     #[default]
     Houlsby,
     Pfeiffer,
@@ -77,20 +36,17 @@ enum Kind {
 impl Kind {
     fn info(self) -> &'static MethodInfo {
         match self {
-            Kind::Houlsby => &HOULSBY,
-            Kind::Pfeiffer => &PFEIFFER,
-            Kind::Parallel => &PARALLEL,
+            Kind::Houlsby => &houlsby::METHOD,
+            Kind::Pfeiffer => &pfeiffer::METHOD,
+            Kind::Parallel => &parallel::METHOD,
         }
     }
 
     fn defaults(self) -> Value {
         match self {
-            Kind::Houlsby => json!({ "placement": "both", "insertion": "sequential", "non_linearity": "swish",
-                "reduction_factor": 16, "scaling": 1, "init_weights": "houlsby" }),
-            Kind::Pfeiffer => json!({ "placement": "mlp", "insertion": "residual", "non_linearity": "relu",
-                "reduction_factor": 16, "scaling": 1, "init_weights": "bert" }),
-            Kind::Parallel => json!({ "placement": "mlp", "insertion": "parallel", "non_linearity": "relu",
-                "reduction_factor": 2, "scaling": 4, "init_weights": "mam_adapter" }),
+            Kind::Houlsby => houlsby::defaults(),
+            Kind::Pfeiffer => pfeiffer::defaults(),
+            Kind::Parallel => parallel::defaults(),
         }
     }
 }
@@ -133,7 +89,7 @@ impl Default for BottleneckConfig {
     }
 }
 
-fn parse(
+pub(super) fn parse(
     kind: Kind,
     fields: &Map<String, Value>,
     origin: Origin,

@@ -19,6 +19,9 @@ pub mod bottleneck;
 pub mod compacter;
 pub mod conformer;
 pub mod fusion;
+pub mod houlsby;
+pub mod parallel;
+pub mod pfeiffer;
 
 use hone_engine::ops::{self, Activation, Dropout};
 use hone_engine::{RandomKey, Tensor, Var, WeightRef};

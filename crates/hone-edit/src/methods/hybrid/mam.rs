@@ -19,7 +19,7 @@ use crate::config;
 use crate::error::EditError;
 use crate::method::{Edit, Mergeable, Method, MethodInfo, Origin, Placed, Plan, QuantisedBase};
 use crate::methods::adapters::NonLinearity;
-use crate::methods::adapters::bottleneck::PARALLEL;
+use crate::methods::adapters::parallel::METHOD as PARALLEL;
 use crate::methods::prompts::prefix_tuning;
 
 /// The registry's entry.

@@ -1,7 +1,4 @@
-//! The top of the model alone, trained whole: the last `k` layers ([`LAST_LAYERS`]), or the LM head ([`HEAD_ONLY`], the oldest way
-//! to adapt a frozen network). `W ← V`, `V` starts at `W`.
-//!
-//! A head that is the embedding table gets values of its own: the table stays as it was. Parameters: the weights chosen.
+//! The last `k` layers and the final norm, trained whole: `W ← V`, `V` starts at `W`. Parameters: the weights chosen.
 
 use std::sync::Arc;
 
@@ -16,12 +13,11 @@ use crate::method::{Mergeable, Method, MethodInfo, Plan, QuantisedBase};
 use crate::planning::wrong;
 use crate::replace::plan_replacements;
 
-const LAST: &str = "last_layers";
-const HEAD: &str = "head_only";
+const NAME: &str = "last_layers";
 
-/// The registry's entry of the last layers.
-pub const LAST_LAYERS: MethodInfo = MethodInfo {
-    name: LAST,
+/// The registry's entry.
+pub const METHOD: MethodInfo = MethodInfo {
+    name: NAME,
     peft_type: "HONE_LAST_LAYERS",
     family: "selective",
     summary: "the last layers and the final norm, trained whole",
@@ -30,30 +26,13 @@ pub const LAST_LAYERS: MethodInfo = MethodInfo {
     mergeable: Mergeable::Yes,
     quantised_base: QuantisedBase::Expanded,
     parse: |fields, origin, warnings| {
-        let config: LastLayersConfig = config::read(LAST, fields, &[], origin, warnings)?;
+        let config: LastLayersConfig = config::read(NAME, fields, &[], origin, warnings)?;
         if config.layers == 0 {
-            return Err(wrong(LAST, "layers", "0", "1 or more"));
+            return Err(wrong(NAME, "layers", "0", "1 or more"));
         }
         Ok(Arc::new(config))
     },
     schema: |generator| generator.subschema_for::<LastLayersConfig>(),
-};
-
-/// The registry's entry of the head.
-pub const HEAD_ONLY: MethodInfo = MethodInfo {
-    name: HEAD,
-    peft_type: "HONE_HEAD_ONLY",
-    family: "selective",
-    summary: "the LM head, trained whole",
-    paper: "-",
-    formula: "W ← V (LM head)",
-    mergeable: Mergeable::Yes,
-    quantised_base: QuantisedBase::Expanded,
-    parse: |fields, origin, warnings| {
-        let config: HeadConfig = config::read(HEAD, fields, &[], origin, warnings)?;
-        Ok(Arc::new(config))
-    },
-    schema: |generator| generator.subschema_for::<HeadConfig>(),
 };
 
 /// How many layers.
@@ -72,20 +51,15 @@ impl Default for LastLayersConfig {
     }
 }
 
-/// The head has no settings.
-#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize, JsonSchema)]
-#[serde(default)]
-pub struct HeadConfig {}
-
 impl Method for LastLayersConfig {
     fn info(&self) -> &'static MethodInfo {
-        &LAST_LAYERS
+        &METHOD
     }
 
     fn plan(&self, base: &Base) -> Result<Plan, EditError> {
         let layers = base.geometry.layers;
         if self.layers > layers {
-            return Err(wrong(LAST, "layers", self.layers.to_string(), format!("at most the model's {layers}")));
+            return Err(wrong(NAME, "layers", self.layers.to_string(), format!("at most the model's {layers}")));
         }
         let first = layers - self.layers;
         let number = |w: &BaseWeight| w.name.split_once("layers.")?.1.split('.').next()?.parse::<usize>().ok();
@@ -96,23 +70,6 @@ impl Method for LastLayersConfig {
         let weights: Vec<&BaseWeight> = base.weights.iter().filter(chosen).collect();
         let mut plan = Plan { config: config::to_map(self), params: Vec::new(), placed: Vec::new() };
         plan_replacements(&mut plan, &weights, base);
-        Ok(plan)
-    }
-
-    fn fields(&self) -> Map<String, Value> {
-        config::to_map(self)
-    }
-}
-
-impl Method for HeadConfig {
-    fn info(&self) -> &'static MethodInfo {
-        &HEAD_ONLY
-    }
-
-    fn plan(&self, base: &Base) -> Result<Plan, EditError> {
-        let head: Vec<&BaseWeight> = base.weights.iter().filter(|w| w.kind == WeightKind::Head).collect();
-        let mut plan = Plan { config: config::to_map(self), params: Vec::new(), placed: Vec::new() };
-        plan_replacements(&mut plan, &head, base);
         Ok(plan)
     }
 
