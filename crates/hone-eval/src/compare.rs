@@ -99,6 +99,14 @@ pub fn compare(base: &[Scorecard], tuned: &[Scorecard], options: &CompareOptions
         if task.unpaired > 0 {
             notes.push(format!("{}: {} examples are on one side only and left out", task.name, task.unpaired));
         }
+        for header in [&card.header, &other.header].into_iter().filter(|header| header.unanswered > 0) {
+            let (count, model) = (header.unanswered, header.named());
+            notes.push(format!("{}: {count} answers of {model} could not be had and count as wrong", task.name));
+        }
+        if card.header.gold_missing > 0 {
+            let count = card.header.gold_missing;
+            notes.push(format!("{}: {count} questions name a right choice that is not among their choices", task.name));
+        }
         tasks.push(task);
         examples.extend(pairs);
         all.push(paired);

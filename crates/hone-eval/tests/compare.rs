@@ -205,6 +205,18 @@ fn cards_read_back_and_bad_lines_are_named() {
     assert!(matches!(files::read_scorecards(&directory.path().join("none")), Err(EvalError::Io { .. })));
 }
 
+/// What counts as wrong without having been answered, or could not be right, is said where the scores stand.
+#[test]
+fn answers_that_could_not_be_had_are_said() {
+    let (before, mut after) = (accuracy("boolq", |i| i % 2 == 0, 8), accuracy("boolq", |i| i % 4 == 0, 8));
+    after.header.unanswered = 2;
+    after.header.model = "served".into();
+    let notes = compare(&[before.clone()], &[after], &CompareOptions::default()).unwrap().notes;
+    assert!(notes.iter().any(|note| note.contains("2 answers of served could not be had")), "{notes:?}");
+    let notes = compare(&[before.clone()], &[before], &CompareOptions::default()).unwrap().notes;
+    assert!(notes.is_empty(), "{notes:?}");
+}
+
 /// What differs between two cards' tasks is said: the key and both values, or the data.
 #[test]
 fn cards_of_different_tasks_are_refused_with_what_differs() {
