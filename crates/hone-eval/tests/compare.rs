@@ -1,5 +1,7 @@
 //! Scorecards paired, compared, judged, written and read.
 
+use std::slice::from_ref;
+
 use hone_eval::compare::{CompareOptions, compare};
 use hone_eval::ledger::Outcome;
 use hone_eval::metrics::Aggregation;
@@ -211,9 +213,9 @@ fn answers_that_could_not_be_had_are_said() {
     let (before, mut after) = (accuracy("boolq", |i| i % 2 == 0, 8), accuracy("boolq", |i| i % 4 == 0, 8));
     after.header.unanswered = 2;
     after.header.model = "served".into();
-    let notes = compare(&[before.clone()], &[after], &CompareOptions::default()).unwrap().notes;
+    let notes = compare(from_ref(&before), &[after], &CompareOptions::default()).unwrap().notes;
     assert!(notes.iter().any(|note| note.contains("2 answers of served could not be had")), "{notes:?}");
-    let notes = compare(&[before.clone()], &[before], &CompareOptions::default()).unwrap().notes;
+    let notes = compare(from_ref(&before), from_ref(&before), &CompareOptions::default()).unwrap().notes;
     assert!(notes.is_empty(), "{notes:?}");
 }
 
