@@ -7,6 +7,7 @@ use std::sync::Arc;
 
 use hone_engine::ops::head_logits;
 use hone_engine::{DType, Tensor};
+use hone_model::decoder::NamedWeight;
 use hone_model::{Context, Decoder, Hooks, TokenBatch};
 use serde::{Deserialize, Serialize};
 
@@ -74,31 +75,15 @@ impl<'a> Merger<'a> {
 
     /// The whole model with the edits folded in, kept in `dtype`.
     pub fn decoder(&self, decoder: &Decoder, dtype: DType) -> Result<Decoder, EditError> {
-        let mut failure = None;
-        let replaced = decoder.replaced(|name, _| match self.merged(name) {
-            Ok(weight) => weight.map(|w| w.to_dtype(dtype)),
-            Err(error) => {
-                failure.get_or_insert(error);
-                None
-            }
-        });
-        failure.map_or(Ok(replaced), Err)
+        replaced(decoder, dtype, |name, _| self.merged(name))
     }
 
     /// A model that the edits were folded into, kept in `dtype`, with them taken out again.
     pub fn taken_out(&self, merged: &Decoder, dtype: DType) -> Result<Decoder, EditError> {
-        let mut failure = None;
-        let replaced = merged.replaced(|name, weight| {
-            self.changes.get(name)?;
-            match self.unmerged(name, &weight.to_dense(DType::F32)) {
-                Ok(weight) => Some(weight.to_dtype(dtype)),
-                Err(error) => {
-                    failure.get_or_insert(error);
-                    None
-                }
-            }
-        });
-        failure.map_or(Ok(replaced), Err)
+        replaced(merged, dtype, |name, weight| {
+            let changed = self.changes.contains_key(name);
+            changed.then(|| self.unmerged(name, &weight.to_dense(DType::F32))).transpose()
+        })
     }
 
     fn own(&self, name: &str, changes: &[(&StackEntry, &Placed)]) -> Result<Tensor, EditError> {
@@ -108,6 +93,23 @@ impl<'a> Merger<'a> {
             None => EditError::CannotMerge { method: "-", place: name.into(), reason: "nothing changes it".into() },
         })
     }
+}
+
+/// `decoder` with the weights that `weight` makes in place of its own, kept in `dtype`; or the first error.
+fn replaced(
+    decoder: &Decoder,
+    dtype: DType,
+    weight: impl Fn(&str, NamedWeight<'_>) -> Result<Option<Tensor>, EditError>,
+) -> Result<Decoder, EditError> {
+    let mut failure = None;
+    let replaced = decoder.replaced(|name, old| match weight(name, old) {
+        Ok(new) => new.map(|new| new.to_dtype(dtype)),
+        Err(error) => {
+            failure.get_or_insert(error);
+            None
+        }
+    });
+    failure.map_or(Ok(replaced), Err)
 }
 
 /// Whether the same part is placed at a weight as well.

@@ -104,9 +104,7 @@ pub fn from_recipe(fields: &Map<String, Value>, warnings: &mut Vec<String>) -> R
 
 /// Fills in what PEFT has where a recipe says nothing: the values of the schema, which are those of the files.
 fn with_pefts_defaults(info: &MethodInfo, fields: &mut Map<String, Value>) {
-    let mut generator = SchemaSettings::default().with(|settings| settings.inline_subschemas = true).into_generator();
-    let schema = (info.schema)(&mut generator).to_value();
-    for (field, schema) in schema.get("properties").and_then(Value::as_object).into_iter().flatten() {
+    for (field, schema) in schema_of(info).get("properties").and_then(Value::as_object).into_iter().flatten() {
         if let Some(default) = schema.get("default") {
             fields.entry(field.clone()).or_insert_with(|| default.clone());
         }
@@ -130,10 +128,15 @@ pub fn with_paths_from(directory: &Path, fields: &Map<String, Value>) -> Map<Str
     fields
 }
 
+/// A method's fields as a JSON schema with everything in place; its defaults are those of files, and so PEFT's.
+pub fn schema_of(info: &MethodInfo) -> Value {
+    let mut generator = SchemaSettings::default().with(|settings| settings.inline_subschemas = true).into_generator();
+    (info.schema)(&mut generator).to_value()
+}
+
 /// The fields of a method that hold paths: one, a list of them, or several by name. Their schema has the format `path`.
 pub fn path_fields(info: &MethodInfo) -> Vec<String> {
-    let mut generator = SchemaSettings::default().with(|settings| settings.inline_subschemas = true).into_generator();
-    let schema = (info.schema)(&mut generator).to_value();
+    let schema = schema_of(info);
     let fields = schema.get("properties").and_then(Value::as_object).into_iter().flatten();
     fields.filter(|(_, schema)| schema["format"] == "path").map(|(field, _)| field.clone()).collect()
 }
@@ -167,9 +170,7 @@ mod tests {
     #[test]
     fn fields_that_name_directories_say_so() {
         for info in METHODS {
-            let mut generator =
-                SchemaSettings::default().with(|settings| settings.inline_subschemas = true).into_generator();
-            let schema = (info.schema)(&mut generator).to_value();
+            let schema = schema_of(info);
             let described = |schema: &Value| schema["description"].as_str().unwrap_or_default().to_lowercase();
             let fields = schema["properties"].as_object().into_iter().flatten();
             let named: Vec<String> = fields

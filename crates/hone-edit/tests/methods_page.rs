@@ -5,8 +5,7 @@ use std::path::Path;
 
 use hone_edit::EditError;
 use hone_edit::method::{Mergeable, QuantisedBase};
-use hone_edit::registry::{METHODS, from_recipe};
-use schemars::generate::SchemaSettings;
+use hone_edit::registry::{METHODS, from_recipe, schema_of};
 use serde_json::{Map, Value, json};
 
 fn page() -> String {
@@ -70,9 +69,7 @@ fn defaults_are_pefts_but_for_those_that_the_page_names() {
     };
     let mut compared = 0;
     for info in METHODS.iter().filter(|info| !info.peft_type.starts_with("HONE_")) {
-        let mut generator =
-            SchemaSettings::default().with(|settings| settings.inline_subschemas = true).into_generator();
-        let schema = (info.schema)(&mut generator).to_value();
+        let schema = schema_of(info);
         let (Some(ours), pefts) = (fields_of(info.name, "hone"), fields_of(info.name, "peft")) else { continue };
         for (field, value) in ours.iter().filter(|(field, _)| *field != "task_type") {
             let default = schema["properties"][field].get("default").unwrap_or(&Value::Null);

@@ -70,6 +70,7 @@ fn of_task(paired: &Paired<'_>, options: &MeasureOptions) -> TaskMeasure {
         Number::new(name, name, problems as f64, None, Unit::Count)
     };
     let metric = paired.metric.name.split(',').next().unwrap_or_default();
+    let ends = [counted(paired.rows.iter().map(|(b, _)| *b)), counted(paired.rows.iter().map(|(_, a)| *a))];
     TaskMeasure {
         name: paired.task().into(),
         metric: paired.metric.name.clone(),
@@ -81,8 +82,8 @@ fn of_task(paired: &Paired<'_>, options: &MeasureOptions) -> TaskMeasure {
             count("gained", (false, true)),
             count("lost", (true, false)),
         ],
-        tables: vec![ends(paired)],
-        charts: vec![chart(paired)],
+        tables: vec![table(&ends)],
+        charts: vec![chart(&ends)],
         rows: paired.rows.iter().zip(&sides).map(|(rows, side)| row(*rows, *side)).collect(),
         ..TaskMeasure::default()
     }
@@ -110,8 +111,10 @@ fn ended(text: &str) -> Vec<(usize, usize)> {
     text.split("; ").filter_map(one).collect()
 }
 
-fn ends(paired: &Paired<'_>) -> Table {
-    let sides = [counted(paired.rows.iter().map(|(b, _)| *b)), counted(paired.rows.iter().map(|(_, a)| *a))];
+/// Programs by their end, before and after.
+type Ends = [[f64; ENDS.len()]; 2];
+
+fn table(sides: &Ends) -> Table {
     Table {
         title: "How programs ended".into(),
         unit: Unit::Count,
@@ -122,8 +125,7 @@ fn ends(paired: &Paired<'_>) -> Table {
 }
 
 /// The change of each way to end, in points of all programs.
-fn chart(paired: &Paired<'_>) -> ChartData {
-    let sides = [counted(paired.rows.iter().map(|(b, _)| *b)), counted(paired.rows.iter().map(|(_, a)| *a))];
+fn chart(sides: &Ends) -> ChartData {
     let share = |side: &[f64; ENDS.len()], end: usize| side[end] / side.iter().sum::<f64>().max(1.0);
     let bar = |(end, (name, _)): (usize, &(&str, &[&str]))| Bar {
         name: (*name).into(),

@@ -16,13 +16,27 @@ use serde::{Deserialize, Serialize};
 use serde_json::{Map, Value, json};
 
 use super::{
-    AdapterFields, Network, NonLinearity, Slot, affine, affine_params, houlsby, parallel, pfeiffer, torch_default,
-    truncated_normal,
+    AdapterFields, NO_WEIGHT, Network, NonLinearity, Slot, affine, affine_params, houlsby, parallel, pfeiffer,
+    torch_default, truncated_normal,
 };
 use crate::base::Base;
 use crate::config;
 use crate::error::EditError;
-use crate::method::{At, Init, Method, MethodInfo, Origin, ParamPlan, Plan};
+use crate::method::{At, Init, Mergeable, Method, MethodInfo, Origin, ParamPlan, Plan, QuantisedBase};
+
+/// What the entries of all of them say; name, type and words are each one's own.
+pub(super) const BOTTLENECK: MethodInfo = MethodInfo {
+    name: "",
+    peft_type: "",
+    family: "adapter",
+    summary: "",
+    paper: "",
+    formula: "",
+    mergeable: Mergeable::No(NO_WEIGHT),
+    quantised_base: QuantisedBase::Kept,
+    parse: |fields, origin, warnings| parse(Kind::default(), fields, origin, warnings),
+    schema: |generator| generator.subschema_for::<BottleneckConfig>(),
+};
 
 /// Under which word.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]

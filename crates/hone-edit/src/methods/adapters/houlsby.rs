@@ -5,9 +5,8 @@
 
 use serde_json::{Value, json};
 
-use super::NO_WEIGHT;
-use super::bottleneck::{BottleneckConfig, Kind, parse};
-use crate::method::{Mergeable, MethodInfo, QuantisedBase};
+use super::bottleneck::{BOTTLENECK, Kind, parse};
+use crate::method::MethodInfo;
 
 /// The registry's entry.
 pub const METHOD: MethodInfo = MethodInfo {
@@ -16,11 +15,8 @@ pub const METHOD: MethodInfo = MethodInfo {
     summary: "a bottleneck after attention and after the MLP",
     paper: "arXiv 1902.00751",
     formula: "o + W_up f(W_down o)",
-    family: "adapter",
-    mergeable: Mergeable::No(NO_WEIGHT),
-    quantised_base: QuantisedBase::Kept,
     parse: |fields, origin, warnings| parse(Kind::Houlsby, fields, origin, warnings),
-    schema: |generator| generator.subschema_for::<BottleneckConfig>(),
+    ..BOTTLENECK
 };
 
 /// What a recipe that says nothing has.

@@ -5,9 +5,8 @@
 
 use serde_json::{Value, json};
 
-use super::NO_WEIGHT;
-use super::bottleneck::{BottleneckConfig, Kind, parse};
-use crate::method::{Mergeable, MethodInfo, QuantisedBase};
+use super::bottleneck::{BOTTLENECK, Kind, parse};
+use crate::method::MethodInfo;
 
 /// The registry's entry.
 pub const METHOD: MethodInfo = MethodInfo {
@@ -16,11 +15,8 @@ pub const METHOD: MethodInfo = MethodInfo {
     summary: "a bottleneck on the residual stream behind the MLP",
     paper: "arXiv 2005.00247",
     formula: "r + W_up f(W_down r)",
-    family: "adapter",
-    mergeable: Mergeable::No(NO_WEIGHT),
-    quantised_base: QuantisedBase::Kept,
     parse: |fields, origin, warnings| parse(Kind::Pfeiffer, fields, origin, warnings),
-    schema: |generator| generator.subschema_for::<BottleneckConfig>(),
+    ..BOTTLENECK
 };
 
 /// What a recipe that says nothing has.

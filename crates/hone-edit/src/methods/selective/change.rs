@@ -51,6 +51,11 @@ impl ChangeFields {
         Ok((selection.weights, selection.resolved))
     }
 
+    /// A plan with `D` alone, 0 at the start, on every weight they name.
+    pub fn plan_plain(&self, method: &'static str, base: &Base, config: Map<String, Value>) -> Result<Plan, EditError> {
+        self.plan(method, base, config, Arc::new(Change(Plain)), |weight| vec![change_param(weight, Init::Zeros)])
+    }
+
     /// A plan with a change on every weight they name: `on_weight` says which parameters, the first of which is `D`.
     pub fn plan(
         &self,

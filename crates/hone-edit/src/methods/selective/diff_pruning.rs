@@ -16,7 +16,7 @@ use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 use serde_json::{Map, Value};
 
-use super::change::{Change, ChangeFields, ChangeOf, Plain, change_param, share_of, threshold_of_largest};
+use super::change::{Change, ChangeFields, ChangeOf, change_param, share_of, threshold_of_largest};
 use super::grafting::with_saved_values;
 use crate::base::Base;
 use crate::config;
@@ -110,8 +110,7 @@ impl Method for DiffPruningConfig {
     fn plan(&self, base: &Base) -> Result<Plan, EditError> {
         let config = config::to_map(self);
         if self.written {
-            let part = Arc::new(Change(Plain));
-            return self.weights.plan(NAME, base, config, part, |w| vec![change_param(w, Init::Zeros)]);
+            return self.weights.plan_plain(NAME, base, config);
         }
         let gate = |name: String, shape: &[usize]| {
             ParamPlan::new(name, shape, Init::Constant(self.gate_init as f32))

@@ -10,12 +10,12 @@ use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 use serde_json::{Map, Value};
 
-use super::change::{Change, ChangeFields, Plain, change_param};
+use super::change::ChangeFields;
 use super::fisher::{FisherMask, check_share};
 use crate::base::Base;
 use crate::config;
 use crate::error::EditError;
-use crate::method::{Edit, Init, Mergeable, Method, MethodInfo, Plan, QuantisedBase};
+use crate::method::{Edit, Mergeable, Method, MethodInfo, Plan, QuantisedBase};
 use crate::training::TrainingRules;
 
 const NAME: &str = "fish_mask";
@@ -63,8 +63,7 @@ impl Method for FishMaskConfig {
     }
 
     fn plan(&self, base: &Base) -> Result<Plan, EditError> {
-        let part = Arc::new(Change(Plain));
-        self.weights.plan(NAME, base, config::to_map(self), part, |w| vec![change_param(w, Init::Zeros)])
+        self.weights.plan_plain(NAME, base, config::to_map(self))
     }
 
     fn fields(&self) -> Map<String, Value> {

@@ -20,7 +20,7 @@ use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 use serde_json::{Map, Value};
 
-use super::change::{Change, ChangeFields, ChangeOf, Plain, change_param, share_of, threshold_of_largest};
+use super::change::{Change, ChangeFields, ChangeOf, change_param, share_of, threshold_of_largest};
 use crate::base::Base;
 use crate::config;
 use crate::error::EditError;
@@ -125,8 +125,7 @@ impl Method for GraftingConfig {
         let mut config = config::to_map(self);
         config.insert("tuned".into(), Value::Null);
         let Some(tuned) = &self.tuned else {
-            let part = Arc::new(Change(Plain));
-            return self.weights.plan(NAME, base, config, part, |w| vec![change_param(w, Init::Zeros)]);
+            return self.weights.plan_plain(NAME, base, config);
         };
         let changes = read_changes(Path::new(tuned), base)?;
         let (selected, _) = self.weights.select(NAME, base)?;

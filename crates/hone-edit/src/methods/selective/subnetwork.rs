@@ -82,15 +82,14 @@ impl Method for SubnetworkConfig {
 
     /// Beside each `D` the mask, which is not written: what `D` is not 0 at says enough.
     fn plan(&self, base: &Base) -> Result<Plan, EditError> {
-        let part = Arc::new(Change(Plain));
         let mut config = config::to_map(self);
         config.insert("changed_by".into(), Value::Null);
         let Some(other) = &self.changed_by else {
-            return self.weights.plan(NAME, base, config, part, |w| vec![change_param(w, Init::Zeros)]);
+            return self.weights.plan_plain(NAME, base, config);
         };
         let changes = Arc::new(read_changes(Path::new(other), base)?);
         let tolerance = self.tolerance as f32;
-        self.weights.plan(NAME, base, config, part, |weight| {
+        self.weights.plan(NAME, base, config, Arc::new(Change(Plain)), |weight| {
             let (changes, name, shape) = (changes.clone(), weight.name.clone(), weight.shape.clone());
             let mask = move |_: &Base| {
                 let zeros = || Tensor::zeros(shape.as_slice(), DType::F32);
