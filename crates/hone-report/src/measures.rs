@@ -117,10 +117,9 @@ fn leads_to(measure: &str, task: &TaskMeasure, labels: &[&str], places: &Places<
     if !task.rows.is_empty() {
         return Some(Link { href: href(&format!("{measure}/{}.jsonl", task.name)), title: None });
     }
-    let of: Vec<&str> = match labels.iter().find_map(|label| task.parts.get(*label)) {
-        Some(part) => part.iter().map(String::as_str).collect(),
-        None if task.tasks.is_empty() => places.named(&task.name),
-        None => task.tasks.iter().map(String::as_str).collect(),
+    let of: Vec<&str> = match task.over(labels) {
+        [] => places.named(&task.name),
+        named => named.iter().map(String::as_str).collect(),
     };
     let sides: Vec<Option<Side>> = labels.iter().map(|label| side(label)).filter(Option::is_some).collect();
     // "right before, wrong after" is of both.

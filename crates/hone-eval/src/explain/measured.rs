@@ -142,7 +142,7 @@ const TASKS: usize = 20;
 /// The tasks whose scores the number is made of: those that the measure names for it, else the task or its ways of being asked.
 fn behind<'a>(found: Found<'_>, ledger: &'a Ledger) -> Vec<&'a TaskComparison> {
     let Found { task, number: value, .. } = found;
-    let named = task.parts.get(&value.label).unwrap_or(&task.tasks);
+    let named = task.over(&[&value.label]);
     let of_family = |name: &str| name == task.name || name.split_once(SEPARATOR).is_some_and(|(of, _)| of == task.name);
     let is_behind = |other: &&TaskComparison| match named.is_empty() {
         true => of_family(&other.name),

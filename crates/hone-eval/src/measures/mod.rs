@@ -193,6 +193,13 @@ pub fn find(name: &str) -> Result<&'static Measure, EvalError> {
     })
 }
 
+impl TaskMeasure {
+    /// The tasks that a number or a cell is over, by its labels; nothing where that is what the measure itself is called for.
+    pub fn over(&self, labels: &[&str]) -> &[String] {
+        labels.iter().find_map(|label| self.parts.get(*label)).unwrap_or(&self.tasks)
+    }
+}
+
 /// The names of tasks.
 fn names(tasks: &[&Paired<'_>]) -> Vec<String> {
     tasks.iter().map(|paired| paired.task().to_owned()).collect()
