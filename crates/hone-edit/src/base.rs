@@ -5,9 +5,12 @@
 use std::sync::Arc;
 
 use hone_engine::{DType, Tensor, WeightRef};
-use hone_model::Model;
 use hone_model::decoder::{EMBED_TOKENS, LM_HEAD, NamedWeight};
 use hone_model::tokenizer::Tokenizer;
+use hone_model::{Model, Quantise};
+
+/// The word for a base that is not rounded, beside those of `quantize`.
+pub const UNROUNDED: &str = "none";
 
 /// What kind of weight stands at a name: what hooks can do with it differs.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -31,6 +34,8 @@ pub enum BaseValue {
     Matrix(WeightRef),
     /// A norm or a bias.
     Vector(Tensor),
+    /// Not known: see [`Base::before`].
+    Unknown,
 }
 
 /// One weight.
@@ -58,15 +63,22 @@ impl BaseWeight {
             BaseValue::Matrix(WeightRef::Frozen(weight)) => weight.bytes(),
             BaseValue::Matrix(WeightRef::Trained(var)) => var.value.as_bytes().len(),
             BaseValue::Vector(tensor) => tensor.as_bytes().len(),
+            BaseValue::Unknown => 0,
         }
     }
 
-    /// The values in `f32`, copied (expanded if quantised).
+    /// Whether there are numbers, and not a name and a shape alone.
+    pub fn is_known(&self) -> bool {
+        !matches!(self.value, BaseValue::Unknown)
+    }
+
+    /// The values in `f32`, copied (expanded if quantised); NaN where they are not known, so that what is made of them shows it.
     pub fn to_f32(&self) -> Tensor {
         match &self.value {
             BaseValue::Matrix(WeightRef::Frozen(weight)) => weight.to_dense(DType::F32),
             BaseValue::Matrix(WeightRef::Trained(var)) => var.value.to_dtype(DType::F32),
             BaseValue::Vector(tensor) => tensor.to_dtype(DType::F32),
+            BaseValue::Unknown => Tensor::full(self.shape.as_slice(), DType::F32, f32::NAN),
         }
     }
 }
@@ -78,8 +90,11 @@ pub struct Base {
     pub model_type: String,
     /// What the user typed to name the model.
     pub reference: String,
-    /// SHA-256 of its weights.
+    /// SHA-256 of its weights; empty where they are not known.
     pub sha256: String,
+    /// What its linear maps were rounded to as they were read, by the word of `quantize`; [`UNROUNDED`] where they are as its
+    /// files have them.
+    pub quantize: String,
     /// Whether the LM head is the embedding table.
     pub tied_head: bool,
     /// Every weight, in order of the forward pass.
@@ -126,6 +141,10 @@ impl Base {
             model_type: model.spec.model_type.clone(),
             reference: model.source.reference.clone(),
             sha256: model.source.sha256.clone(),
+            quantize: match model.quantise {
+                Some(Quantise::To(kind)) => kind.to_string().to_lowercase(),
+                Some(Quantise::Keep) | None => UNROUNDED.into(),
+            },
             tied_head: decoder.lm_head.is_none(),
             weights: Vec::new(),
             geometry: Geometry {
@@ -160,6 +179,21 @@ impl Base {
         base
     }
 
+    /// The model that `merged` was before edits were merged into it, as far as that tells: the same names and shapes, and no
+    /// numbers. Edits are read for it without the check that it is the base they were made for, and what is made of the base's
+    /// weights fails.
+    pub fn before(merged: &Model) -> Base {
+        let mut base = Base::of(merged);
+        base.sha256.clear();
+        base.weights.iter_mut().for_each(|weight| weight.value = BaseValue::Unknown);
+        base
+    }
+
+    /// Whether the numbers of its weights are known.
+    pub fn is_known(&self) -> bool {
+        self.weights.iter().all(BaseWeight::is_known)
+    }
+
     /// Numbers in all weights, a head that is the embedding table counted once.
     pub fn parameter_count(&self) -> usize {
         let counted = self.weights.iter().filter(|w| !(self.tied_head && w.kind == WeightKind::Head));
@@ -188,6 +222,7 @@ impl Base {
             BaseValue::Matrix(WeightRef::Frozen(weight)) => vec![weight.out_features(), weight.in_features()],
             BaseValue::Matrix(WeightRef::Trained(var)) => var.value.dims().to_vec(),
             BaseValue::Vector(tensor) => tensor.dims().to_vec(),
+            BaseValue::Unknown => Vec::new(),
         };
         self.weights.push(BaseWeight { name, kind, value, shape });
     }

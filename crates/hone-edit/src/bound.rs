@@ -67,11 +67,13 @@ impl BoundPart {
     }
 }
 
-/// `below` where the mask is 0, `above` where it is 1. (Rows are multiplied, so what is not finite in a row that is left out
-/// would show; nothing that is computed here is.)
+/// `below` where the mask is 0, `above` where it is 1: to the bit, so that a row's numbers do not depend on whether other rows of its
+/// batch have another edit. (Rows are multiplied, so what is not finite in a row that is left out would show; nothing that is
+/// computed here is.)
 fn blend(cx: &Context, mask: &Var, below: &Var, above: &Var) -> Var {
-    let change = ops::add_scaled(&cx.tape, above, below, -1.0);
-    ops::add(&cx.tape, below, &ops::scale_rows(&cx.tape, &change, mask))
+    let others: Vec<f32> = mask.value.as_slice::<f32>().iter().map(|m| 1.0 - m).collect();
+    let others = Var::constant(Tensor::from_slice([others.len()], &others));
+    ops::add(&cx.tape, &ops::scale_rows(&cx.tape, below, &others), &ops::scale_rows(&cx.tape, above, mask))
 }
 
 /// What the engine does in one operation at a linear map.

@@ -50,13 +50,14 @@ pub fn collapsed(edit: &Edit, task: u32, base: &Base) -> Result<Edit, EditError>
         ("target_modules".to_string(), Value::Array(modules)),
     ]);
     let method = registry::from_recipe(&fields, &mut Vec::new())?;
-    Edit::with_values(method, base, |plan| {
+    let lora = Edit::with_values(method, base, |plan| {
         values.remove(&plan.key).ok_or_else(|| EditError::CannotCollapse {
             method: edit.method.info().name,
             place: plan.key.clone(),
             reason: "the LoRA adapter would have a weight there that the edit does not change".into(),
         })
-    })
+    })?;
+    Ok(Edit { base_quantize: edit.base_quantize.clone(), ..lora })
 }
 
 fn cannot(edit: &Edit, placed: &Placed, reason: &str) -> EditError {

@@ -25,6 +25,8 @@ pub struct Edit {
     pub base_reference: String,
     /// SHA-256 of that model's weights.
     pub base_sha256: String,
+    /// What they were rounded to while the edit was tuned ([`Base::quantize`]); files of elsewhere do not say.
+    pub base_quantize: Option<String>,
     /// What was noticed while it was made or read.
     pub warnings: Vec<String>,
 }
@@ -74,6 +76,7 @@ impl Edit {
             placed: plan.placed,
             base_reference: base.reference.clone(),
             base_sha256: base.sha256.clone(),
+            base_quantize: Some(base.quantize.clone()),
             warnings,
         })
     }

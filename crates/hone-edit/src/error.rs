@@ -152,6 +152,15 @@ pub enum EditError {
         /// How many it has.
         groups: usize,
     },
+    /// An edit that is partly made of its base's numbers, where nobody knows those.
+    #[error(
+        "`{place}`: what the edit does there is made of the base model's own weights, which a merged model does not tell; name the \
+         base model (`--base`)"
+    )]
+    UnknownBase {
+        /// The weight or parameter.
+        place: String,
+    },
     /// An edit that is no sum of low-rank products.
     #[error("`{method}` at `{place}` cannot be collapsed into a LoRA adapter: {reason}")]
     CannotCollapse {

@@ -2,12 +2,14 @@
 //!
 //! - `adapter_config.json`: `peft_type` and the method's fields, keys sorted;
 //! - `adapter_model.safetensors`: the parameters, `f32`;
-//! - `hone.json`: what PEFT has no field for: the hash of the base model's weights, a method's fields of Hone's own;
+//! - `hone.json`: what PEFT has no field for: the hash of the base model's weights and what they were rounded to while the edit was
+//!   tuned, a method's fields of Hone's own, the ways to other adapters that the configuration names;
 //! - `hone.safetensors`, for methods that have any: tensors that PEFT computes again each time it reads an adapter.
 //!
 //! Reading is strict: every tensor of the file is used, every parameter is found in its shape, every target is found in
 //! the model, and the base is the one the edit was made for.
 
+mod experts;
 mod tensors;
 
 use std::collections::{BTreeMap, HashMap};
@@ -20,10 +22,11 @@ use serde::{Deserialize, Serialize};
 use serde_json::{Map, Value, json};
 
 use crate::atomic::{self, io_error};
-use crate::base::Base;
+use crate::base::{Base, UNROUNDED};
 use crate::error::{EditError, OtherBase};
-use crate::method::{Edit, Param, Saved, Stored};
+use crate::method::{Edit, Param, ParamPlan, Saved, Stored};
 use crate::registry;
+use crate::sparse::SparseDelta;
 use crate::stack::EditStack;
 pub use tensors::TensorFile;
 
@@ -41,15 +44,22 @@ const PEFT_VERSION: &str = "0.21.2";
 const MAX_CONFIG: u64 = 16 << 20;
 
 /// `hone.json`.
-#[derive(Debug, Serialize, Deserialize)]
-struct Ours {
+#[derive(Debug, Default, Serialize, Deserialize)]
+pub(crate) struct Ours {
     format: u32,
     method: String,
     base: String,
     base_sha256: String,
+    /// [`Edit::base_quantize`].
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    base_quantize: Option<String>,
     /// Fields of the method that PEFT has not.
     #[serde(default, skip_serializing_if = "Map::is_empty")]
     fields: Map<String, Value>,
+    /// The directories that the configuration names in `adapters`, as seen from this one, by the same names. The configuration
+    /// has them as PEFT finds them: from anywhere, but only while they stay where they are.
+    #[serde(default, skip_serializing_if = "Map::is_empty")]
+    adapters: Map<String, Value>,
 }
 
 /// Reads the edit in `dir` (an adapter directory, or a run's directory with an `adapter` in it) for `model`, as a stack of
@@ -73,23 +83,55 @@ pub(crate) fn read_beside<T>(
     let dir = adapter_directory(dir);
     let mut warnings = Vec::new();
     let mut config = read_config(&dir.join(CONFIG))?;
-    config.extend(check_base(&dir, base, &mut warnings)?);
-    find_experts(&mut config, &dir);
+    let ours = check_base(&dir, base, &mut warnings)?;
+    config.extend(ours.fields);
+    experts::find(&mut config, &dir, &ours.adapters);
     let mut file = TensorFile::read(&dir.join(WEIGHTS))?;
     let taken = take(&mut config, &mut file)?;
     let method = registry::from_peft(&config, &mut warnings)?;
     let path = dir.join(OUR_WEIGHTS);
     let mut beside = path.exists().then(|| TensorFile::read(&path)).transpose()?;
-    let made_again = RandomKey::new(0).named("init");
     let mut edit = Edit::with_values(method, base, |plan| match (plan.traits.saved, &mut beside) {
         (Saved::Adapter, _) => file.take_checked(plan, base),
         (Saved::Beside, Some(beside)) => beside.take(plan),
-        (Saved::Beside, None) | (Saved::No, _) => plan.first_value(made_again, base),
+        (Saved::Beside, None) | (Saved::No, _) => made_again(plan, base),
     })?;
     file.all_used()?;
     beside.map_or(Ok(()), |beside| beside.all_used())?;
+    edit.base_quantize = ours.base_quantize;
+    warnings.extend(rounded_otherwise(&edit, base));
     edit.warnings.splice(0..0, warnings);
     Ok((edit, taken))
+}
+
+/// A parameter that the files do not hold.
+fn made_again(plan: &ParamPlan, base: &Base) -> Result<Tensor, EditError> {
+    let value = plan.first_value(RandomKey::new(0).named("init"), base);
+    // Of a base without numbers nothing follows but NaN, or an error that it cannot be decomposed.
+    let usable = |value: &Tensor| value.as_slice::<f32>().iter().all(|v| v.is_finite());
+    match value {
+        Ok(value) if base.is_known() || usable(&value) => Ok(value),
+        Err(error) if base.is_known() => Err(error),
+        _ => Err(EditError::UnknownBase { place: plan.key.clone() }),
+    }
+}
+
+/// What is to be said where the edit was tuned on a base that was rounded otherwise than this one.
+fn rounded_otherwise(edit: &Edit, base: &Base) -> Option<String> {
+    let tuned = edit.base_quantize.as_deref().filter(|tuned| base.is_known() && *tuned != base.quantize)?;
+    let shown = |word: &str| match word {
+        UNROUNDED => "as its files have it".to_string(),
+        word => format!("in `{word}`"),
+    };
+    let give = match tuned {
+        UNROUNDED => "without `--quantize`".to_string(),
+        word => format!("with `--quantize {word}`"),
+    };
+    Some(format!(
+        "it was tuned on its base {}, and this one is {}; {give} it runs as it was tuned",
+        shown(tuned),
+        shown(&base.quantize)
+    ))
 }
 
 /// The base model that the adapter in `dir` names.
@@ -123,7 +165,10 @@ pub fn save_edit(edit: &Edit, dir: &Path) -> Result<(), EditError> {
             method: edit.method.info().name.into(),
             base: edit.base_reference.clone(),
             base_sha256: edit.base_sha256.clone(),
+            base_quantize: edit.base_quantize.clone(),
             fields,
+            // The directory that is filled stands beside the one it becomes.
+            adapters: experts::seen_from(dir, &edit.config),
         };
         write_json(&dir.join(OURS), &serde_json::to_value(ours).unwrap_or_default())?;
         write_json(&dir.join(CONFIG), &adapter_config(edit))
@@ -197,10 +242,10 @@ fn encoded(key: &str, param: &Param) -> Vec<Encoded> {
             vec![(name(""), Dtype::U8, vec![values.len().div_ceil(8)], bits.collect())]
         }
         Stored::Sparse => {
-            let changed: Vec<usize> = (0..values.len()).filter(|&at| values[at] != 0.0).collect();
-            let indices = changed.iter().flat_map(|&at| (at as i32).to_le_bytes()).collect();
-            let kept = changed.iter().flat_map(|&at| values[at].to_le_bytes()).collect();
-            let dims = vec![changed.len()];
+            let delta = SparseDelta::of(&param.value);
+            let indices = delta.indices().iter().flat_map(|at| at.to_le_bytes()).collect();
+            let kept = delta.values().iter().flat_map(|value| value.to_le_bytes()).collect();
+            let dims = vec![delta.indices().len()];
             vec![(name(".indices"), Dtype::I32, dims.clone(), indices), (name(".values"), Dtype::F32, dims, kept)]
         }
     }
@@ -271,17 +316,6 @@ pub fn contents_sha256(dir: &Path) -> Result<String, EditError> {
     Ok(hash.finalize().iter().map(|byte| format!("{byte:02x}")).collect())
 }
 
-/// Directories of other adapters (X-LoRA's `adapters`) that lie beside this one are looked for there.
-fn find_experts(config: &mut Map<String, Value>, dir: &Path) {
-    let experts = config.get_mut("adapters").and_then(Value::as_object_mut);
-    for (_, path) in experts.into_iter().flatten() {
-        let beside = path.as_str().map(|path| dir.join(path)).filter(|beside| beside.join(CONFIG).exists());
-        if let Some(beside) = beside {
-            *path = json!(std::path::absolute(&beside).unwrap_or(beside));
-        }
-    }
-}
-
 pub(crate) fn read_config(path: &Path) -> Result<Map<String, Value>, EditError> {
     let length = std::fs::metadata(path).map_err(io_error(path))?.len();
     let malformed = |found: String| EditError::Malformed {
@@ -311,8 +345,9 @@ fn kind(value: &Value) -> &'static str {
     }
 }
 
-/// Whether the adapter in `dir` was made for `base`, by its `hone.json`, and the fields that PEFT has no place for.
-pub(crate) fn check_base(dir: &Path, base: &Base, warnings: &mut Vec<String>) -> Result<Map<String, Value>, EditError> {
+/// Whether the adapter in `dir` was made for `base`, by its `hone.json`, and what else stands there. A base of which no hash is known is
+/// not checked.
+pub(crate) fn check_base(dir: &Path, base: &Base, warnings: &mut Vec<String>) -> Result<Ours, EditError> {
     let path = dir.join(OURS);
     let text = match std::fs::read_to_string(&path) {
         Err(e) if e.kind() == std::io::ErrorKind::NotFound => {
@@ -320,7 +355,7 @@ pub(crate) fn check_base(dir: &Path, base: &Base, warnings: &mut Vec<String>) ->
             let note =
                 "there is no `hone.json` beside the adapter, so it is not known whether it was made for this base";
             warnings.push(note.into());
-            return Ok(Map::new());
+            return Ok(Ours::default());
         }
         other => other.map_err(io_error(&path))?,
     };
@@ -330,7 +365,7 @@ pub(crate) fn check_base(dir: &Path, base: &Base, warnings: &mut Vec<String>) ->
         found: e.to_string(),
         expected: "what Hone wrote there; remove the file to load the adapter unchecked".into(),
     })?;
-    if ours.base_sha256 != base.sha256 {
+    if !base.sha256.is_empty() && ours.base_sha256 != base.sha256 {
         return Err(EditError::from(Box::new(OtherBase {
             path: dir.to_path_buf(),
             made_for: ours.base,
@@ -339,5 +374,5 @@ pub(crate) fn check_base(dir: &Path, base: &Base, warnings: &mut Vec<String>) ->
             found: base.sha256.clone(),
         })));
     }
-    Ok(ours.fields)
+    Ok(ours)
 }

@@ -4,7 +4,7 @@
 //! low-rank pair's change is decomposed as the pair it is; any other mergeable edit's is the difference of the merged
 //! weight and the weight, taken in `f32`, so singular values below `ε ‖W‖` are rounding there and are not counted.
 
-use hone_engine::Tensor;
+use hone_engine::{DType, Tensor};
 use serde::Serialize;
 
 use crate::base::{Base, WeightKind};
@@ -77,9 +77,8 @@ pub fn changes(edit: &Edit, base: &Base) -> Result<Vec<Change>, EditError> {
                     (values.iter().map(|s| f64::from(*s).powi(2)).sum::<f64>().sqrt(), Some(values), None, 0.0)
                 }
                 None => {
-                    let mut change = merger.merged(&weight.name)?.unwrap_or_else(|| own.clone());
-                    let difference = change.as_mut_slice::<f32>().iter_mut().zip(own.as_slice::<f32>());
-                    difference.for_each(|(c, w)| *c -= w);
+                    let change = merger.change(&weight.name)?;
+                    let change = change.unwrap_or_else(|| Tensor::zeros(own.shape(), DType::F32));
                     let spectrum = (own.dims().len() == 2).then(|| decompose::singular_values(&change)).transpose()?;
                     let changed = change.as_slice::<f32>().iter().filter(|c| **c != 0.0).count();
                     (norm(&change), spectrum, Some(changed), f64::from(f32::EPSILON) * scale)

@@ -5,10 +5,12 @@
 //! - [`method`]: what a method is; [`mod@edit`]: one on a model; [`params`]: its parameters; [`registry`]: every one; [`methods`]: their files.
 //! - [`forms`]: what several methods have in common at a linear map; [`training`]: what some do beside forward and backward.
 //! - [`planning`]: what most methods plan alike; [`biases`]: the model's biases beside them.
+//! - [`warm_start`]: tuning that goes on from a trained adapter.
 //! - [`base`](mod@base): a model as edits see it; [`target`]: which modules a method acts on.
 //! - [`stack`]: several edits at once, as hooks of a forward pass; [`probe`]: seeing without changing.
 //! - [`decompose`]: singular values, QR, eigenvectors, effective rank.
 //! - [`algebra`]: several edits made one.
+//! - [`sparse`]: a change of a few elements, the object that all sparse edits are once they are trained.
 //! - [`inspect`]: what an edit does to the weights, place by place; [`overlap`](mod@overlap): where two do it.
 //! - [`files`]: adapter directories; [`reward`]: those of reward models; [`merge`](mod@merge): edits folded into the weights.
 //!
@@ -39,11 +41,13 @@ pub mod probe;
 pub mod registry;
 pub mod replace;
 pub mod reward;
+pub mod sparse;
 pub mod stack;
 pub mod target;
 pub mod torch_random;
 pub mod training;
 mod unmatched;
+pub mod warm_start;
 pub mod words;
 
 pub use base::Base;

@@ -13,7 +13,7 @@ use serde::{Deserialize, Serialize};
 
 use crate::base::Base;
 use crate::error::EditError;
-use crate::method::{Direction, Merge, Mergeable, Place, Placed};
+use crate::method::{Direction, Merge, Mergeable, NEEDS_BASE, Place, Placed};
 use crate::stack::{EditStack, StackEntry};
 
 /// What a stack of edits does to the weights of a model.
@@ -60,16 +60,33 @@ impl<'a> Merger<'a> {
 
     /// A weight with the edits folded in, `f32`; `None` if nothing changes it.
     pub fn merged(&self, name: &str) -> Result<Option<Tensor>, EditError> {
-        let Some(changes) = self.changes.get(name) else { return Ok(None) };
-        let own = self.own(name, changes)?;
-        changes.iter().try_fold(own.clone(), |weight, change| apply(change, &weight, &own, Direction::Merge)).map(Some)
+        Ok(self.before_and_after(name)?.map(|(_, merged)| merged))
     }
 
-    /// A merged weight with the edits taken out again.
+    /// What that adds to the weight, `f32`: a change that rounding swallows is none.
+    pub fn change(&self, name: &str) -> Result<Option<Tensor>, EditError> {
+        let difference = |(own, mut merged): (Tensor, Tensor)| {
+            let elements = merged.as_mut_slice::<f32>().iter_mut().zip(own.as_slice::<f32>());
+            elements.for_each(|(merged, own)| *merged -= own);
+            merged
+        };
+        Ok(self.before_and_after(name)?.map(difference))
+    }
+
+    fn before_and_after(&self, name: &str) -> Result<Option<(Tensor, Tensor)>, EditError> {
+        let Some(changes) = self.changes.get(name) else { return Ok(None) };
+        let own = self.own(name, changes)?.ok_or_else(|| EditError::UnknownBase { place: name.into() })?;
+        let add = |weight: Tensor, change| apply(change, &weight, Some(&own), Direction::Merge);
+        let merged = changes.iter().try_fold(own.clone(), add)?;
+        Ok(Some((own, merged)))
+    }
+
+    /// A merged weight with the edits taken out again. What is made of the base's weight cannot be where that is not known
+    /// ([`Base::before`]).
     pub fn unmerged(&self, name: &str, merged: &Tensor) -> Result<Tensor, EditError> {
         let Some(changes) = self.changes.get(name) else { return Ok(merged.clone()) };
         let own = self.own(name, changes)?;
-        let undo = |weight: Tensor, change| apply(change, &weight, &own, Direction::Unmerge);
+        let undo = |weight: Tensor, change| apply(change, &weight, own.as_ref(), Direction::Unmerge);
         changes.iter().rev().try_fold(merged.clone(), undo)
     }
 
@@ -86,12 +103,12 @@ impl<'a> Merger<'a> {
         })
     }
 
-    fn own(&self, name: &str, changes: &[(&StackEntry, &Placed)]) -> Result<Tensor, EditError> {
-        let weight = self.base.weight(name).map(|w| w.to_f32());
-        weight.ok_or_else(|| match changes.first() {
-            Some((entry, placed)) => cannot(entry, placed, "the model has no such weight"),
-            None => EditError::CannotMerge { method: "-", place: name.into(), reason: "nothing changes it".into() },
-        })
+    /// The base's weight, where its numbers are known.
+    fn own(&self, name: &str, changes: &[(&StackEntry, &Placed)]) -> Result<Option<Tensor>, EditError> {
+        match self.base.weight(name) {
+            Some(weight) => Ok(weight.is_known().then(|| weight.to_f32())),
+            None => Err(cannot_at(name, changes, "the model has no such weight")),
+        }
     }
 }
 
@@ -121,12 +138,23 @@ fn stands_at_a_weight(entry: &StackEntry, placed: &Placed) -> bool {
 fn apply(
     (entry, placed): &(&StackEntry, &Placed),
     weight: &Tensor,
-    base: &Tensor,
+    own: Option<&Tensor>,
     direction: Direction,
 ) -> Result<Tensor, EditError> {
     let values: Vec<Tensor> = placed.params.iter().map(|&p| entry.edit.params[p].value.clone()).collect();
-    let merge = Merge { weight, base, values: &values, strength: entry.strength, direction };
-    placed.part.merge(&merge).map_err(|reason| cannot(entry, placed, &reason))
+    let merge = Merge { weight, own, values: &values, strength: entry.strength, direction };
+    placed.part.merge(&merge).map_err(|reason| match own {
+        None if reason == NEEDS_BASE => EditError::UnknownBase { place: placed.place.to_string() },
+        _ => cannot(entry, placed, &reason),
+    })
+}
+
+/// The error of the first of the edits that change the weight `name`.
+fn cannot_at(name: &str, changes: &[(&StackEntry, &Placed)], reason: &str) -> EditError {
+    match changes.first() {
+        Some((entry, placed)) => cannot(entry, placed, reason),
+        None => EditError::CannotMerge { method: "-", place: name.into(), reason: reason.into() },
+    }
 }
 
 fn cannot(entry: &StackEntry, placed: &Placed, reason: &str) -> EditError {

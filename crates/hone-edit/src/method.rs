@@ -25,6 +25,7 @@ use crate::base::Base;
 pub use crate::edit::Edit;
 use crate::error::EditError;
 pub use crate::params::{Init, Param, ParamPlan, ParamTraits, Role, Saved, Stored};
+use crate::sparse::SparseDelta;
 use crate::training::TrainingRules;
 
 /// A method as the registry lists it.
@@ -365,8 +366,8 @@ pub struct LowRankPair {
 pub struct Merge<'a> {
     /// The weight as it is, `f32`.
     pub weight: &'a Tensor,
-    /// The weight as the base model has it, `f32`.
-    pub base: &'a Tensor,
+    /// The weight as the base model has it, `f32`, where that is known: see [`Merge::base`].
+    pub own: Option<&'a Tensor>,
     /// The part's parameters, `f32`.
     pub values: &'a [Tensor],
     /// How strongly the edit is applied.
@@ -376,6 +377,11 @@ pub struct Merge<'a> {
 }
 
 impl Merge<'_> {
+    /// The weight as the base model has it, `f32`. `Err` where an edit is taken out of a merged model whose base nobody named.
+    pub fn base(&self) -> Result<&Tensor, String> {
+        self.own.ok_or_else(|| NEEDS_BASE.to_string())
+    }
+
     /// The part's parameters as values of a pass.
     pub fn constants(&self) -> Vec<Var> {
         self.values.iter().cloned().map(Var::constant).collect()
@@ -387,7 +393,17 @@ impl Merge<'_> {
         matmul::matmul_nn_add(&mut weight, self.direction.sign() * self.strength * scale, b, a);
         weight
     }
+
+    /// The weight with a sparse change added, or taken away again.
+    pub fn with_sparse(&self, delta: &SparseDelta) -> Tensor {
+        let mut weight = self.weight.clone();
+        delta.add_to(&mut weight, self.direction.sign() * self.strength);
+        weight
+    }
 }
+
+/// Why a part that is made of the base's weight cannot be taken out without it; [`EditError::UnknownBase`] says it aloud.
+pub(crate) const NEEDS_BASE: &str = "it is made of the weight as it was before";
 
 /// Into the weights, or out of them.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]

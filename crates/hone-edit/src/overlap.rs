@@ -18,13 +18,13 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 
-use hone_engine::Tensor;
 use serde::Serialize;
 
-use crate::base::Base;
+use crate::base::{Base, BaseWeight};
 use crate::error::EditError;
 use crate::merge::Merger;
 use crate::method::Edit;
+use crate::sparse::SparseDelta;
 use crate::stack::EditStack;
 
 /// Share of the elements of the weights that an edit acts on, above which it counts as dense.
@@ -116,14 +116,11 @@ pub fn overlap(a: Named, b: Named, base: &Base) -> Result<Overlap, EditError> {
     // Elements of the weights that each acts on.
     let mut own = [0, 0];
     for weight in base.weights.iter().filter(|w| acts_on.iter().any(|names| names.contains(w.name.as_str()))) {
-        let value = weight.to_f32();
-        let by_a = changed(mergers[0].merged(&weight.name)?, &value);
-        let by_b = changed(mergers[1].merged(&weight.name)?, &value);
-        let count = |mask: &[bool]| mask.iter().filter(|changed| **changed).count();
-        let both = by_a.iter().zip(&by_b).filter(|(a, b)| **a && **b).count();
-        let counts = Counts::new(value.elements(), count(&by_a), count(&by_b), both);
+        let elements = weight.shape.iter().product();
+        let (by_a, by_b) = (changed(&mergers[0], weight)?, changed(&mergers[1], weight)?);
+        let counts = Counts::new(elements, by_a.indices().len(), by_b.indices().len(), by_a.in_common(&by_b));
         for (own, names) in own.iter_mut().zip(&acts_on) {
-            *own += if names.contains(weight.name.as_str()) { value.elements() } else { 0 };
+            *own += if names.contains(weight.name.as_str()) { elements } else { 0 };
         }
         total = total.with(counts);
         let add = |sum: &mut Counts| *sum = sum.with(counts);
@@ -144,13 +141,10 @@ pub fn overlap(a: Named, b: Named, base: &Base) -> Result<Overlap, EditError> {
     })
 }
 
-/// Which elements of a weight are not the base's `own` any more.
-fn changed(merged: Option<Tensor>, own: &Tensor) -> Vec<bool> {
-    let own = own.as_slice::<f32>();
-    match &merged {
-        None => vec![false; own.len()],
-        Some(merged) => merged.as_slice::<f32>().iter().zip(own).map(|(merged, own)| merged != own).collect(),
-    }
+/// What an edit changes of a weight.
+fn changed(merger: &Merger, weight: &BaseWeight) -> Result<SparseDelta, EditError> {
+    let nothing = || SparseDelta::of_entries(&weight.shape, std::iter::empty());
+    Ok(merger.change(&weight.name)?.as_ref().map_or_else(nothing, SparseDelta::of))
 }
 
 fn refuse_dense(named: Named, changed: usize, elements: usize) -> Result<(), EditError> {

@@ -11,7 +11,7 @@ use crate::error::{EditError, did_you_mean};
 use crate::method::{Method, MethodInfo, Origin};
 use crate::planning::wrong;
 use crate::words::{WORDS, spelled_out};
-use crate::{methods, not_read};
+use crate::{methods, not_read, warm_start};
 
 /// The methods, in the order they are listed.
 pub const METHODS: &[MethodInfo] = &[
@@ -84,7 +84,7 @@ pub const METHODS: &[MethodInfo] = &[
 ];
 
 /// A method from a recipe's `method`: its `type` is the word ([`crate::words`] are words, too), `defaults` says whose defaults it
-/// has, the rest are its fields.
+/// has, `init_from` which adapter it goes on from ([`warm_start`]), the rest are its fields.
 pub fn from_recipe(fields: &Map<String, Value>, warnings: &mut Vec<String>) -> Result<Arc<dyn Method>, EditError> {
     check_type(fields)?;
     let mut own = spelled_out(fields);
@@ -99,6 +99,7 @@ pub fn from_recipe(fields: &Map<String, Value>, warnings: &mut Vec<String>) -> R
         Some(Value::String(whose)) if whose == "peft" => with_pefts_defaults(info, &mut own),
         Some(other) => return Err(wrong(info.name, "defaults", other.to_string(), "`hone` or `peft`")),
     }
+    warm_start::take(info, &mut own)?;
     (info.parse)(&own, Origin::Recipe, warnings)
 }
 
@@ -116,7 +117,8 @@ fn with_pefts_defaults(info: &MethodInfo, fields: &mut Map<String, Value>) {
 pub fn with_paths_from(directory: &Path, fields: &Map<String, Value>) -> Map<String, Value> {
     let fields = &spelled_out(fields);
     let word = fields.get("type").and_then(Value::as_str).unwrap_or_default();
-    let paths = METHODS.iter().find(|m| m.name == word).map(path_fields).unwrap_or_default();
+    let mut paths = METHODS.iter().find(|m| m.name == word).map(path_fields).unwrap_or_default();
+    paths.push(warm_start::FIELD.into());
     let mut fields = fields.clone();
     for (_, value) in fields.iter_mut().filter(|(field, _)| paths.contains(field)) {
         match value {
@@ -143,10 +145,17 @@ pub fn path_fields(info: &MethodInfo) -> Vec<String> {
 
 /// A path, if `value` is one; what else stands beside paths is the method's to read.
 fn locate(value: &mut Value, directory: &Path) {
-    let Value::String(path) = value else { return };
-    let beside = directory.join(path.as_str());
+    if let Value::String(path) = value {
+        *path = located(path, directory);
+    }
+}
+
+/// A recipe's path made absolute: taken from `directory`, the recipe's, or, where only that is there, from where the command is
+/// run.
+pub fn located(path: &str, directory: &Path) -> String {
+    let beside = directory.join(path);
     let found = if beside.exists() || !Path::new(path).exists() { beside } else { Path::new(path).to_path_buf() };
-    *path = std::path::absolute(&found).unwrap_or(found).to_string_lossy().into_owned();
+    std::path::absolute(&found).unwrap_or(found).to_string_lossy().into_owned()
 }
 
 /// A method from an `adapter_config.json`.

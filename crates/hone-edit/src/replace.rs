@@ -33,7 +33,7 @@ impl Part for Replace {
 
     fn merge(&self, merge: &Merge) -> Result<Tensor, String> {
         let (mut out, sign) = (merge.weight.clone(), merge.direction.sign());
-        let change = merge.values[0].as_slice::<f32>().iter().zip(merge.base.as_slice::<f32>());
+        let change = merge.values[0].as_slice::<f32>().iter().zip(merge.base()?.as_slice::<f32>());
         for (o, (value, base)) in out.as_mut_slice::<f32>().iter_mut().zip(change) {
             *o += sign * merge.strength * (value - base);
         }
@@ -54,7 +54,7 @@ impl Part for Pin {
     }
 
     fn merge(&self, merge: &Merge) -> Result<Tensor, String> {
-        Ok(merge.base.clone())
+        merge.base().cloned()
     }
 }
 

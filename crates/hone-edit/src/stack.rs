@@ -45,6 +45,14 @@ impl StackEntry {
         StackEntry { edit, strength: 1.0, enabled: true, trained: false, groups: None }
     }
 
+    /// Whether there are rows that both act on.
+    fn meets(&self, other: &StackEntry) -> bool {
+        match (&self.groups, &other.groups) {
+            (Some(own), Some(others)) => own.iter().any(|group| others.contains(group)),
+            _ => true,
+        }
+    }
+
     /// Whether it does anything.
     pub fn is_applied(&self) -> bool {
         self.enabled && self.strength != 0.0
@@ -79,13 +87,14 @@ impl EditStack {
         stack
     }
 
-    /// Adds an edit on top. Two edits that each replace the same weight cannot be stacked.
+    /// Adds an edit on top. Two edits that each replace the same weight cannot be stacked, unless they act on different groups.
     pub fn push(&mut self, entry: StackEntry) -> Result<(), EditError> {
         let replaced = |e: &Edit| -> Vec<Place> {
             e.placed.iter().filter(|p| p.part.replaces()).map(|p| p.place.clone()).collect()
         };
         let new = replaced(&entry.edit);
-        if let Some(place) = self.entries.iter().flat_map(|e| replaced(&e.edit)).find(|p| new.contains(p)) {
+        let meeting = self.entries.iter().filter(|e| e.meets(&entry));
+        if let Some(place) = meeting.flat_map(|e| replaced(&e.edit)).find(|p| new.contains(p)) {
             return Err(EditError::CannotStack { place: place.to_string() });
         }
         if entry.groups.is_some() {

@@ -61,6 +61,14 @@ impl<'a> EditGradients<'a> {
     pub fn get_mut(&mut self, index: usize) -> Option<&mut Tensor> {
         self.gradients.param_mut(self.ids[index])
     }
+
+    /// Zeroes the gradient of parameter `index` at the elements that are not `chosen`. Every mask of gradients is put on here, before
+    /// clipping: what is not chosen neither moves nor counts in the norm.
+    pub fn confine(&mut self, index: usize, chosen: impl Fn(usize) -> bool) {
+        let Some(gradient) = self.get_mut(index) else { return };
+        let outside = gradient.as_mut_slice::<f32>().iter_mut().enumerate().filter(|(at, _)| !chosen(*at));
+        outside.for_each(|(_, g)| *g = 0.0);
+    }
 }
 
 /// See the [module](self).

@@ -4,6 +4,7 @@
 //!
 //! A new method adds a line to [`cases`].
 
+use std::collections::BTreeSet;
 use std::path::Path;
 use std::sync::{Arc, LazyLock, OnceLock};
 
@@ -11,7 +12,7 @@ use hone_edit::files::read_edit;
 use hone_edit::merge::{Merger, logits};
 use hone_edit::method::{Mergeable, QuantisedBase, Role};
 use hone_edit::registry::{self, METHODS};
-use hone_edit::{Base, Edit, EditStack, StackEntry, save_edit};
+use hone_edit::{Base, Edit, EditError, EditStack, StackEntry, save_edit};
 use hone_engine::ops::{self, Segment};
 use hone_engine::{DType, Gradients, RandomKey, Tape, Tensor};
 use hone_model::generate::{GenerationConfig, generate};
@@ -425,8 +426,57 @@ fn merging_changes_no_logits_and_can_be_undone_or_is_refused_with_the_reason() {
             let (own, merged) = (base.weight(name).unwrap().to_f32(), merger.merged(name).unwrap().unwrap());
             let back = merger.unmerged(name, &merged).unwrap();
             assert!(distance(&own, &back) < 2e-6, "{}: {name}: {}", case.recipe, distance(&own, &back));
+            // What a mask drops is put back, and nothing else is touched.
+            let exact = case.recipe["type"] == "mask_tuning";
+            assert!(!exact || own.as_bytes() == back.as_bytes(), "{}: {name}", case.recipe);
         }
     }
+}
+
+/// Of a merged model alone an edit is taken out as well as beside the base, or is refused because what it did follows from the base's
+/// weights; which methods those are is listed, so that none loses its way back by accident.
+#[test]
+fn edits_come_out_of_a_merged_model_without_its_base_unless_they_are_made_of_it() {
+    let (model, directory) = (stories(), tempfile::tempdir().unwrap());
+    let base = Base::of(&model);
+    let (mut alone, mut with_base) = (BTreeSet::new(), BTreeSet::new());
+    for (index, case) in cases().into_iter().enumerate() {
+        let edit = moved(fresh(&model, &case.recipe));
+        let edit = edit.method.clone().finished(edit, &base).unwrap();
+        let (path, stack) = (directory.path().join(index.to_string()), EditStack::of(edit));
+        let Ok(merger) = Merger::new(&stack, &base) else { continue };
+        let Ok(decoder) = merger.decoder(&model.decoder, DType::F32) else { continue };
+        save_edit(&stack.entries[0].edit, &path).unwrap();
+        let merged = Model { decoder: Arc::new(decoder), ..stories() };
+        let name = case.recipe["type"].as_str().unwrap().to_string();
+        let without = |base: &Base| {
+            let stack = EditStack::of(read_edit(&path, base)?);
+            let decoder = Arc::new(Merger::new(&stack, base)?.taken_out(&merged.decoder, DType::F32)?);
+            Ok::<_, EditError>(logits(&(&decoder, Arc::new(NoHooks)), DType::F32, &batch()))
+        };
+        let apart = |left: Tensor| {
+            let apart = distance(&bare(&model), &left);
+            assert!(apart < 2e-5, "{}: {apart}", case.recipe);
+        };
+        apart(without(&base).unwrap());
+        match without(&Base::before(&merged)) {
+            Ok(left) => {
+                apart(left);
+                alone.insert(name);
+            }
+            Err(EditError::UnknownBase { .. }) => {
+                with_base.insert(name);
+            }
+            Err(error) => panic!("{}: {error}", case.recipe),
+        }
+    }
+    let only: Vec<&str> = with_base.difference(&alone).map(String::as_str).collect();
+    let expected =
+        "deft full galore glora head_only hira last_layers lisa ln_tuning mask_tuning peanut trainable_tokens";
+    assert_eq!(only.join(" "), expected);
+    // DoRA, LoftQ and trained tokens beside plain pairs; `bat` beside MiSS.
+    assert_eq!(alone.intersection(&with_base).collect::<Vec<_>>(), ["lora", "miss"]);
+    assert!(alone.len() > 25, "{alone:?}");
 }
 
 #[test]

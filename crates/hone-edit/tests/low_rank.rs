@@ -580,3 +580,45 @@ fn impossible_settings_are_refused_by_name() {
         assert!(message.contains(expected), "{json}: {message}");
     }
 }
+
+/// An adapter says what its base was rounded to; another base than that is used and remarked on. The blocks of a file are its own
+/// numbers, and what nobody noted is not guessed.
+#[test]
+fn a_base_that_is_rounded_otherwise_is_remarked_on() {
+    let path = Path::new(env!("CARGO_MANIFEST_DIR")).join("../../assets/stories260k");
+    let rounded = |word: &str| {
+        let model = Model::load_quantised(path.to_str().unwrap(), DType::F32, word.parse().unwrap()).unwrap();
+        let base = Base::of(&model);
+        assert_eq!(base.quantize, word);
+        base
+    };
+    let (nf4, q8_0, whole) = (rounded("nf4"), rounded("q8_0"), Base::of(&stories()));
+    let directory = tempfile::tempdir().unwrap();
+    let saved = |name: &str, base: &Base| {
+        let method = registry::from_recipe(&fields(r#"{"type": "lora", "r": 2}"#), &mut Vec::new()).unwrap();
+        save_edit(&Edit::new(method, base, 7).unwrap(), &directory.path().join(name)).unwrap();
+        directory.path().join(name)
+    };
+    let remarks = |dir: &Path, base: &Base| read_edit(dir, base).unwrap().warnings;
+    let (on_nf4, on_whole) = (saved("nf4", &nf4), saved("whole", &whole));
+    for (dir, base) in [(&on_nf4, &nf4), (&on_whole, &whole)] {
+        assert!(remarks(dir, base).is_empty(), "{:?}", remarks(dir, base));
+    }
+    let said = |dir: &Path, base: &Base, [tuned, this, way]: [&str; 3]| {
+        let expected =
+            format!("it was tuned on its base {tuned}, and this one is {this}; {way} it runs as it was tuned");
+        assert_eq!(remarks(dir, base), [expected]);
+    };
+    said(&on_nf4, &whole, ["in `nf4`", "as its files have it", "with `--quantize nf4`"]);
+    said(&on_nf4, &q8_0, ["in `nf4`", "in `q8_0`", "with `--quantize nf4`"]);
+    said(&on_whole, &nf4, ["as its files have it", "in `nf4`", "without `--quantize`"]);
+    // Written again on another base it still says on which it was tuned.
+    let again = directory.path().join("again");
+    save_edit(&read_edit(&on_nf4, &whole).unwrap(), &again).unwrap();
+    assert!(remarks(&again, &nf4).is_empty());
+    let file = on_nf4.join(OURS);
+    let mut ours: serde_json::Value = serde_json::from_str(&std::fs::read_to_string(&file).unwrap()).unwrap();
+    assert_eq!(ours.as_object_mut().unwrap().remove("base_quantize"), Some(json!("nf4")));
+    std::fs::write(&file, ours.to_string()).unwrap();
+    assert!(remarks(&on_nf4, &whole).is_empty());
+}

@@ -8,7 +8,7 @@ use std::path::Path;
 
 use common::{SMOL, base, edit, fields, planned_count};
 use hone_edit::collapse::collapsed;
-use hone_edit::files::adapter_config;
+use hone_edit::files::{CONFIG, OURS, adapter_config, read_edit};
 use hone_edit::merge::{Merger, logits};
 use hone_edit::methods::routed::moe_lora::{balance_loss, highest};
 use hone_edit::{Base, Edit, EditError, EditStack, registry, save_edit};
@@ -458,6 +458,45 @@ fn one_expert_is_its_lora_adapter() {
     assert!(other.contains("an adapter of `poly_ia3`"), "{other}");
     let none = edit(r#"{ "type": "xlora" }"#, &base).err().unwrap().to_string();
     assert!(none.contains("adapters"), "{none}");
+}
+
+/// Experts stay in directories of their own. They are found when all of it was moved, when the mixture alone was, and by a way that
+/// somebody wrote into the configuration.
+#[test]
+fn experts_are_found_where_they_are_whatever_was_moved() {
+    let model = stories();
+    let base = Base::of(&model);
+    let folder = tempfile::tempdir().unwrap();
+    let at = |place: &str| folder.path().join(place);
+    let edit = xlora(&model, &at("first/experts"));
+    let expected = edited(&model, &edit, 0);
+    let as_before = |place: &str| {
+        let read = read_edit(&at(place), &base).unwrap_or_else(|error| panic!("{place}: {error}"));
+        assert_eq!(edited(&model, &read, 0).to_vec_f32(), expected.to_vec_f32(), "{place}");
+        read
+    };
+    save_edit(&edit, &at("first/run/adapter")).unwrap();
+    as_before("first/run");
+    std::fs::rename(at("first"), at("second")).unwrap();
+    // Written again, it says where they are now.
+    save_edit(&as_before("second/run"), &at("second/again")).unwrap();
+    std::fs::rename(at("second/again"), at("again")).unwrap();
+    as_before("again");
+    let write = |place: &str, file: &str, change: &dyn Fn(&mut Value)| {
+        let file = at(place).join(file);
+        let mut content: Value = serde_json::from_str(&std::fs::read_to_string(&file).unwrap()).unwrap();
+        change(&mut content);
+        std::fs::write(file, content.to_string()).unwrap();
+    };
+    let forget = |content: &mut Value| drop(content.as_object_mut().unwrap().remove("adapters"));
+    write("again", OURS, &forget);
+    write("again", CONFIG, &|config| {
+        config["adapters"] = json!({ "a": "../second/experts/a", "b": "../second/experts/b" });
+    });
+    as_before("again");
+    std::fs::rename(at("second/experts"), at("gone")).unwrap();
+    let error = read_edit(&at("again"), &base).err().unwrap().to_string();
+    assert!(error.contains("../second/experts/a"), "{error}");
 }
 
 /// The balance reaches the router of a map by the factor in the recipe and the micro-batch's share, and other parameters

@@ -5,8 +5,8 @@
 //! A bounded number of requests is in flight. One that fails for a reason that may pass (no answer in time, a broken connection, 408,
 //! 429, 5xx, an answer that is no answer) is asked again, after 1, 2, 4 … seconds, or as many as the server asks for. What becomes
 //! of one that fails for good depends on whose fault it is ([`wave`]): an example that this server does not answer gets a row that
-//! says so and counts as wrong; a server that answers nobody ends the evaluation. What is done stays, up to the first example that is
-//! still to be asked, and the same command goes on there.
+//! says so and counts as wrong; a server that answers nobody ends the evaluation. An example's row is made as soon as its last answer
+//! is there, and stays: the same command asks only for those without one.
 //!
 //! What is not known: which weights answer, in which type, whether greedy decoding is deterministic there, and whether a prompt was
 //! cut. Stop texts are sent (the protocol allows four) and applied again here. With the chat template a question with its shots is
@@ -14,22 +14,23 @@
 
 mod wave;
 
-use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::atomic::AtomicBool;
 use std::time::{Duration, Instant};
 
 use serde_json::{Value, json};
 
 use crate::error::EvalError;
-use crate::evaluate::{Done, EvalOptions, MAX_GEN_TOKS, Progress, Subject, Summary, WAVE, check_gold, header};
+use crate::evaluate::{
+    Course, Done, EvalOptions, Finished, MAX_GEN_TOKS, Progress, Sink, Subject, Summary, Wave, header, in_order,
+};
 use crate::metrics::Kind;
-use crate::resume::Sink;
 use crate::rewards::Rewards;
 use crate::rewards::ratings::RatingQuestion;
 use crate::rows;
-use crate::scorecard::{Scorecard, ScorecardRow};
+use crate::scorecard::Scorecard;
 use crate::tally::Tally;
 use crate::task::{Item, PromptOptions, Prompts, Question, Task};
-use wave::{Asker, Had};
+use wave::{Asker, Earlier, Had};
 
 /// Stop texts that the protocol allows.
 const STOPS: usize = 4;
@@ -76,7 +77,8 @@ impl Endpoint {
     /// Whether a server can be asked the task so: said before the first question of any task.
     ///
     /// # Errors
-    /// Those of [`EvalOptions::allow`]; or the task needs log-likelihoods, or a reasoning that goes on, or rewards that are no ratings.
+    /// Those of [`EvalOptions::allow`]; or the task needs log-likelihoods, a way of picking tokens that the protocol has no word for, or
+    /// a reasoning that goes on, or rewards that are no ratings.
     pub fn check(&self, task: &Task, options: &EvalOptions) -> Result<(), EvalError> {
         options.allow(task)?;
         let problem = |place: &str, problem: String| {
@@ -97,6 +99,11 @@ impl Endpoint {
             }
             None => {}
         }
+        if let Some(setting) = unsayable(task).filter(|_| options.rewards.is_none()) {
+            let what = "the protocol has no field for it, and a server would pick its tokens otherwise; leave it out, or evaluate \
+                        the task with a model here";
+            return problem(&format!("generation_kwargs.{setting}"), what.into());
+        }
         if task.config.reasoning.is_some() {
             let what = "a server does not go on from a reasoning that was changed; evaluate the task with a model here";
             return problem("reasoning", what.into());
@@ -104,7 +111,7 @@ impl Endpoint {
         Ok(())
     }
 
-    /// The rows of a task behind those that are `done`, wave by wave; of a wave that ends before its end those that are there.
+    /// The rows of a task but those that are `done`, each as soon as it is made.
     pub fn ask(
         &self,
         task: &Task,
@@ -122,35 +129,16 @@ impl Endpoint {
             // It is a message of its own in a chat, and a part of the text otherwise.
             system_instruction: options.system_instruction.clone().filter(|_| !options.chat_template),
             whole_turns: false,
+            route: None,
         };
         let mut prompts = Prompts::new(task, None, &prompt_options)?;
         let total = options.limit.unwrap_or(usize::MAX).min(task.docs.len());
-        (0..done.examples).try_for_each(|index| prompts.skip(index))?;
+        let mut course = Course::begin(task, &mut prompts, total, done, progress, stop, sink)?;
         let mut asker = Asker::new(self, options, stop);
-        for from in (done.examples..total).step_by(WAVE) {
-            let items: Vec<Item> = (from..total.min(from + WAVE)).map(|i| prompts.item(i)).collect::<Result<_, _>>()?;
-            if from == 0 {
-                check_gold(task, &items)?;
-            }
-            asker.earlier = from;
-            let mut report = |in_wave: usize| {
-                let done = from + in_wave;
-                progress(&Progress { task: task.name(), done, total });
-                match stop.load(Ordering::Relaxed) {
-                    true => Err(EvalError::Stopped { task: task.name().into(), done, total }),
-                    false => Ok(()),
-                }
-            };
-            let (rows, ended) = match &options.rewards {
-                Some(Rewards::Ratings(question)) => rated(&mut asker, question, task, &items, &mut report)?,
-                _ => written(&mut asker, task, &items, &mut report)?,
-            };
-            if !rows.is_empty() {
-                let through = Done { examples: from + rows.len(), truncated: 0 };
-                sink(rows, through)?;
-            }
-            if let Some(error) = ended {
-                return Err(error);
+        while let Some(wave) = course.wave(&mut prompts)? {
+            match &options.rewards {
+                Some(Rewards::Ratings(question)) => rated(&mut asker, question, task, &wave, &mut course)?,
+                _ => written(&mut asker, task, &wave, &mut course)?,
             }
         }
         Ok(Summary { shots: prompts.shots(), truncated: 0 })
@@ -165,11 +153,12 @@ impl Endpoint {
         stop: &AtomicBool,
     ) -> Result<Scorecard, EvalError> {
         let started = Instant::now();
-        let mut rows = Vec::new();
-        let summary = self.ask(task, options, Done::default(), progress, stop, &mut |wave, _| {
-            rows.extend(wave);
+        let mut finished = Vec::new();
+        let summary = self.ask(task, options, Done::default(), progress, stop, &mut |examples| {
+            finished.extend(examples);
             Ok(())
         })?;
+        let rows = in_order(finished);
         let header =
             header(&self.subject(), task, options, summary, &Tally::of(&rows), started.elapsed().as_secs_f64())?;
         Ok(Scorecard { header, rows })
@@ -187,17 +176,17 @@ impl Endpoint {
     /// What is sent for an example.
     fn body(&self, task: &Task, item: &Item, options: &EvalOptions, repeat: usize) -> Value {
         let settings = &task.config.generation_kwargs;
-        let samples = settings.do_sample == Some(true);
+        let picking = settings.picking();
         let Question::Generate { context, .. } = &item.question else { return Value::Null };
         let mut body = json!({
             "model": self.model,
             "max_tokens": settings.max_gen_toks.unwrap_or(MAX_GEN_TOKS),
-            "temperature": if samples { settings.temperature.unwrap_or(1.0) } else { 0.0 },
+            "temperature": picking.temperature,
             "stop": stops(task).into_iter().take(STOPS).collect::<Vec<_>>(),
             "seed": options.seed.wrapping_add(repeat as u64),
         });
-        if samples {
-            body["top_p"] = json!(settings.top_p.unwrap_or(1.0));
+        if settings.draws() {
+            body["top_p"] = json!(picking.top_p);
         }
         match options.chat_template {
             false => body["prompt"] = json!(context),
@@ -211,71 +200,85 @@ impl Endpoint {
     }
 }
 
-/// Rows of a wave from its first example on, and why they are not all.
-type Rows = (Vec<ScorecardRow>, Option<EvalError>);
-
-/// Rows of a wave that was asked for words.
-fn written(
-    asker: &mut Asker<'_>,
-    task: &Task,
-    items: &[Item],
-    report: &mut dyn FnMut(usize) -> Result<(), EvalError>,
-) -> Result<Rows, EvalError> {
+/// Asks for the words of a wave.
+fn written(asker: &mut Asker<'_>, task: &Task, wave: &Wave, course: &mut Course<'_>) -> Result<(), EvalError> {
     let runner = asker.options.code.as_deref();
-    let (had, ended) = asker.wave(task, items, report);
-    let row = |(item, had): (&Item, &Had)| match had {
-        Ok(texts) => rows::of_texts(task, item, texts, runner),
-        Err(why) => rows::unanswered(task, item, why, runner),
-    };
-    Ok((items.iter().zip(&had).map(row).collect::<Result<_, _>>()?, ended))
+    let items = wave.left();
+    let earlier = Earlier { examples: wave.from, in_wave: wave.items.len() - items.len() };
+    let (had, ended) = asker.wave(task, &items, earlier, &mut |answered| {
+        let Some((n, texts)) = answered else { return course.report() };
+        course.finish(vec![wave.finished(n, rows::of_texts(task, items[n], &texts, runner)?, 0)])
+    });
+    let missing = had.iter().zip(&items).enumerate().filter_map(|(n, (had, item))| {
+        let Had::Missing(why) = had else { return None };
+        Some(rows::unanswered(task, item, why, runner).map(|row| wave.finished(n, row, 0)))
+    });
+    finish_all(course, missing.collect::<Result<_, _>>()?, ended)
 }
 
-/// Rows of a wave whose choices were rated. A rating that could not be had is none, as a reply without a number.
+/// Asks for ratings of a wave's choices. A rating that could not be had is none, as a reply without a number.
 fn rated(
     asker: &mut Asker<'_>,
     question: &RatingQuestion,
     task: &Task,
-    items: &[Item],
-    report: &mut dyn FnMut(usize) -> Result<(), EvalError>,
-) -> Result<Rows, EvalError> {
-    let texts = |had: &[Had]| -> Vec<Vec<String>> {
-        had.iter().map(|had| had.clone().unwrap_or_else(|_| vec![String::new()])).collect()
+    wave: &Wave,
+    course: &mut Course<'_>,
+) -> Result<(), EvalError> {
+    let asked = question.about(&wave.items, &task.file, None)?;
+    // The questions about what is left, and which are about which example.
+    let mut questions: Vec<&Item> = Vec::new();
+    let mut own = Vec::with_capacity(wave.left.len());
+    for &at in &wave.left {
+        let from = questions.len();
+        questions.extend(&asked.questions[asked.of(at)]);
+        own.push(from..questions.len());
+    }
+    let of = |n: usize| own[n].clone();
+    let row = |n: usize, replies: &[Option<Vec<String>>]| {
+        let none = vec![String::new()];
+        let replies = replies[of(n)].iter().map(|reply| reply.as_ref().unwrap_or(&none));
+        question.row(&asked, task, &wave.items[wave.left[n]], replies)
     };
-    let mut had: Vec<Had> = Vec::new();
-    let whole = question.rows(task, items, None, &mut |asked, questions| {
-        let each = (questions.len() / items.len().max(1)).max(1);
-        let (answers, ended) = asker.wave(asked, questions, &mut |done| report(done / each));
-        had = answers;
-        ended.map_or_else(|| Ok(texts(&had)), Err)
-    });
-    // Where each example's ratings end.
-    let choices = |item: &Item| match &item.question {
-        Question::Choices { choices, .. } => choices.len(),
-        _ => 0,
-    };
-    let ends: Vec<usize> = items
-        .iter()
-        .scan(0, |end, item| {
-            *end += choices(item);
-            Some(*end)
-        })
-        .collect();
-    let (rows, ended) = match whole {
-        Ok(rows) => (rows, None),
-        Err(error) => {
-            let whole = &items[..ends.partition_point(|end| *end <= had.len())];
-            let rows = question.rows(task, whole, None, &mut |_, questions| Ok(texts(&had[..questions.len()])))?;
-            (rows, Some(error))
-        }
-    };
-    let marked = rows.into_iter().zip(items).zip(&ends).map(|((row, item), end)| {
-        let own = &had[end - choices(item)..*end];
-        match own.iter().enumerate().find_map(|(n, had)| Some((n + 1, had.as_ref().err()?))) {
-            Some((n, why)) => rows::unrated(task, item, row, format!("answer {n}: {why}")),
-            None => row,
+    let earlier = Earlier { examples: wave.from, in_wave: asked.questions.len() - questions.len() };
+    let mut replies: Vec<Option<Vec<String>>> = vec![None; questions.len()];
+    let (had, ended) = asker.wave(&asked.task, &questions, earlier, &mut |answered| {
+        let Some((place, texts)) = answered else { return course.report() };
+        replies[place] = Some(texts);
+        let n = own.partition_point(|own| own.end <= place);
+        match replies[of(n)].iter().all(Option::is_some) {
+            true => course.finish(vec![wave.finished(n, row(n, &replies)?, 0)]),
+            false => course.report(),
         }
     });
-    Ok((marked.collect(), ended))
+    // What lacks a rating for good.
+    let missing = (0..wave.left.len()).filter_map(|n| {
+        let had = &had[of(n)];
+        let why = had.iter().enumerate().find_map(|(i, had)| match had {
+            Had::Missing(why) => Some(format!("answer {}: {why}", i + 1)),
+            _ => None,
+        })?;
+        let is_over = had.iter().all(|had| !matches!(had, Had::Nothing));
+        let unrated = |row| rows::unrated(task, &wave.items[wave.left[n]], row, why);
+        is_over.then(|| row(n, &replies).map(|row| wave.finished(n, unrated(row), 0)))
+    });
+    finish_all(course, missing.collect::<Result<_, _>>()?, ended)
+}
+
+/// Hands over what is there at the end of a wave, and says why it ended early, if it did.
+fn finish_all(course: &mut Course<'_>, examples: Vec<Finished>, ended: Option<EvalError>) -> Result<(), EvalError> {
+    let finished = if examples.is_empty() { Ok(()) } else { course.finish(examples) };
+    ended.map_or(finished, Err)
+}
+
+/// A setting that changes which tokens are picked and for which the protocol has no field.
+fn unsayable(task: &Task) -> Option<&'static str> {
+    let picking = task.config.generation_kwargs.picking();
+    let settings = [
+        ("top_k", picking.top_k > 0),
+        ("min_p", picking.min_p > 0.0),
+        ("repetition_penalty", picking.repetition_penalty != 1.0),
+    ];
+    settings.into_iter().find(|(_, changes)| *changes).map(|(name, _)| name)
 }
 
 /// Texts that end an answer.

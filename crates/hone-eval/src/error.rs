@@ -40,6 +40,16 @@ pub enum EvalError {
         /// What was found and what was expected.
         problem: String,
     },
+    /// A task that is right, but of a kind that is not read: it needs Python, promptsource, pictures or sound.
+    #[error("{file}: {place}: {problem}")]
+    NotRead {
+        /// The file.
+        file: String,
+        /// The key.
+        place: String,
+        /// What is not read, and what could stand there.
+        problem: String,
+    },
     /// A metric of a task file.
     #[error("{file}: metric_list: {source}")]
     Metric {

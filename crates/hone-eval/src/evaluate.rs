@@ -1,8 +1,10 @@
 //! A model on a task: prompts, requests, scores, one row an example.
 //!
-//! Examples are worked on in waves, and rows come out in the order of the examples, each as soon as its wave is done. So memory
-//! does not grow with their number, if whoever takes the rows writes them down.
+//! Examples are worked on in waves, and a row comes out as soon as it is made: behind a batch, or where a text ends. So memory
+//! does not grow with their number, if whoever takes the rows writes them down. A row does not depend on which others are made
+//! with it, so an evaluation that goes on where another was killed ends in the same rows.
 
+mod course;
 mod run;
 
 use std::sync::Arc;
@@ -17,19 +19,17 @@ use crate::code::CodeRunner;
 use crate::error::EvalError;
 use crate::metrics::Kind;
 use crate::requests::Encoder;
-use crate::resume::Sink;
 use crate::rewards::{self, Rewards};
+use crate::route::Route;
 use crate::rows;
-use crate::scorecard::{Scorecard, ScorecardHeader};
+use crate::scorecard::{Scorecard, ScorecardHeader, ScorecardRow};
 use crate::scorer::{BATCH_TOKENS, Scorer};
 use crate::tally::Tally;
 use crate::task::{Item, PromptOptions, Prompts, Question, Task};
+pub(crate) use course::{Course, WAVE, Wave};
+pub use course::{Done, Finished, Sink};
 use run::Run;
 pub(crate) use run::cut_at_stops;
-
-/// Examples of a wave: scored together, and as many prompts generated together. Draws of a sampled generation depend on it,
-/// so it is no setting.
-pub(crate) const WAVE: usize = 64;
 
 /// Longest continuation of a task that does not say.
 pub(crate) const MAX_GEN_TOKS: usize = 256;
@@ -61,6 +61,8 @@ pub struct EvalOptions {
     pub code: Option<Arc<CodeRunner>>,
     /// Choices are scored by rewards instead of their log-likelihoods.
     pub rewards: Option<Rewards>,
+    /// Which of several edits an example is answered with, by a column of its row.
+    pub route: Option<Route>,
 }
 
 impl Default for EvalOptions {
@@ -78,6 +80,7 @@ impl Default for EvalOptions {
             edit: None,
             code: None,
             rewards: None,
+            route: None,
         }
     }
 }
@@ -89,6 +92,14 @@ impl EvalOptions {
     /// The task runs code, and there is nothing to run it; or it is none that rewards are for.
     pub fn allow(&self, task: &Task) -> Result<(), EvalError> {
         self.rewards.as_ref().map_or(Ok(()), |rewards| rewards.check(task))?;
+        if self.route.is_some() && task.config.reasoning.is_some() {
+            let problem = "the stages of a reasoning are not routed to different edits; evaluate each edit on its own";
+            return Err(EvalError::TaskFile {
+                file: task.file.clone(),
+                place: "reasoning".into(),
+                problem: problem.into(),
+            });
+        }
         match task.runs_code() {
             Some(metric) if self.code.is_none() => {
                 Err(EvalError::CodeNotAllowed { task: task.name().into(), metric: metric.name.clone() })
@@ -142,15 +153,22 @@ pub fn evaluate(
     stop: &AtomicBool,
 ) -> Result<Scorecard, EvalError> {
     let started = Instant::now();
-    let mut rows = Vec::new();
-    let summary =
-        evaluate_rows(model, hooks, dtype, task, options, Done::default(), progress, stop, &mut |wave, _| {
-            rows.extend(wave);
-            Ok(())
-        })?;
+    let mut finished = Vec::new();
+    let none = Done::default();
+    let summary = evaluate_rows(model, hooks, dtype, task, options, none, progress, stop, &mut |examples| {
+        finished.extend(examples);
+        Ok(())
+    })?;
+    let rows = in_order(finished);
     let subject = Subject::of(model, dtype);
     let header = header(&subject, task, options, summary, &Tally::of(&rows), started.elapsed().as_secs_f64())?;
     Ok(Scorecard { header, rows })
+}
+
+/// The rows of a whole evaluation, in the order of the examples.
+pub(crate) fn in_order(mut finished: Vec<Finished>) -> Vec<ScorecardRow> {
+    finished.sort_unstable_by_key(|example| example.at);
+    finished.into_iter().map(|example| example.row).collect()
 }
 
 /// An edit, or several, as a scorecard names them.
@@ -231,16 +249,7 @@ pub struct Summary {
     pub truncated: usize,
 }
 
-/// How far an evaluation has come: whole waves.
-#[derive(Clone, Copy, Debug, Default, PartialEq)]
-pub struct Done {
-    /// Examples, from the first.
-    pub examples: usize,
-    /// Those among them whose prompt was cut.
-    pub truncated: usize,
-}
-
-/// The rows of an evaluation behind those that are `done`, handed to `sink` wave by wave in order, with how far that is.
+/// The rows of an evaluation but those that are `done`, handed to `sink` as soon as they are made.
 #[allow(clippy::too_many_arguments)]
 pub fn evaluate_rows(
     model: &Model,
@@ -261,31 +270,25 @@ pub fn evaluate_rows(
         multiturn: options.fewshot_as_multiturn,
         system_instruction: options.system_instruction.clone(),
         whole_turns: options.rewards.is_some(),
+        route: options.route.clone(),
     };
     let own_template = rewards::template_of(options.rewards.as_ref(), template);
     let mut prompts = Prompts::new(task, own_template, &prompt_options)?;
     let encoder = Encoder::new(model, options.max_length)?.behind_virtual_tokens(model, hooks.virtual_tokens())?;
     let scorer = Scorer { model, hooks, dtype, batch_tokens: options.batch_tokens };
     let total = options.limit.unwrap_or(usize::MAX).min(task.docs.len());
-    let Done { examples: first, truncated } = done;
-    (0..first).try_for_each(|index| prompts.skip(index))?;
-    let mut run = Run { task, scorer, encoder, options, progress, stop, total, done: first, truncated };
-    run.report(0)?;
-    for from in (first..total).step_by(WAVE) {
-        let items: Vec<Item> = (from..total.min(from + WAVE)).map(|i| prompts.item(i)).collect::<Result<_, _>>()?;
-        if from == 0 {
-            check_gold(task, &items)?;
+    let course = Course::begin(task, &mut prompts, total, done, progress, stop, sink)?;
+    let mut run = Run { task, scorer, encoder: &encoder, options, course };
+    run.course.report()?;
+    while let Some(wave) = run.course.wave(&mut prompts)? {
+        match (&task.config.reasoning, task.kind) {
+            _ if options.rewards.is_some() => run.rewarded(&wave, template)?,
+            (Some(config), _) => run.reasoned(&wave, config)?,
+            (None, Kind::GenerateUntil) => run.generated(&wave)?,
+            (None, _) => run.scored(&wave)?,
         }
-        let rows = match (&task.config.reasoning, task.kind) {
-            _ if options.rewards.is_some() => run.rewarded(&items, template)?,
-            (Some(config), _) => run.reasoned(&items, config)?,
-            (None, Kind::GenerateUntil) => run.generated(&items)?,
-            (None, _) => run.scored(&items)?,
-        };
-        run.done = from + items.len();
-        sink(rows, Done { examples: run.done, truncated: run.truncated })?;
     }
-    Ok(Summary { shots: prompts.shots(), truncated: run.truncated })
+    Ok(Summary { shots: prompts.shots(), truncated: run.course.truncated })
 }
 
 /// Of the first questions one at least has to name a right choice: one that does not counts as wrong, and where all do not, the task

@@ -21,6 +21,7 @@ pub mod reasoning;
 pub mod requests;
 pub mod resume;
 pub mod rewards;
+pub mod route;
 mod rows;
 pub mod rules;
 pub mod scorecard;
@@ -29,6 +30,7 @@ pub mod statistics;
 pub mod tally;
 pub mod task;
 pub mod verdict;
+mod writer;
 
 pub use compare::{CompareOptions, compare};
 pub use endpoint::Endpoint;

@@ -20,6 +20,8 @@ pub struct Request {
     pub targets: Vec<u32>,
     /// Whether the context was cut.
     pub truncated: bool,
+    /// The group of its rows in a batch, where that says which edit they go through ([`crate::route`]).
+    pub edit_group: Option<u32>,
 }
 
 /// Tokenises for one model.
@@ -126,7 +128,7 @@ impl<'a> Encoder<'a> {
         input.extend(&targets[..targets.len() - 1]);
         let cut = input.len().saturating_sub(self.max_length);
         input.drain(..cut);
-        Ok(Request { input, targets, truncated: cut > 0 })
+        Ok(Request { input, targets, truncated: cut > 0, edit_group: None })
     }
 
     /// A whole document in windows: every token is predicted once, each window but the first with one token of context or
@@ -148,7 +150,7 @@ impl<'a> Encoder<'a> {
                 0 => [&[prefix], &ids[..end - 1]].concat(),
                 _ => ids[end.saturating_sub(length + 1)..end - 1].to_vec(),
             };
-            requests.push(Request { input, targets: ids[done..end].to_vec(), truncated: false });
+            requests.push(Request { input, targets: ids[done..end].to_vec(), truncated: false, edit_group: None });
             done = end;
         }
         requests

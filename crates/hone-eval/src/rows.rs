@@ -5,7 +5,7 @@ use sha2::{Digest, Sha256};
 use crate::code::{self, CodeRunner};
 use crate::error::EvalError;
 use crate::metrics::choice::ChoiceOutcome;
-use crate::metrics::{Aggregation, ExampleScore, Metric, MetricError, RollingOutcome, TextOutcome};
+use crate::metrics::{Aggregation, ExampleScore, Metric, MetricError, RollingOutcome, TextOutcome, calibration};
 use crate::rewards::Worth;
 use crate::scorecard::{ChoiceScore, Completion, MetricValue, ScorecardRow};
 use crate::scorer::Scored;
@@ -237,16 +237,21 @@ pub fn aggregate(task: &Task, tally: &Tally, bootstrap_iterations: usize) -> Vec
             // Of a mean the numbers are read where they stand, however many they are.
             let scores = tally.scores(&name);
             let value = scores.iter().fold(0.0, |sum, score| sum + score) / scores.len() as f64;
-            let stderr = (metric.name != "brier_score").then(|| statistics::mean_stderr(scores)).flatten();
+            let stderr = (metric.aggregated_by() == "mean").then(|| statistics::mean_stderr(scores)).flatten();
             return metric_value(name, metric, value, stderr);
         }
         let examples = tally.of_metric(&name);
         let on = |indices: &[usize]| aggregation.value(indices.iter().map(|&i| &examples[i]));
         let bootstrap = |iterations| statistics::bootstrap_stderr(examples.len(), iterations, &on);
-        let stderr = match (aggregation, metric.name.as_str()) {
-            (Aggregation::F1 | Aggregation::MatthewsCorrcoef, _) | (_, "perplexity") => bootstrap(bootstrap_iterations),
-            (_, "bleu" | "chrf" | "chrf++" | "ter") => bootstrap(bootstrap_iterations.min(TRANSLATION_ITERATIONS)),
-            (Aggregation::Ece { .. }, _) => bootstrap(bootstrap_iterations.min(CALIBRATION_ITERATIONS)),
+        // The harness goes by the metric's name.
+        let iterations = match metric.name.as_str() {
+            "bleu" | "chrf" | "chrf++" | "ter" => bootstrap_iterations.min(TRANSLATION_ITERATIONS),
+            _ => bootstrap_iterations,
+        };
+        let stderr = match metric.aggregated_by() {
+            "median" | "nanmean" | "f1" | "matthews_corrcoef" | "perplexity" => bootstrap(iterations),
+            "bleu" | "chrf" | "chrf++" | "ter" => bootstrap(iterations),
+            calibration::NAME => bootstrap(iterations.min(CALIBRATION_ITERATIONS)),
             _ => None,
         };
         metric_value(name, metric, aggregation.value(examples.iter()), stderr)
@@ -262,5 +267,140 @@ fn metric_value(name: String, metric: &Metric, value: f64, stderr: Option<f64>) 
         aggregation: metric.aggregation,
         is_share: metric.is_share(),
         name,
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::collections::BTreeMap;
+    use std::path::Path;
+    use std::sync::Arc;
+
+    use hone_data::example::SourceRef;
+    use serde::Deserialize;
+
+    use super::*;
+    use crate::metrics::choice::Gold;
+    use crate::task::TaskConfig;
+    use crate::task::data::{Doc, Split};
+
+    /// Of each aggregation its value and its standard error, if it has one.
+    type Of = BTreeMap<String, (f64, Option<f64>)>;
+
+    #[derive(Deserialize)]
+    struct Golden {
+        iterations: usize,
+        numbers: Vec<f64>,
+        of_numbers: Of,
+        classes: Vec<(usize, usize)>,
+        of_classes: Of,
+        several: Vec<(usize, usize)>,
+        of_several: Of,
+        texts: Vec<(String, String)>,
+        of_texts: Of,
+        lengths: Vec<(f64, usize)>,
+        of_lengths: Of,
+        translations: Vec<(String, String)>,
+        of_translations: Of,
+    }
+
+    fn task(kind: &str, metric: &str, aggregation: &str) -> Task {
+        let text = format!(
+            "task: t\noutput_type: {kind}\ndoc_to_text: q\ndoc_to_target: '{{{{a}}}}'\n{}\
+             metric_list: [{{metric: {metric}, aggregation: {aggregation}}}]\n",
+            if kind == "multiple_choice" { "doc_to_choice: [x, y]\n" } else { "" },
+        );
+        let config = TaskConfig::parse("t.yaml", &text, &|_| unreachable!("includes nothing")).unwrap();
+        let columns = serde_json::json!({"q": "?", "a": "0"}).as_object().cloned().unwrap();
+        let place = SourceRef { file: Arc::from(Path::new("t.jsonl")), row: 1, line: None };
+        let docs = std::iter::once(Doc { columns, place }).collect();
+        Task::over(config, "t.yaml".into(), Split { docs, sha256: String::new() }).unwrap()
+    }
+
+    /// Every aggregation of `expected` over examples of `metric`, scored by `score`.
+    fn check<T>(
+        (kind, metric, iterations): (&str, &str, usize),
+        examples: &[T],
+        expected: &Of,
+        score: impl Fn(&Metric, &T) -> ExampleScore,
+    ) {
+        assert!(!expected.is_empty());
+        for (aggregation, (value, stderr)) in expected {
+            let task = task(kind, metric, aggregation);
+            let row = |example: &T| {
+                let mut row = ScorecardRow::default();
+                let scores = task.columns().map(|(name, metric, _)| (name, score(metric, example))).collect();
+                fill(&task, &mut row, scores);
+                row
+            };
+            let rows: Vec<ScorecardRow> = examples.iter().map(row).collect();
+            let found = aggregate(&task, &Tally::of(&rows), iterations).remove(0);
+            let close = |a: f64, b: f64| (a - b).abs() <= 1e-9 * b.abs().max(1.0);
+            let what = format!("{metric} by {aggregation}");
+            assert!(close(found.value, *value), "{what}: {}, expected {value}", found.value);
+            assert_eq!(found.stderr.is_some(), stderr.is_some(), "{what}: {:?}, expected {stderr:?}", found.stderr);
+            let (ours, theirs) = (found.stderr.unwrap_or(0.0), stderr.unwrap_or(0.0));
+            assert!(close(ours, theirs), "{what}: standard error {ours}, expected {theirs}");
+        }
+    }
+
+    /// `tools/golden/aggregations.py`
+    #[test]
+    fn aggregations_and_standard_errors_are_the_harness() {
+        let golden: Golden = serde_json::from_str(include_str!("../tests/golden/aggregations.json")).unwrap();
+        let n = golden.iterations;
+        let target = |metric: &Metric, ll: &f64| metric.of_target(*ll, false, "x");
+        check(("loglikelihood", "perplexity", n), &golden.numbers, &golden.of_numbers, target);
+        let chosen = |metric: &Metric, (gold, picked): &(usize, usize)| {
+            let log_likelihoods: Vec<f64> = (0..4).map(|i| if i == *picked { -1.0 } else { -2.0 }).collect();
+            metric.of_choices(&ChoiceOutcome {
+                choices: &["a", "b", "c", "d"].map(String::from),
+                log_likelihoods: &log_likelihoods,
+                is_greedy: &[false; 4],
+                unconditional: None,
+                gold: &Gold { indices: vec![*gold] },
+                group: None,
+            })
+        };
+        for metric in ["f1", "mcc"] {
+            check(("multiple_choice", metric, n), &golden.classes, &golden.of_classes, chosen);
+        }
+        check(("multiple_choice", "mcc", n), &golden.several, &golden.of_several, chosen);
+        let text = |metric: &Metric, (reference, text): &(String, String)| {
+            let references = std::slice::from_ref(reference);
+            metric.of_text(&TextOutcome { text, references, prompt: "", passage: None, responses: &[] }).unwrap()
+        };
+        for metric in ["f1", "mcc"] {
+            check(("generate_until", metric, n), &golden.texts, &golden.of_texts, text);
+        }
+        let numbers: Vec<(String, String)> =
+            golden.classes.iter().map(|(gold, picked)| (gold.to_string(), picked.to_string())).collect();
+        check(("generate_until", "f1", n), &numbers, &golden.of_classes, text);
+        let document = |metric: &Metric, (log_likelihood, length): &(f64, usize)| {
+            metric.of_rolling(RollingOutcome { log_likelihood: *log_likelihood, words: *length, bytes: *length })
+        };
+        for metric in ["word_perplexity", "byte_perplexity", "bits_per_byte"] {
+            check(("loglikelihood_rolling", metric, n), &golden.lengths, &golden.of_lengths, document);
+        }
+        for metric in ["bleu", "chrf", "ter"] {
+            check(("generate_until", metric, n), &golden.translations, &golden.of_translations, text);
+        }
+    }
+
+    /// What is 0 or 1 is aggregated as any other number is.
+    #[test]
+    fn a_right_answer_is_a_number_to_every_aggregation() {
+        let target = |metric: &Metric, right: &bool| metric.of_target(-1.0, *right, "x");
+        let expected = |value: f64| Of::from([("median".into(), (value, Some(0.0)))]);
+        check(("loglikelihood", "acc", 0), &[true], &Of::from([("median".into(), (1.0, None))]), target);
+        check(("loglikelihood", "acc", 100), &[true; 4], &expected(1.0), target);
+        let half = Of::from([("perplexity".into(), ((-0.5f64).exp(), None))]);
+        let rows: Vec<f64> = [true, false].iter().map(|right| f64::from(*right)).collect();
+        let task = task("loglikelihood", "acc", "perplexity");
+        let metric = &task.metrics[0];
+        let scores: Vec<ExampleScore> = [true, false].map(|right| target(metric, &right)).to_vec();
+        assert_eq!(scores.iter().map(|score| score.parts[0]).collect::<Vec<_>>(), rows);
+        let value = metric.aggregation.value(scores.iter());
+        assert!((value - half["perplexity"].0).abs() < 1e-12 && !metric.is_share(), "{value}");
     }
 }

@@ -7,7 +7,6 @@
 //! Groups are put into a batch until it holds enough tokens. What is shared never depends on which groups share a batch, so
 //! neither do the numbers.
 
-use std::ops::ControlFlow;
 use std::sync::Arc;
 
 use hone_engine::ops::token_scores;
@@ -19,6 +18,9 @@ use crate::requests::{Encoder, Request};
 
 /// Tokens of a batch where nothing else is said: enough to keep the matrix products busy.
 pub const BATCH_TOKENS: usize = 1024;
+
+/// Told of the groups done so far, each with what its requests scored.
+pub type Report<'a, T> = dyn FnMut(&[Vec<T>]) -> Result<(), EvalError> + 'a;
 
 /// What a request scored.
 #[derive(Clone, Debug, Default, PartialEq)]
@@ -50,12 +52,12 @@ pub struct Scorer<'a> {
 }
 
 impl Scorer<'_> {
-    /// Scores groups of requests, in order. `report` is called with the number of groups done after each batch; on
-    /// [`ControlFlow::Break`] what is done so far is returned.
+    /// Scores groups of requests, in order. After each batch `report` is called with the scores of all groups done so far; its
+    /// error ends it.
     pub fn score(
         &self,
         groups: &[Vec<Request>],
-        report: &mut dyn FnMut(usize) -> ControlFlow<()>,
+        report: &mut Report<'_, Scored>,
     ) -> Result<Vec<Vec<Scored>>, EvalError> {
         self.batched(groups, report, |batch| self.run(batch))
     }
@@ -66,7 +68,7 @@ impl Scorer<'_> {
         &self,
         head: &[f32],
         groups: &[Vec<Request>],
-        report: &mut dyn FnMut(usize) -> ControlFlow<()>,
+        report: &mut Report<'_, f64>,
     ) -> Result<Vec<Vec<f64>>, EvalError> {
         self.batched(groups, report, |batch| {
             let counts: Vec<usize> = batch.plans.iter().map(Vec::len).collect();
@@ -86,7 +88,7 @@ impl Scorer<'_> {
     fn batched<T>(
         &self,
         groups: &[Vec<Request>],
-        report: &mut dyn FnMut(usize) -> ControlFlow<()>,
+        report: &mut Report<'_, T>,
         run: impl Fn(Batch) -> Result<Vec<Vec<T>>, EvalError>,
     ) -> Result<Vec<Vec<T>>, EvalError> {
         let mut scored = Vec::with_capacity(groups.len());
@@ -100,9 +102,7 @@ impl Scorer<'_> {
                 batch.add(group);
             }
             scored.extend(run(batch)?);
-            if report(scored.len()).is_break() {
-                break;
-            }
+            report(&scored)?;
         }
         Ok(scored)
     }
@@ -150,6 +150,7 @@ struct Batch {
 
 impl Batch {
     fn add(&mut self, group: &[Request]) {
+        let begun = self.tokens.segments.len();
         let inputs = distinct(group);
         let shared = shared_length(&inputs);
         let parent = (shared > 0).then(|| self.tokens.push(&inputs[0][..shared], None));
@@ -170,6 +171,9 @@ impl Batch {
                 false => 0,
             })
             .collect();
+        if let Some(edit_group) = group.first().and_then(|request| request.edit_group) {
+            self.tokens.groups.extend((begun..self.tokens.segments.len()).map(|_| edit_group));
+        }
         for request in group {
             let which = inputs.iter().position(|input| *input == request.input.as_slice()).unwrap_or(0);
             let first = request.input.len() - request.targets.len();
@@ -240,7 +244,7 @@ pub fn score_text(scorer: &Scorer<'_>, text: &str) -> Result<TextScore, EvalErro
         problem: "the text has no tokens; give some text".into(),
     })?;
     let windows: Vec<Vec<Request>> = encoder.windows(first, rest).into_iter().map(|window| vec![window]).collect();
-    let scored = scorer.score(&windows, &mut |_| ControlFlow::Continue(()))?;
+    let scored = scorer.score(&windows, &mut |_| Ok(()))?;
     let logprobs: Vec<f32> = scored.into_iter().flatten().flat_map(|s| s.log_probs).collect();
     let mean = logprobs.iter().map(|&p| f64::from(p)).sum::<f64>() / logprobs.len() as f64;
     let tokenizer = &scorer.model.tokenizer;
@@ -255,7 +259,7 @@ mod tests {
     use super::*;
 
     fn request(input: &[u32], targets: &[u32]) -> Request {
-        Request { input: input.to_vec(), targets: targets.to_vec(), truncated: false }
+        Request { input: input.to_vec(), targets: targets.to_vec(), truncated: false, edit_group: None }
     }
 
     #[test]

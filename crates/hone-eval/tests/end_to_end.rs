@@ -54,10 +54,9 @@ fn shared_prefixes_score_as_whole_sequences_do() {
         .map(|continuation| encoder.request(context, continuation).unwrap().unwrap())
         .collect();
     let scorer = scorer(&model, 1024);
-    let go_on = &mut |_: usize| std::ops::ControlFlow::Continue(());
-    let together = scorer.score(std::slice::from_ref(&group), go_on).unwrap().swap_remove(0);
+    let together = scorer.score(std::slice::from_ref(&group), &mut |_| Ok(())).unwrap().swap_remove(0);
     let alone: Vec<Vec<Request>> = group.into_iter().map(|request| vec![request]).collect();
-    let alone = scorer.score(&alone, go_on).unwrap();
+    let alone = scorer.score(&alone, &mut |_| Ok(())).unwrap();
     for (shared, alone) in together.iter().zip(alone.iter().flatten()) {
         assert_eq!(shared.is_greedy, alone.is_greedy);
         for (a, b) in shared.log_probs.iter().zip(&alone.log_probs) {
@@ -161,7 +160,7 @@ fn an_evaluation_says_how_far_it_is_and_stops_when_told() {
     assert_eq!(seen, [(0, 10), (1, 10), (2, 10), (3, 10), (4, 10)]);
 }
 
-/// Two waves and a bit, stopped in the second: nothing of the first is scored again.
+/// Two waves and a bit, stopped within the second.
 #[test]
 fn a_stopped_evaluation_goes_on_where_it_was_and_ends_the_same() {
     let (model, directory) = (model(), tempfile::tempdir().unwrap());
@@ -189,7 +188,7 @@ fn a_stopped_evaluation_goes_on_where_it_was_and_ends_the_same() {
     assert!(matches!(run("edit", 70), (Some(0), Err(EvalError::Stopped { .. }))));
     assert!(!place.exists(), "a scorecard is whole or not there");
     let (from, header) = run("edit", usize::MAX);
-    assert_eq!(from, Some(64));
+    assert!(from.is_some_and(|from| (70..128).contains(&from)), "what was done stays, a whole wave or not: {from:?}");
     let whole = evaluate(&model, Arc::new(NoHooks), DType::F32, &task, &options, &mut |_| {}, &AtomicBool::new(false));
     let (whole, read) = (whole.unwrap(), read_scorecard(&place).unwrap());
     assert!(read.rows == whole.rows && read.header.metrics == whole.header.metrics);

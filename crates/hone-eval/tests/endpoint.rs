@@ -12,7 +12,7 @@ use hone_eval::resume::ask_into;
 use hone_eval::rewards::Rewards;
 use hone_eval::rewards::ratings::RatingQuestion;
 use hone_eval::scorecard::ScorecardRow;
-use hone_eval::{DataRoot, Endpoint, EvalError, EvalOptions, Task};
+use hone_eval::{DataRoot, Endpoint, EvalError, EvalOptions, Progress, Task};
 use serde_json::{Value, json};
 
 /// What the server does with a request.
@@ -148,6 +148,37 @@ fn what_fails_for_a_while_is_asked_again() {
     assert_eq!(body["stop"], json!(["\n"]));
 }
 
+/// Settings that the protocol has no field for are said before anything is asked, if they change which tokens are picked.
+#[test]
+fn what_a_server_cannot_be_told_of_picking_tokens_is_refused_by_name() {
+    let directory = tempfile::tempdir().unwrap();
+    let server = serve(|_, body| echo(body));
+    drop(task(directory.path(), 2));
+    let file = directory.path().join("numbers.yaml");
+    let plain = std::fs::read_to_string(&file).unwrap();
+    let asked = |settings: &str| {
+        std::fs::write(&file, plain.replace("max_gen_toks: 5", settings)).unwrap();
+        let task = Task::load(file.to_str().unwrap(), &DataRoot::default()).unwrap();
+        endpoint(&server).card(&task, &EvalOptions::default(), &mut |_| {}, &AtomicBool::new(false))
+    };
+    for (setting, settings) in [
+        ("min_p", "do_sample: true, min_p: 0.1"),
+        ("top_k", "temperature: 0.5, top_k: 5"),
+        ("repetition_penalty", "repetition_penalty: 1.2"),
+    ] {
+        let message = asked(settings).err().map(|error| error.to_string()).unwrap_or_default();
+        assert!(message.contains(&format!("generation_kwargs.{setting}: the protocol has no field")), "{message}");
+    }
+    assert!(server.bodies.lock().unwrap().is_empty(), "nothing was asked");
+    // Where no tokens are drawn the first two change nothing; a temperature alone means draws.
+    asked("min_p: 0.1, top_k: 5, temperature: 0.0, repetition_penalty: 1.0").unwrap();
+    asked("temperature: 0.5, top_p: 0.9").unwrap();
+    let bodies = server.bodies.lock().unwrap();
+    assert_eq!((&bodies[0]["temperature"], bodies[0].get("top_p")), (&json!(0.0), None));
+    let close = |found: &Value, expected: f64| (found.as_f64().unwrap() - expected).abs() < 1e-6;
+    assert!(close(&bodies[2]["temperature"], 0.5) && close(&bodies[2]["top_p"], 0.9), "{}", bodies[2]);
+}
+
 /// The question that a request holds.
 fn question(body: &Value) -> usize {
     let asked = body["prompt"].as_str().or(body["messages"][0]["content"].as_str()).unwrap();
@@ -174,12 +205,16 @@ fn a_locked_server_ends_it_and_what_was_answered_is_not_asked_again() {
         message.contains("example 70") && message.contains("401") && message.contains("the key is over"),
         "{message}"
     );
-    let before = server.bodies.lock().unwrap().len();
+    // Whoever was asked before was answered or refused, but the one that the server was locked for.
+    let mut before: Vec<usize> = server.bodies.lock().unwrap().iter().map(question).collect();
     locked.store(false, Ordering::SeqCst);
     let header = run().unwrap();
-    assert_eq!((header.n, header.unanswered), (80, 1), "the refused example before it was kept as one");
-    let again: Vec<usize> = server.bodies.lock().unwrap()[before..].iter().map(question).collect();
-    assert_eq!((again.len(), again.iter().min()), (10, Some(&70)), "those from the first without an answer: {again:?}");
+    assert_eq!((header.n, header.unanswered), (80, 1), "the refused example was kept as one");
+    let again: Vec<usize> = server.bodies.lock().unwrap()[before.len()..].iter().map(question).collect();
+    before.retain(|question| *question != 70);
+    let mut all = [before, again].concat();
+    all.sort_unstable();
+    assert_eq!(all, (0..80).collect::<Vec<_>>(), "only those without an answer were asked again");
     let card = read_scorecard(&place).unwrap();
     assert!(card.rows.iter().enumerate().all(|(i, row)| row.id == i.to_string()), "each once, in order");
     assert_eq!(card.header.metrics[0].value, 79.0 / 80.0);
@@ -229,7 +264,7 @@ fn an_example_that_is_not_answered_counts_as_wrong_and_the_others_go_on() {
 }
 
 #[test]
-fn a_server_that_is_wrong_altogether_ends_it_with_its_words_and_leaves_nothing() {
+fn a_server_that_is_wrong_altogether_ends_it_with_its_words() {
     let directory = tempfile::tempdir().unwrap();
     let (task, place) = (task(directory.path(), 20), directory.path().join("cards/numbers.jsonl"));
     let ask = |endpoint: &Endpoint| {
@@ -254,6 +289,7 @@ fn a_server_that_is_wrong_altogether_ends_it_with_its_words_and_leaves_nothing()
     let babbler = serve(|_, _| Behaviour::Garbage);
     let message = ask(&Endpoint { retries: 0, ..endpoint(&babbler) }).unwrap_err();
     assert!(message.contains("the answer is no JSON") && message.contains("4 of these 20 questions"), "{message}");
+    assert!(!directory.path().join("cards").exists(), "nothing is begun");
     // One question more than half.
     let picky = serve(|_, body| match question(body).is_multiple_of(2) || question(body) == 19 {
         true => Behaviour::Status(422, "not this one"),
@@ -261,7 +297,12 @@ fn a_server_that_is_wrong_altogether_ends_it_with_its_words_and_leaves_nothing()
     });
     let message = ask(&endpoint(&picky)).unwrap_err();
     assert!(message.contains("example 0: status 422: not this one; 11 of these 20"), "{message}");
-    assert!(!directory.path().join("cards").exists(), "nothing is begun");
+    assert!(directory.path().join("cards/numbers.jsonl.part").exists(), "what was answered stays");
+    // It is judged by the same questions when it is asked for the rest.
+    let message = ask(&endpoint(&picky)).unwrap_err();
+    assert!(message.contains("11 of these 20"), "{message}");
+    let asked = picky.bodies.lock().unwrap().iter().filter(|body| !question(body).is_multiple_of(2)).count();
+    assert_eq!(asked, 10 + 1, "nobody that was answered is asked again: only 19");
     let half = serve(|_, body| match question(body).is_multiple_of(2) {
         true => Behaviour::Status(422, "not this one"),
         false => echo(body),
@@ -291,6 +332,44 @@ fn what_was_answered_when_the_user_stops_is_kept() {
     let mut asked: Vec<usize> = server.bodies.lock().unwrap().iter().map(question).collect();
     asked.sort_unstable();
     assert_eq!(asked, (0..30).collect::<Vec<_>>(), "none twice");
+}
+
+/// What the file holds while the first question is still being thought about is what a kill would leave.
+#[test]
+fn what_is_answered_is_on_the_disk_at_once() {
+    let directory = tempfile::tempdir().unwrap();
+    let server = serve(|_, body| {
+        if question(body) == 0 {
+            std::thread::sleep(Duration::from_millis(300));
+        }
+        echo(body)
+    });
+    let endpoint = Endpoint { timeout: Duration::from_secs(20), ..endpoint(&server) };
+    let (task, place) = (task(directory.path(), 70), directory.path().join("numbers.jsonl"));
+    let options = EvalOptions::default();
+    let part = directory.path().join("numbers.jsonl.part");
+    let mut left = Vec::new();
+    let mut progress = |at: &Progress<'_>| {
+        let text = std::fs::read_to_string(&part).unwrap_or_default();
+        let marks = text.lines().filter_map(|line| Some(serde_json::from_str::<Value>(line).ok()?["example"].as_u64()));
+        let places: Vec<u64> = marks.flatten().collect();
+        assert_eq!(places.len(), at.done);
+        if at.done == 20 && !places.contains(&0) {
+            left = text.into_bytes();
+        }
+    };
+    let whole = ask_into(&place, &endpoint, &task, &options, &mut progress, &AtomicBool::new(false)).unwrap();
+    assert!(!left.is_empty(), "the others did not wait for the first");
+    let rows = read_scorecard(&place).unwrap().rows;
+    assert_eq!(server.bodies.lock().unwrap().len(), 70);
+    // Killed there.
+    std::fs::remove_file(&place).unwrap();
+    std::fs::write(&part, left).unwrap();
+    let header = ask_into(&place, &endpoint, &task, &options, &mut |_| {}, &AtomicBool::new(false)).unwrap();
+    assert_eq!(header.metrics, whole.metrics);
+    assert_eq!(read_scorecard(&place).unwrap().rows, rows);
+    let asked: Vec<usize> = server.bodies.lock().unwrap()[70..].iter().map(question).collect();
+    assert_eq!((asked.len(), asked.iter().min()), (50, Some(&0)));
 }
 
 #[test]

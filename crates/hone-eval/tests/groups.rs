@@ -253,6 +253,136 @@ fn options_that_do_nothing_in_the_harness_do_nothing_here() {
     assert_eq!(kept.keys().map(String::as_str).collect::<Vec<_>>(), ["metric", "ignore_case"]);
 }
 
+const PYTHON: &str = "process_docs: !function utils.f\nMEMBER";
+
+/// What is left out, by name, with the reasons in one text.
+fn left_out(loaded: &Loaded) -> (Vec<&str>, String) {
+    let reasons: Vec<&str> = loaded.left_out.iter().map(|left| left.reason.as_str()).collect();
+    (loaded.left_out.iter().map(|left| left.name.as_str()).collect(), reasons.join("\n"))
+}
+
+#[test]
+fn members_of_a_kind_that_is_not_read_are_left_out_by_name() {
+    let files = [
+        (
+            "g.yaml",
+            "group: g\ntask: [one, snake, inner, {group: snakes, task: [snake, shell]}, t]\n\
+             aggregate_metric_list: [{metric: exact_match}]\n",
+        ),
+        ("one.yaml", "task: one\nMEMBER"),
+        ("snake.yaml", &format!("task: snake\n{PYTHON}")),
+        ("shell.yaml", "task: shell\nclass: !function task.Shell\nany_key: 1\n"),
+        ("inner.yaml", "group: inner\ntask: [two, seen]\naggregate_metric_list: [{metric: exact_match}]\n"),
+        ("two.yaml", "task: two\nMEMBER"),
+        ("seen.yaml", "task: seen\ndoc_to_image: picture\nMEMBER"),
+        ("t1.yaml", "tag: t\ntask: t1\nprocess_results: !function utils.f\nMEMBER"),
+        ("t2.yaml", "tag: t\ntask: t2\nMEMBER"),
+        ("whole.yaml", "group: whole\ntask: [one, two]\naggregate_metric_list: [{metric: exact_match}]\n"),
+    ];
+    let folder = tree(&files);
+    let loaded = group(folder.path(), "g.yaml").unwrap();
+    assert_eq!(names(&loaded), ["one", "two", "t2"]);
+    let (left, reasons) = left_out(&loaded);
+    assert_eq!(left, ["snake", "seen", "shell", "t1"]);
+    for what in [
+        "snake.yaml: process_docs: `!function utils.f` is Python",
+        "seen.yaml: doc_to_image: tasks with images are not read",
+        "shell.yaml: class: `!function task.Shell` is Python",
+        "t1.yaml: process_results: `!function utils.f` is Python",
+    ] {
+        assert!(reasons.contains(what), "{what}: {reasons}");
+    }
+    // A group in it of which none is read is no group.
+    assert_eq!(loaded.groups.iter().map(|g| g.name.as_str()).collect::<Vec<_>>(), ["g", "inner"]);
+    let why = |group: usize, failed: &[&str]| loaded.groups[group].no_mean(failed);
+    assert_eq!(why(0, &[]).unwrap(), "4 of its 7 tasks have no score: snake, seen, shell, t1");
+    assert_eq!(why(1, &["two"]).unwrap(), "2 of its 2 tasks have no score: seen, two");
+    let whole = group(folder.path(), "whole.yaml").unwrap();
+    assert_eq!((whole.left_out.len(), whole.groups[0].no_mean(&["other"])), (0, None));
+    assert_eq!(whole.groups[0].no_mean(&["one"]).unwrap(), "1 of its 2 tasks have no score: one");
+}
+
+#[test]
+fn python_is_refused_where_it_is_asked_for_alone_and_where_nothing_else_is() {
+    let folder = tree(&[
+        ("snake.yaml", &format!("tag: snakes\ntask: snake\n{PYTHON}")),
+        ("only.yaml", "group: only\ntask: [snake, {group: again, task: [snake]}]\n"),
+        ("typo.yaml", "group: typo\ntask: [snake, wrong]\n"),
+        ("wrong.yaml", "task: wrong\nrepaets: 2\nMEMBER"),
+        ("over.yaml", "group: over\nprocess_docs: null\ntask: [snake]\n"),
+        ("entry.yaml", "group: entry\ntask: [{task: snake, process_docs: {q: '{{q}}!'}}]\n"),
+        (
+            "beneath.yaml",
+            "group: beneath\ndoc_to_text: !function utils.text\ntask: [{task: tame, doc_to_text: q}, tame]\n",
+        ),
+        ("tame.yaml", "task: tame\nMEMBER"),
+        (
+            "mean.yaml",
+            "group: mean\ntask: [tame]\naggregate_metric_list: [{metric: acc, aggregation: !function a.b}]\n",
+        ),
+    ]);
+    let alone = refused(folder.path(), "snake.yaml");
+    assert!(alone.contains("snake.yaml: process_docs: `!function utils.f` is Python"), "{alone}");
+    let only = refused(folder.path(), "only.yaml");
+    assert!(only.contains("only.yaml: task: no task of it is of a kind that is read: snake: "), "{only}");
+    let tag = load(folder.path().join("snakes").to_str().unwrap(), &DataRoot::default()).err().unwrap().to_string();
+    assert!(tag.contains("snakes: tag: no task of it is of a kind that is read"), "{tag}");
+    // A mistake is none.
+    let typo = refused(folder.path(), "typo.yaml");
+    assert!(typo.contains("wrong.yaml: repaets: unknown key"), "{typo}");
+    // Python that another key lies over is not there.
+    for file in ["over.yaml", "entry.yaml"] {
+        let loaded = group(folder.path(), file).unwrap();
+        assert_eq!((names(&loaded), loaded.left_out.len()), (vec!["snake"], 0), "{file}");
+    }
+    let beneath = group(folder.path(), "beneath.yaml").unwrap();
+    assert_eq!((names(&beneath), left_out(&beneath).0), (vec!["tame"], vec!["tame"]));
+    // A mean by Python is none, of a group whose tasks are read.
+    let mean = group(folder.path(), "mean.yaml").unwrap();
+    let why = mean.groups[0].no_mean(&[]).unwrap();
+    assert_eq!(why, "`aggregate_metric_list[0].aggregation` is Python, which is never run");
+    assert!(mean.groups[0].scores(&[&header("tame", 10, 0.5, 0.1)]).is_empty());
+}
+
+#[test]
+fn a_name_alone_is_what_ships_or_lies_in_a_directory_and_below() {
+    let folder = tree(&[
+        ("top/a.yaml", "tag: t\ntask: b\nMEMBER"),
+        ("top/deep/er/c.yaml", "tag: [t, s]\ntask: a\nMEMBER"),
+        ("top/deep/g.yaml", "group: g\ntask: [a]\n"),
+        ("top/deep/own.yaml", "tag: t\ngroup: old\ntask: own\nMEMBER"),
+        ("above.yaml", "tag: u\ntask: above\nMEMBER"),
+    ]);
+    let find = |name: &str| load(folder.path().join(name).to_str().unwrap(), &DataRoot::default());
+    let found = |name: &str| {
+        let loaded = find(name).unwrap();
+        let tasks: Vec<String> = loaded.tasks.iter().map(|task| task.name().to_owned()).collect();
+        (tasks, loaded.groups.len())
+    };
+    let tasks = |names: &[&str]| names.iter().map(|name| (*name).to_owned()).collect::<Vec<_>>();
+    // A tag is its tasks in the order of their names, and no group.
+    assert_eq!(found("top/t"), (tasks(&["a", "b", "own"]), 0));
+    assert_eq!(found("top/deep/t"), (tasks(&["a", "own"]), 0));
+    assert_eq!(found("top/s"), (tasks(&["a"]), 0));
+    assert_eq!(found("top/old"), (tasks(&["own"]), 0));
+    assert_eq!(found("top/a"), (tasks(&["a"]), 0));
+    assert_eq!(found("top/g"), (tasks(&["a"]), 1));
+    // Never above, and not what is not there.
+    let message = find("top/u").err().unwrap().to_string();
+    assert!(message.contains("top: task `u`: no task, group or tag of that name in this directory"), "{message}");
+    let message = find("nowhere/t").err().unwrap().to_string();
+    assert!(message.contains("no task `") && message.contains("arc_easy"), "{message}");
+    // What ships with the program.
+    let demo: Vec<String> =
+        load("demo", &DataRoot::default()).unwrap().tasks.iter().map(|task| task.name().to_owned()).collect();
+    assert_eq!(demo, ["demo_arc_easy", "demo_instructions", "demo_lambada", "demo_piqa", "demo_worked_answers"]);
+    let message = load("demos", &DataRoot::default()).err().unwrap().to_string();
+    assert!(message.contains("did you mean `demo`?"), "{message}");
+    // In a group's list it is one, too.
+    let folder = tree(&[("g.yaml", "group: g\ntask: [demo]\n")]);
+    assert_eq!(names(&group(folder.path(), "g.yaml").unwrap()), demo);
+}
+
 #[test]
 fn mistakes_are_named() {
     let error = |text: &str| {
@@ -314,8 +444,36 @@ fn means_are_weighted_by_size_unless_told_otherwise() {
         group(folder.path(), "g.yaml").unwrap().groups[0].scores(&headers)
     };
     let (weighted, plain) = (scores(true), scores(false));
+    // lm_eval.api.metrics.unweighted_mean_stderr([0.02, 0.01])
+    assert!((plain[0].stderr.unwrap() - 0.011_180_339_887_498_95).abs() < 1e-12, "{:?}", plain[0].stderr);
     assert!((weighted[0].value - 0.65).abs() < 1e-12 && (plain[0].value - 0.6).abs() < 1e-12);
     assert_eq!((weighted[0].n, weighted[0].tasks), (400, 2));
     // lm_eval.api.metrics.pooled_sample_stderr([0.02, 0.01], [100, 300])
     assert!((weighted[0].stderr.unwrap() - 0.009_012_136).abs() < 1e-8, "{:?}", weighted[0].stderr);
+}
+
+/// `Group.aggregate` of lm-evaluation-harness 0.4.13 finds the filters where none is named, and takes those named as they come.
+#[test]
+fn a_mean_is_taken_under_every_filter_that_the_tasks_have() {
+    let card = |task: &str, columns: &[(&str, f64)]| {
+        let mut header = header(task, 10, 0.0, 0.1);
+        let metric = header.metrics[0].clone();
+        let column =
+            |(name, value): &(&str, f64)| MetricValue { name: (*name).into(), value: *value, ..metric.clone() };
+        header.metrics = columns.iter().map(column).collect();
+        header
+    };
+    let one = card("one", &[("acc,strict", 0.2), ("acc,flexible", 0.4), ("acc_norm", 1.0)]);
+    let two = card("two", &[("acc,strict", 0.4), ("acc", 0.9)]);
+    let three = card("three", &[("acc,none", 0.7)]);
+    let scores = |filters: &str| -> Vec<(String, usize, f64)> {
+        let text = format!("group: g\ntask: [one, two, three]\naggregate_metric_list: [{{metric: acc{filters}}}]\n");
+        let folder = folder(&[("g.yaml", &text)]);
+        let found = group(folder.path(), "g.yaml").unwrap().groups[0].scores(&[&one, &two, &three]);
+        found.into_iter().map(|score| (score.metric, score.tasks, (score.value * 1e9).round() / 1e9)).collect()
+    };
+    let all = [("acc,flexible".to_owned(), 1, 0.4), ("acc".into(), 2, 0.8), ("acc,strict".into(), 2, 0.3)];
+    assert_eq!(scores(""), all);
+    assert_eq!(scores(", filter_list: [strict, none]"), [all[2].clone(), all[1].clone()]);
+    assert_eq!(scores(", filter_list: flexible"), [all[0].clone()]);
 }

@@ -4,7 +4,7 @@ use hone_eval::metrics::bleu::{BleuCounts, Smoothing, corpus_bleu, tokenize_13a}
 use hone_eval::metrics::chrf::{ChrfCounts, Grams};
 use hone_eval::metrics::rouge::{Rouge, rouge};
 use hone_eval::metrics::ter::TerCounts;
-use hone_eval::metrics::{Aggregation, ExampleScore, porter, squad};
+use hone_eval::metrics::{Aggregation, ExampleScore, Kind, Metric, TextOutcome, porter, squad};
 use serde::Deserialize;
 
 #[derive(Deserialize)]
@@ -146,6 +146,38 @@ fn answers_are_compared_as_by_the_squad_script() {
         let equal = squad::normalize(&pair.prediction) == squad::normalize(&pair.references[0]);
         assert_eq!(f64::from(equal), pair.squad_exact, "{:?}", pair.prediction);
     }
+}
+
+/// `tools/golden/aggregations.py`
+#[test]
+fn single_classes_are_scored_as_by_evaluate() {
+    #[derive(Deserialize)]
+    struct Labels {
+        labels: Vec<Label>,
+    }
+    #[derive(Deserialize)]
+    struct Label {
+        gold: i64,
+        predicted: i64,
+        metric: String,
+        options: serde_json::Map<String, serde_json::Value>,
+        score: Option<f64>,
+    }
+    let golden: Labels = serde_json::from_str(include_str!("golden/aggregations.json")).unwrap();
+    let mut refused = 0;
+    for Label { gold, predicted, metric, mut options, score } in golden.labels {
+        let what = format!("{metric} {options:?} of {predicted} for {gold}");
+        options.insert("hf_evaluate".into(), true.into());
+        let metric = Metric::new(Kind::GenerateUntil, &metric, &options).unwrap();
+        let (text, references) = (predicted.to_string(), [gold.to_string()]);
+        let outcome = TextOutcome { text: &text, references: &references, prompt: "", passage: None, responses: &[] };
+        match (metric.of_text(&outcome), score) {
+            (Ok(found), Some(expected)) => close(found.score, expected, &what),
+            (Err(_), None) => refused += 1,
+            (found, expected) => panic!("{what}: {found:?}, expected {expected:?}"),
+        }
+    }
+    assert!(refused > 0);
 }
 
 #[test]

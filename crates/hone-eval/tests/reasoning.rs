@@ -104,7 +104,7 @@ fn the_same_question_is_asked_with_and_without_reasoning() {
             let group: Vec<_> = (reasoned.choices.iter())
                 .map(|choice| encoder.request(context, &format!(" {}", choice.text)).unwrap().unwrap())
                 .collect();
-            let scored = scorer.score(&[group], &mut |_| std::ops::ControlFlow::Continue(())).unwrap().swap_remove(0);
+            let scored = scorer.score(&[group], &mut |_| Ok(())).unwrap().swap_remove(0);
             let best = scored.iter().map(|s| s.log_likelihood()).fold(f64::NEG_INFINITY, f64::max);
             let at = scored.iter().position(|s| s.log_likelihood() == best).unwrap();
             (reasoned.choices[at].text.clone(), best)
@@ -138,7 +138,8 @@ fn neither_the_batch_nor_a_stop_changes_a_row() {
     };
     assert!(matches!(run(65), (Some(0), Err(EvalError::Stopped { .. }))));
     let (from, header) = run(usize::MAX);
-    assert_eq!((from, header.unwrap().n), (Some(64), 70));
+    assert!(from.is_some_and(|from| from >= 65), "{from:?}");
+    assert_eq!(header.unwrap().n, 70);
     assert_eq!(read_scorecard(&place).unwrap().rows, card(&model, task, &EvalOptions::default()).rows);
 }
 

@@ -2,7 +2,6 @@
 //! ratings that cannot be read.
 
 use std::collections::HashMap;
-use std::ops::ControlFlow;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::sync::atomic::AtomicBool;
@@ -61,8 +60,8 @@ fn load(place: &Path, dtype: DType) -> RewardModel {
     RewardModel::load(place.to_str().unwrap(), LoadOptions { dtype, ..OPTIONS }).unwrap()
 }
 
-fn go_on(_: usize) -> ControlFlow<()> {
-    ControlFlow::Continue(())
+fn go_on<T>(_: &[T]) -> Result<(), EvalError> {
+    Ok(())
 }
 
 fn read(loaded: &RewardModel, dtype: DType, groups: &[Vec<Request>], batch_tokens: usize) -> Vec<f64> {
@@ -87,7 +86,7 @@ fn a_reward_models_numbers_are_those_of_transformers() {
         .zip(&golden.ids)
         .map(|(text, ids)| {
             assert_eq!(&encoder.encode(text).unwrap(), ids, "{text}");
-            vec![Request { input: ids.clone(), targets: vec![0], truncated: false }]
+            vec![Request { input: ids.clone(), targets: vec![0], truncated: false, edit_group: None }]
         })
         .collect();
     let found = read(&loaded, DType::F32, &groups, 1024);
@@ -155,7 +154,7 @@ fn rows_hold_the_rewards_and_the_metric_follows_them() {
         assert!(row.choices.is_empty(), "nothing stands where log-likelihoods would");
         for completion in &row.rewards {
             let ids = encoder.encode(&format!("{prompt}{}", completion.text)).unwrap();
-            let alone = [vec![Request { input: ids, targets: vec![0], truncated: false }]];
+            let alone = [vec![Request { input: ids, targets: vec![0], truncated: false, edit_group: None }]];
             let expected = read(&loaded, DType::F32, &alone, 1024)[0];
             assert!((completion.reward - expected).abs() < 1e-3, "{completion:?}, expected {expected}");
             assert_eq!(completion.characters, completion.text.chars().count());

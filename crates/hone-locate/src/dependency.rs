@@ -17,8 +17,6 @@
 //! first token differs by model, so a threshold goes with a model. `gain` is measured by leaving the context out, and knows
 //! nothing of attention.
 
-use std::ops::ControlFlow;
-
 use hone_eval::requests::{Encoder, Request};
 use hone_eval::statistics::correlation::ranks;
 use hone_eval::statistics::{BootstrapOptions, groups, mean};
@@ -84,7 +82,7 @@ pub fn scores(
         return Ok(vec![None; spoken.turns.len()]);
     }
     let user = positions(spoken.user);
-    let request = Request { input: spoken.ids, targets: vec![looker.closing_id()], truncated: false };
+    let request = Request { input: spoken.ids, targets: vec![looker.closing_id()], truncated: false, edit_group: None };
     let (_, masses) = looker.look(request, rows, vec![user], layer..layer + 1)?;
     let mut first = 0;
     let of_turn = |turn: &Vec<usize>| {
@@ -126,7 +124,7 @@ pub fn gain(
         }
         groups.push(vec![request]);
     }
-    let scored = looker.scorer.score(&groups, &mut |_| ControlFlow::Continue(()))?;
+    let scored = looker.scorer.score(&groups, &mut |_| Ok(()))?;
     let [with, without] = scored.as_slice() else { return Ok(None) };
     let sum = |group: &[hone_eval::scorer::Scored]| group.iter().map(|s| s.log_likelihood()).sum::<f64>();
     let tokens = with.iter().map(|s| s.log_probs.len()).sum::<usize>();

@@ -3,7 +3,7 @@
 //! The request's input is a batch of its own, so row `i` of the pass is its token `i`; what is scored is scored as in every
 //! evaluation.
 
-use std::ops::{ControlFlow, Range};
+use std::ops::Range;
 use std::sync::Arc;
 
 use hone_edit::EditStack;
@@ -55,7 +55,7 @@ impl<'a> Looker<'a> {
         layers: Range<usize>,
     ) -> Result<(Scored, Masses), LocateError> {
         self.probe.watch(Wanted { rows, sets, layers });
-        let mut scored = self.scorer.score(&[vec![request]], &mut |_| ControlFlow::Continue(()))?;
+        let mut scored = self.scorer.score(&[vec![request]], &mut |_| Ok(()))?;
         let scored = scored.pop().and_then(|mut group| group.pop()).unwrap_or_default();
         Ok((scored, self.probe.take().unwrap_or_default()))
     }

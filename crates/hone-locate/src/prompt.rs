@@ -127,7 +127,7 @@ impl Prompt {
     pub fn request(&self, closing: u32) -> Request {
         let mut targets = self.ids[self.prompt_tokens..].to_vec();
         targets.push(closing);
-        Request { input: self.ids.clone(), targets, truncated: false }
+        Request { input: self.ids.clone(), targets, truncated: false, edit_group: None }
     }
 
     /// Tokens of the part.

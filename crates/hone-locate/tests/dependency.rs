@@ -14,6 +14,7 @@ use hone_locate::conversation::{Conversation, spoken};
 use hone_locate::dependency::{LONGEST, TurnScore, gain, scores};
 use hone_locate::look::positions;
 use hone_locate::prompt::Form;
+use hone_locate::scored::{DependencyReport, MOVED, RowScores, turns};
 use hone_model::template::Message;
 use hone_model::{Context, Model, TokenBatch};
 use serde_json::Map;
@@ -108,7 +109,7 @@ fn taking_words_away_never_raises_the_score() {
     let encoder = looker.encoder().unwrap();
     let spoken = spoken(&conversation(&TALK), Form::Plain, &model, &encoder, LONGEST).unwrap();
     let shares = |user: Vec<bool>| {
-        let request = Request { input: spoken.ids.clone(), targets: vec![1], truncated: false };
+        let request = Request { input: spoken.ids.clone(), targets: vec![1], truncated: false, edit_group: None };
         let (_, masses) = looker.look(request, spoken.turns[0].clone(), vec![positions(user)], 2..3).unwrap();
         let rows = 0..masses.rows;
         rows.map(|row| (0..8).map(|head| masses.at(row, 0, head, 0)).collect::<Vec<f64>>()).collect::<Vec<_>>()
@@ -126,6 +127,58 @@ fn taking_words_away_never_raises_the_score() {
         last = less;
     }
     assert_eq!(last, 0.0);
+}
+
+/// The same turns by two versions: what changed is the difference of their scores, and nothing where the version is the same.
+#[test]
+fn two_versions_of_a_model_make_a_measure() {
+    let model = stories();
+    let talk = conversation(&TALK);
+    let row = |stack: &EditStack, longest: usize| RowScores {
+        turns: scored(&model, stack, &TALK, Form::Plain, longest),
+        gain: None,
+    };
+    let report = |before: &RowScores, after: &RowScores| {
+        let (turns, left_out) = turns(&talk, None, after, Some(before));
+        DependencyReport {
+            source: "talk.jsonl".into(),
+            form: Form::Plain,
+            layer: 2,
+            layers: 5,
+            moved: MOVED,
+            group: None,
+            subject: Default::default(),
+            before: Some(Default::default()),
+            left_out,
+            turns,
+        }
+    };
+    let number = |report: &DependencyReport, name: &str| {
+        let measure = hone_locate::measure::dependency::of(report);
+        measure.tasks[0].numbers.iter().find(|number| number.name == name).map(|number| number.value).unwrap()
+    };
+    let (plain, edited) = (row(&EditStack::new(), LONGEST), row(&lora(&model), LONGEST));
+    let changed = report(&plain, &edited);
+    let mean = |row: &RowScores| row.turns.iter().map(|turn| turn.unwrap().score).sum::<f64>() / 2.0;
+    let change = mean(&edited) - mean(&plain);
+    assert!(change != 0.0 && (number(&changed, "score_change") - change).abs() < 1e-12, "{changed:?}");
+    assert!((number(&changed, "score_before") - mean(&plain)).abs() < 1e-12);
+    let same = report(&plain, &plain);
+    assert_eq!(["score_change", "moved_share", "same_head_share"].map(|name| number(&same, name)), [0.0, 0.0, 1.0]);
+    // It reads back from its file as it was.
+    let text = serde_json::to_string(&changed).unwrap();
+    assert_eq!(serde_json::from_str::<DependencyReport>(&text).unwrap().turns.len(), 2);
+    // A turn that one of the two has no score of is left out of both.
+    let spoken = spoken(
+        &talk,
+        Form::Plain,
+        &model,
+        &Looker::new(&model, &EditStack::new(), DType::F32).encoder().unwrap(),
+        LONGEST,
+    );
+    let end_of_first = spoken.unwrap().turns[0].last().unwrap() + 1;
+    let cut = report(&row(&EditStack::new(), end_of_first), &edited);
+    assert_eq!((cut.turns.len(), cut.left_out, cut.turns[0].id.as_str()), (1, 1, "1.1"));
 }
 
 #[test]
@@ -173,9 +226,9 @@ fn a_probe_that_wants_nothing_changes_nothing() {
     let hidden = |cx: &Context| model.decoder.hidden(cx, &batch).value;
     assert_eq!(hidden(&plain).as_bytes(), hidden(&probed).as_bytes());
     // One that wants something does not change them either.
-    let request = Request { input: batch.ids.clone(), targets: vec![9], truncated: false };
+    let request = Request { input: batch.ids.clone(), targets: vec![9], truncated: false, edit_group: None };
     let (scored, _) = looker.look(request.clone(), vec![4], vec![vec![0..3]], 0..5).unwrap();
     let alone = hone_eval::Scorer { hooks: plain.hooks.clone(), ..looker.scorer.clone() };
-    let again = alone.score(&[vec![request]], &mut |_| std::ops::ControlFlow::Continue(())).unwrap();
+    let again = alone.score(&[vec![request]], &mut |_| Ok(())).unwrap();
     assert_eq!(again[0][0], scored);
 }

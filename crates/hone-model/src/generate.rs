@@ -4,7 +4,8 @@
 //! hold yet: one token of a running continuation, a piece of a prompt that is still being read. A lane that ends
 //! leaves at once and the next prompt takes its slot, so memory is bounded by the slots whatever the number of prompts,
 //! and no lane ever computes padding. A beginning that all prompts share (a system prompt, examples) is read once. What a
-//! lane gets depends on its own prompt, index and settings only.
+//! lane gets depends on its own prompt, index and settings only: asked for again without the others ([`generate_each`]), it is
+//! the same.
 
 mod lane;
 mod sampler;
@@ -96,6 +97,26 @@ pub struct Generation {
     pub finish_reason: FinishReason,
 }
 
+/// A continuation that is asked for.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Wanted {
+    /// Its prompt, by the index among those given.
+    pub prompt: usize,
+    /// Seed of its draws, which depend on the prompt's index besides.
+    pub seed: u64,
+    /// The group of its rows in a batch, for edits that differ by group; where one is said, it is said of all.
+    pub group: Option<u32>,
+}
+
+/// What becomes of a continuation.
+#[derive(Debug)]
+pub enum Event<'a> {
+    /// A new piece of its text.
+    Piece(&'a str),
+    /// It ended.
+    Ended(Generation),
+}
+
 impl GenerationConfig {
     /// Whether every setting makes sense.
     pub fn check(&self) -> Result<(), ModelError> {
@@ -133,17 +154,52 @@ pub fn generate(
     config: &GenerationConfig,
     stream: &mut dyn FnMut(usize, &str) -> bool,
 ) -> Result<Vec<Generation>, ModelError> {
+    let wanted: Vec<Wanted> =
+        (0..prompts.len()).map(|prompt| Wanted { prompt, seed: config.seed, group: None }).collect();
+    let mut done: Vec<Option<Generation>> = vec![None; prompts.len()];
+    generate_each(model, hooks, dtype, prompts, &wanted, config, &mut |index, event| match event {
+        Event::Piece(piece) => stream(index, piece),
+        Event::Ended(generation) => {
+            done[index] = Some(generation);
+            true
+        }
+    })?;
+    Ok(done.into_iter().flatten().collect())
+}
+
+/// Makes the continuations that are `wanted`, about in this order, and hands over each as soon as it ends: `on` is called with
+/// its place in `wanted`. Returning `false` ends this continuation at a piece of text, and all of them where one ended: those
+/// under way are dropped.
+///
+/// Every continuation has its own seed in place of the settings'. Of a prompt several may be wanted, and of some prompts none: what
+/// is wanted besides it never changes a continuation. Errors are those of [`generate`].
+///
+/// Panics on a prompt that was not given.
+pub fn generate_each(
+    model: &Model,
+    hooks: Arc<dyn Hooks>,
+    dtype: DType,
+    prompts: &[Vec<u32>],
+    wanted: &[Wanted],
+    config: &GenerationConfig,
+    on: &mut dyn FnMut(usize, Event<'_>) -> bool,
+) -> Result<(), ModelError> {
     config.check()?;
     let virtual_tokens = hooks.virtual_tokens();
     let own_virtual_tokens = hooks.virtual_token_sharing() == Sharing::Sequence;
     model.check_batch(&TokenBatch::from_sequences(prompts), virtual_tokens)?;
+    if wanted.is_empty() {
+        return Ok(());
+    }
     let room = model.room_behind(virtual_tokens);
     let longest = prompts.iter().map(|prompt| limit(room, prompt, config)).max().unwrap_or(0) + virtual_tokens;
     let passes = 1 + usize::from(hooks.wants_first_pass());
     let affordable = CACHE_BYTES / (passes * KvCache::bytes(&model.spec, longest.max(1), dtype)).max(1);
-    let slots = prompts.len().min(MAX_LANES).min(affordable.max(1));
-    // What stands before the common beginning has to be common as well.
-    let shared = if own_virtual_tokens { 0 } else { shared_prefix(prompts) };
+    let slots = wanted.len().min(MAX_LANES).min(affordable.max(1));
+    // What stands before the common beginning has to be common as well. It is that of all prompts, wanted or not, so that a lane
+    // reads the same pieces whatever else is wanted.
+    let own_edits = wanted.iter().any(|wanted| wanted.group.is_some());
+    let shared = if own_virtual_tokens || own_edits { 0 } else { shared_prefix(prompts) };
     // The common beginning has a slot of its own, after the others.
     let cache = KvCache::of_passes(passes, &model.spec, slots + usize::from(shared > 0), longest, dtype);
     let step = Arc::new(Mutex::new(CacheStep { cache, lanes: Vec::new() }));
@@ -151,16 +207,17 @@ pub fn generate(
     cx.cache = Some(step.clone());
     read_prefix(model, &cx, &prompts.first().map_or(&[][..], Vec::as_slice)[..shared], slots);
 
-    let mut waiting: VecDeque<usize> = (0..prompts.len()).collect();
+    let mut waiting: VecDeque<usize> = (0..wanted.len()).collect();
     let mut free: Vec<usize> = (0..slots).rev().collect();
     let mut lanes: Vec<Lane> = Vec::new();
-    let mut done: Vec<Option<Generation>> = vec![None; prompts.len()];
     loop {
         while let (false, Some(&slot)) = (waiting.is_empty(), free.last()) {
             let Some(index) = waiting.pop_front() else { break };
-            let mut lane = Lane::new(model, config, index, slot, &prompts[index], room);
+            let mut lane = Lane::new(model, config, index, wanted[index], slot, &prompts[wanted[index].prompt], room);
             if lane.tokens.len() >= lane.limit {
-                done[index] = Some(lane.into_generation(FinishReason::Length, stream)?);
+                if !hand_over(lane, FinishReason::Length, on)? {
+                    return Ok(());
+                }
                 continue;
             }
             free.pop();
@@ -171,18 +228,33 @@ pub fn generate(
             lanes.push(lane);
         }
         if lanes.is_empty() {
-            break;
+            return Ok(());
         }
-        let mut finished = awake(|| step_lanes(model, &cx, &mut lanes, stream))?;
+        let mut stream = |index: usize, piece: &str| on(index, Event::Piece(piece));
+        let mut finished = awake(|| step_lanes(model, &cx, &mut lanes, &mut stream))?;
         finished.sort_unstable_by_key(|(at, _)| std::cmp::Reverse(*at));
+        let mut goes_on = true;
         for (at, reason) in finished {
             let lane = lanes.remove(at);
             free.push(lane.slot);
-            let index = lane.index;
-            done[index] = Some(lane.into_generation(reason, stream)?);
+            // All that ended are handed over, whatever is said to the first.
+            goes_on &= hand_over(lane, reason, on)?;
+        }
+        if !goes_on {
+            return Ok(());
         }
     }
-    Ok(done.into_iter().flatten().collect())
+}
+
+/// Gives away what a lane wrote; whether the others go on.
+fn hand_over(
+    lane: Lane<'_>,
+    reason: FinishReason,
+    on: &mut dyn FnMut(usize, Event<'_>) -> bool,
+) -> Result<bool, ModelError> {
+    let index = lane.index;
+    let generation = lane.into_generation(reason, &mut |index, piece| on(index, Event::Piece(piece)))?;
+    Ok(on(index, Event::Ended(generation)))
 }
 
 /// Tokens with which all prompts begin, if reading them once saves anything. Every prompt keeps one of its own to read.
@@ -238,6 +310,7 @@ fn step_lanes(
             batch.inputs.push(lane.tokens[..lane.prompt].to_vec());
         }
         cache_lanes.push(push_lane(&mut batch, &lane.tokens[past..past + len], lane.slot, past));
+        batch.groups.extend(lane.wanted.group);
         lane.cached += len;
         if len == missing {
             ready.push(at);
@@ -270,7 +343,7 @@ fn step_lanes(
     let mut finished = Vec::new();
     for ((at, lane), token) in ready.into_iter().zip(readers).zip(next) {
         let Some(token) = token else {
-            return Err(ModelError::NoFiniteLogits { prompt: lane.index, position: lane.tokens.len() });
+            return Err(ModelError::NoFiniteLogits { prompt: lane.wanted.prompt, position: lane.tokens.len() });
         };
         if let Some(reason) = lane.take(token, model, stream)? {
             finished.push((at, reason));

@@ -97,6 +97,8 @@ pub struct Model {
     pub generation_config: Option<serde_json::Value>,
     /// Where it came from.
     pub source: ModelSource,
+    /// What its linear maps are kept in, where not in the compute type.
+    pub quantise: Option<Quantise>,
     /// What of its files is in memory.
     pub pages: ResidentPages,
 }
@@ -110,14 +112,15 @@ impl Model {
     /// The same with the linear maps in few bits, computed in `dtype`. `Keep` of files without blocks is an error.
     pub fn load_quantised(reference: &str, dtype: DType, quantise: Quantise) -> Result<Model, ModelError> {
         let options = LoadOptions { dtype, keep_quantised: true };
-        Model::load_files(reference, options, |weights| match quantise {
+        let model = Model::load_files(reference, options, |weights| match quantise {
             Quantise::To(kind) => Ok(weights.rounded_to(kind)),
             Quantise::Keep if weights.holds_blocks()? => Ok(weights),
             Quantise::Keep => {
                 let expected = "a GGUF file with quantised blocks; round this one (`nf4`, `q8_0`)";
                 Err(ModelError::malformed(weights.path(), "weights", "no quantised blocks to keep", expected))
             }
-        })
+        })?;
+        Ok(Model { quantise: Some(quantise), ..model })
     }
 
     fn load_files(
@@ -150,7 +153,8 @@ impl Model {
         let spec = decoder.spec.clone();
         let tokenizer = Arc::new(tokenizer);
         let pages = weights.resident_pages();
-        Ok(Model { spec, decoder, tokenizer, template, end_ids, generation_config, source, pages })
+        let quantise = None;
+        Ok(Model { spec, decoder, tokenizer, template, end_ids, generation_config, source, quantise, pages })
     }
 
     /// Gives back the memory of weights that were read but lie as the file has them: full tuning computes with its own

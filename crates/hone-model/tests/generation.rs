@@ -7,7 +7,7 @@ use std::sync::Arc;
 
 use common::Golden;
 use hone_engine::DType;
-use hone_model::generate::{FinishReason, Generation, GenerationConfig, generate};
+use hone_model::generate::{Event, FinishReason, Generation, GenerationConfig, Wanted, generate, generate_each};
 use hone_model::{LoadOptions, Model, ModelError, NoHooks};
 
 const STORIES: &str = "../../assets/stories260k";
@@ -54,6 +54,30 @@ fn greedy_continuations_are_those_of_transformers() {
             assert_eq!(ours.finish_reason, reason, "{name}: prompt {i}");
         }
     }
+}
+
+/// `tools/golden/penalty.py`: the penalty is over the prompt and what is written, each token once.
+#[test]
+fn a_repetition_penalty_writes_what_it_does_with_transformers() {
+    #[derive(serde::Deserialize)]
+    struct Row {
+        penalty: f32,
+        prompt: Vec<u32>,
+        written: Vec<u32>,
+    }
+    let model = stories();
+    let rows: Vec<Row> = serde_json::from_str(include_str!("golden/penalty.json")).unwrap();
+    let mut texts = std::collections::BTreeSet::new();
+    for Row { penalty, prompt, mut written } in rows {
+        if written.last().is_some_and(|last| model.end_ids.contains(last)) {
+            written.pop();
+        }
+        let config = GenerationConfig { repetition_penalty: penalty, ..greedy(40) };
+        let ours = run(&model, std::slice::from_ref(&prompt), &config).remove(0);
+        assert_eq!(ours.ids, written, "penalty {penalty} of {prompt:?}: {:?}", ours.text);
+        texts.insert(ours.ids);
+    }
+    assert!(texts.len() >= 12, "penalties change what is written: {}", texts.len());
 }
 
 #[test]
@@ -124,6 +148,50 @@ fn a_common_beginning_changes_nothing() {
         apart.push(prompt(&model, "Tom"));
         assert_eq!(run(&model, &apart, &config)[..prompts.len()], together[..]);
     }
+}
+
+#[test]
+fn some_of_a_batch_are_what_they_are_with_the_others() {
+    let model = stories();
+    let beginning = prompt(&model, "Lily went to the park to play with Tom. ");
+    assert!(beginning.len() >= 16, "it is read once: {} tokens", beginning.len());
+    let ends = ["They saw", "The sun", "Then a big dog", "One"];
+    let prompts: Vec<Vec<u32>> = ends.iter().map(|end| [beginning.clone(), prompt(&model, end)].concat()).collect();
+    let config = GenerationConfig { temperature: 0.9, stop: vec![".".into()], ..greedy(40) };
+    // Hands over until `enough` have ended.
+    let each = |wanted: &[Wanted], enough: usize| {
+        let mut ended = Vec::new();
+        let mut on = |at: usize, event: Event<'_>| {
+            if let Event::Ended(generation) = event {
+                ended.push((at, generation));
+            }
+            ended.len() < enough
+        };
+        generate_each(&model, Arc::new(NoHooks), DType::F32, &prompts, wanted, &config, &mut on).expect("runs");
+        ended
+    };
+    let wanted: Vec<Wanted> =
+        (0..4).flat_map(|prompt| [7, 8].map(|seed| Wanted { prompt, seed, group: None })).collect();
+    let mut all = each(&wanted, usize::MAX);
+    all.sort_by_key(|(at, _)| *at);
+    let all: Vec<Generation> = all.into_iter().map(|(_, generation)| generation).collect();
+    for (which, seed) in [7, 8].into_iter().enumerate() {
+        let once = run(&model, &prompts, &GenerationConfig { seed, ..config.clone() });
+        assert!(once.iter().eq(all.iter().skip(which).step_by(2)), "seed {seed}");
+    }
+    assert_ne!(all[0], all[1]);
+    let some = [5, 2, 6];
+    let later = each(&some.map(|at| wanted[at]), usize::MAX);
+    assert_eq!(later.len(), 3);
+    assert!(later.iter().all(|(at, generation)| *generation == all[some[*at]]));
+    // The shortest come first, and then none.
+    let first = each(&wanted, 3);
+    assert!((3..8).contains(&first.len()), "{} of 8", first.len());
+    assert!(first.iter().all(|(at, generation)| *generation == all[*at]));
+    let is_first = |at: &usize| first.iter().any(|(other, _)| other == at);
+    let lengths = |first: bool| (0..8).filter(move |at| is_first(at) == first).map(|at| all[at].ids.len());
+    assert!(lengths(true).max() <= lengths(false).min(), "those that ended have no more tokens than the others");
+    assert!(each(&[], 1).is_empty());
 }
 
 #[test]

@@ -6,6 +6,9 @@ use serde_json::Value;
 use crate::ladder::Correlation;
 use crate::wrong_mass::WrongMass;
 
+/// The file's name.
+pub const FILE: &str = "ladder.json";
+
 /// What came out.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 pub struct Ladder {
@@ -55,7 +58,8 @@ pub struct TaskLadder {
     pub means: Vec<Means>,
     /// What the reader should know besides.
     pub notes: Vec<String>,
-    /// A JSON object for every question, with its `id`: correlations by score, and the slope of wrong mass.
+    /// A JSON object for every question, with its `id`: correlations by score, each score in all models (`log_p_by_model`), and the
+    /// slope of wrong mass. In a file of their own.
     #[serde(skip)]
     pub rows: Vec<Value>,
 }

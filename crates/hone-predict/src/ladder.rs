@@ -63,6 +63,11 @@ impl Correlation {
     pub const NAMES: [(&'static str, Correlation); 3] =
         [("spearman", Correlation::Spearman), ("pearson", Correlation::Pearson), ("kendall", Correlation::Kendall)];
 
+    /// Its name in files and on the command line.
+    pub fn name(self) -> &'static str {
+        Correlation::NAMES.into_iter().find(|(_, of)| *of == self).map_or("", |(name, _)| name)
+    }
+
     /// The correlation; `None` where one side does not vary.
     pub fn of(self, scores: &[f64], compute: &[f64]) -> Option<f64> {
         let value = match self {
@@ -147,6 +152,11 @@ pub fn ladder(mut rungs: Vec<Rung>, options: &LadderOptions) -> Result<Ladder, P
     Ok(Ladder { format: 1, correlation: options.correlation, models, tasks, notes })
 }
 
+/// The field of a row with a score in all models, least compute first.
+pub fn by_model(score: &str) -> String {
+    format!("{score}_by_model")
+}
+
 /// A question: its id, the right choice, and log-likelihoods `[model][choice]`.
 struct Question<'a> {
     id: &'a str,
@@ -195,8 +205,9 @@ fn task_ladder(cards: &[&Scorecard], rungs: &[Rung], options: &LadderOptions) ->
     let slopes = questions.iter().map(|q| total_slope(&q.likelihoods, q.right));
     let rows = questions.iter().zip(slopes).enumerate().map(|(j, (question, slope))| {
         let mut row = json!({ "id": question.id, "wrong_mass_slope": slope });
-        for (name, of_score) in Scores::NAMES.iter().zip(&correlations) {
+        for (k, (name, of_score)) in Scores::NAMES.iter().zip(&correlations).enumerate() {
             row[*name] = of_score[j].into();
+            row[by_model(name)] = scores[j].iter().map(|model| model.all()[k]).collect();
         }
         row
     });
@@ -319,7 +330,7 @@ fn lost_at(scores: &[ScoreLadder], losses: &[Loss], notes: &mut Vec<String>) -> 
 }
 
 #[cfg(test)]
-mod tests {
+pub(crate) mod tests {
     use hone_eval::scorecard::{ChoiceScore, MetricValue, ScorecardHeader};
     use proptest::prelude::*;
 
@@ -354,7 +365,7 @@ mod tests {
     }
 
     /// A ladder over `models[model][question][choice]`, compute 1, 2, 4 …
-    fn of(models: &[Vec<Vec<f64>>], correlation: Correlation) -> Ladder {
+    pub(crate) fn of(models: &[Vec<Vec<f64>>], correlation: Correlation) -> Ladder {
         let rungs = models.iter().enumerate().map(|(m, questions)| Rung {
             name: format!("model {m}"),
             compute: f64::from(1 << m),

@@ -78,8 +78,12 @@ impl Block {
         let header = std::iter::once(corner).chain(self.rows.iter().map(heads)).collect();
         let row = |column: usize| {
             let name = Cell { number: false, ..self.header[column].clone() };
-            // A column of words (a metric's name) is a row among rows of numbers.
-            let cell = |row: &Vec<Cell>| Cell { number: true, ..row.get(column).cloned().unwrap_or_default() };
+            // A column of words (a metric's name) is a row among rows of numbers, and may take several lines there.
+            let cell = |row: &Vec<Cell>| {
+                let cell = row.get(column).cloned().unwrap_or_default();
+                let class = if cell.number { cell.class } else { Some("words") };
+                Cell { number: true, class, ..cell }
+            };
             std::iter::once(name).chain(self.rows.iter().map(cell)).collect()
         };
         Block { header, rows: (1..self.header.len()).map(row).collect() }
@@ -189,6 +193,10 @@ mod tests {
         let turned = block(15, 3).fitted();
         assert_eq!((turned.len(), turned[0].rows.len(), turned[0].header.len()), (1, 14, 4));
         assert_eq!(turned[0].header[1].text, "task_0");
+        assert_eq!(turned[0].rows[1][1].class, None);
+        let mut worded = block(15, 3);
+        worded.rows.iter_mut().for_each(|row| row[1] = Cell::word("p(right) among the choices"));
+        assert_eq!(worded.fitted()[0].rows[0][1].class, Some("words"), "words may be broken, numbers not");
         assert_eq!((turned[0].rows[1][0].text.as_str(), turned[0].rows[1][3].text.as_str()), ("number 2", "2.2 %"));
     }
 

@@ -83,7 +83,7 @@ fn section<'a>(measure: &'a MeasureResult, places: &Places<'_>) -> Result<Sectio
             let Some(chart) = charts::draw(data)? else { continue };
             let (title, how) = (data.title.as_str(), how_to_read(&data.drawing));
             let charts::Chart { wide, narrow, half } = chart;
-            drawn.push(Drawn { task: &task.name, title, how, wide, narrow, half });
+            drawn.push(Drawn { task: task.subject(), title, how, wide, narrow, half });
         }
     }
     let tables = measure.tasks.iter().flat_map(|task| {
@@ -92,11 +92,11 @@ fn section<'a>(measure: &'a MeasureResult, places: &Places<'_>) -> Result<Sectio
             let leads = |row: &str, column: &str| leads_to(&measure.name, task, &[row, column], places);
             let blocks = if matrix { vec![flip_matrix(table, &leads)] } else { block(table, &leads).fitted() };
             let small = matrix || blocks.iter().all(|block| block.width() <= SMALL);
-            Titled { task: &task.name, title: &table.title, blocks, matrix, small }
+            Titled { task: task.subject(), title: &table.title, blocks, matrix, small }
         })
     });
     let notes =
-        measure.tasks.iter().flat_map(|task| task.notes.iter().map(move |note| format!("{}: {note}", task.name)));
+        measure.tasks.iter().flat_map(|task| task.notes.iter().map(move |note| format!("{}: {note}", task.subject())));
     let leads = |task: &TaskMeasure, label: &str| leads_to(&measure.name, task, &[label], places);
     Ok(Section {
         name: &measure.name,
@@ -222,7 +222,7 @@ pub(crate) fn write_measure(page: &mut String, measure: &MeasureResult, level: &
     writeln!(page, "\n{} Source: {}.", measure.legend, measure.source)?;
     for task in &measure.tasks {
         for table in &task.tables {
-            let name = in_one_line(&task.name);
+            let name = in_one_line(task.subject());
             writeln!(page, "\n{level}# {name}: {}\n", table.title.to_lowercase())?;
             write_grid(page, &table.grid())?;
         }
@@ -231,7 +231,7 @@ pub(crate) fn write_measure(page: &mut String, measure: &MeasureResult, level: &
     if notes.peek().is_some() {
         writeln!(page)?;
     }
-    notes.try_for_each(|(task, note)| writeln!(page, "- {}", in_one_line(&format!("{}: {note}", task.name))))
+    notes.try_for_each(|(task, note)| writeln!(page, "- {}", in_one_line(&format!("{}: {note}", task.subject()))))
 }
 
 /// Whether a measure is about what was lost.

@@ -1,6 +1,7 @@
 //! The page in a real browser: rendered by headless Chromium inside frames of a desktop's and a phone's width, light and dark,
 //! and measured from inside. Skips, saying so, where Chromium is not installed.
 
+mod given;
 mod sample;
 
 use std::process::Command;
@@ -59,7 +60,9 @@ f.onload = () => {{
 
 #[test]
 fn the_page_fits_and_reads_at_every_width_and_in_both_schemes() {
-    let html = hone_report::render(&sample::report()).expect("the sample renders");
+    let mut report = sample::report();
+    report.ledger.measures.extend(given::measures());
+    let html = hone_report::render(&report).expect("the sample renders");
     let dir = tempfile::tempdir().expect("a temporary directory");
     let mut pages = Vec::new();
     for (width, scheme) in [
@@ -87,8 +90,9 @@ fn the_page_fits_and_reads_at_every_width_and_in_both_schemes() {
         let at = format!("at {width} px, {scheme}: {seen}");
         assert!(seen["overflow"].as_f64().is_some_and(|v| v <= 0.0), "the page scrolls sideways {at}");
         // Targets, other shares, other metrics, loss by skill (folded, and measured all the same), two reliability diagrams,
-        // curves, spread, maps, the loss curve.
-        assert_eq!(seen["charts"], 10, "each chart is there once {at}");
+        // curves, spread, maps, the loss curve; attention before and after, scores above a threshold and their change by group,
+        // survival functions and what each step loses.
+        assert_eq!(seen["charts"], 15, "each chart is there once {at}");
         assert_eq!(seen["clipped"], 0, "text of a plot leaves the plot {at}");
         assert_eq!(seen["overlapping"], serde_json::json!([]), "texts of a plot cover each other {at}");
         assert_eq!(seen["sideways"], serde_json::json!([]), "a table has to be scrolled sideways {at}");

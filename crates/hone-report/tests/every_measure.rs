@@ -1,4 +1,6 @@
-//! A comparison with every measure there is: each number of each leads to the rows behind it.
+//! A comparison with every measure there is, those that other verbs make too: each number of each leads to the rows behind it.
+
+mod given;
 
 use std::collections::BTreeMap;
 
@@ -153,7 +155,7 @@ fn report() -> Report {
         measures: MEASURES.iter().collect(),
         ..CompareOptions::default()
     };
-    let ledger = compare(&base, &tuned, &options).expect("the cards are comparable");
+    let mut ledger = compare(&base, &tuned, &options).expect("the cards are comparable");
     let found: Vec<&str> = ledger.measures.iter().map(|measure| measure.name.as_str()).collect();
     assert_eq!(found, MEASURES.iter().map(|measure| measure.name).collect::<Vec<_>>(), "every measure has numbers");
     let source = |task: &str, side: Side, word: &str| Source {
@@ -161,13 +163,24 @@ fn report() -> Report {
         side,
         path: format!("../{word}/{task}.jsonl"),
     };
+    let [looked, scored, ladder] = given::measures();
+    // Of maps there are no rows: the file stands for them.
+    let maps = looked.tasks.iter().flat_map(|task| {
+        [Side::Base, Side::Tuned].map(|side| Source {
+            task: task.name.clone(),
+            side,
+            path: "../look/attention.json".into(),
+        })
+    });
+    let maps: Vec<Source> = maps.collect();
+    ledger.measures.extend([looked, scored, ladder]);
     let sources = ledger
         .tasks
         .iter()
         .flat_map(|task| [source(&task.name, Side::Base, "base"), source(&task.name, Side::Tuned, "tuned")]);
     Report {
         title: "every measure".into(),
-        sources: sources.collect(),
+        sources: sources.chain(maps).collect(),
         scorecards: Vec::new(),
         run: None,
         invariants: Vec::new(),
@@ -226,6 +239,45 @@ fn every_number_of_every_measure_leads_to_its_rows() {
         }
     }
     assert!(MEASURES.iter().all(|measure| counted.get(measure.name).is_some_and(|count| *count > 4)), "{counted:?}");
+    for name in ["attention", "dependency", "ladder"] {
+        assert!(counted.get(name).is_some_and(|count| *count > 3), "{name}: {counted:?}");
+    }
+}
+
+#[test]
+fn what_other_verbs_measured_stands_on_the_page_and_in_markdown() {
+    let report = report();
+    let html = hone_report::render(&report).expect("rendered").replace("&#x2f;", "/");
+    let markdown = hone_report::markdown(&report);
+    let section = |measure: &str| {
+        let rest = html.split(&format!("<section id=\"measure-{measure}\"")).nth(1);
+        rest.and_then(|rest| rest.split("</section>").next()).unwrap_or_else(|| panic!("no section {measure}"))
+    };
+    let dependency = section("dependency");
+    for part in [
+        "<title>Turns above a score</title>",
+        "<title>Change by context</title>",
+        "href=\"dependency/chats.jsonl\"",
+        "moved by more than 0.05",
+        "with a context (5)",
+        "before: base",
+    ] {
+        assert!(dependency.contains(part), "no {part}: {dependency}");
+    }
+    let ladder = section("ladder");
+    for part in [
+        "<title>Questions above a correlation</title>",
+        "<title>What each step loses</title>",
+        "href=\"ladder/boolq-p_choices.jsonl\"",
+        // A caption names the task, not its first score.
+        "<b>boolq</b> questions above a correlation",
+        "boolq: 4 models of compute 1 to 8",
+    ] {
+        assert!(ladder.contains(part), "no {part}: {ladder}");
+    }
+    for part in ["change of the score", "| boolq-accuracy |", "### chats: by context", "mean score by compute"] {
+        assert!(markdown.contains(part), "no {part}: {markdown}");
+    }
 }
 
 #[test]

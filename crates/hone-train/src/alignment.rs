@@ -16,7 +16,8 @@
 //!
 //! The gradient is that of [`crate::step`], on what the training loop would read: the recipe's encoding and masks, the
 //! source as the task. There is no training noise (dropout, relaxed routing), no clipping and no optimiser. It knows nothing
-//! of what methods do beside forward and backward ([`hone_edit::TrainingRules`]: penalties, masks of gradients).
+//! of what methods do beside forward and backward ([`hone_edit::TrainingRules`]: penalties, masks of gradients), nor of versions
+//! that are trained towards (`train.compatibility`).
 
 use std::num::NonZeroUsize;
 use std::path::{Component, Path};
@@ -136,7 +137,8 @@ pub fn alignment(
     let examples = &data.tokenised.train;
     let dtype = DType::from(recipe.train.dtype);
     let hooks = stack.hooks(dtype);
-    let pass = Pass { hooks: &hooks, dtype, recompute: recipe.train.recompute, key: None, consistency: None };
+    let recompute = recipe.train.recompute;
+    let pass = Pass { hooks: &hooks, dtype, recompute, key: None, consistency: None, versions: None };
     let (mut sources, mut gradients) = (Vec::new(), Vec::new());
     for (part, name) in names.into_iter().enumerate() {
         let own: Vec<usize> = (0..examples.len()).filter(|&at| examples[at].part == part).collect();
@@ -188,8 +190,8 @@ pub fn gradient(
     batches: &[FlatBatch],
     normaliser: f32,
 ) -> (f64, Vec<f32>) {
-    let (nll_sum, gradients) = step::gradients(model, pass, batches, normaliser);
-    (nll_sum, flat(parameters, &gradients))
+    let (sums, gradients) = step::gradients(model, pass, batches, normaliser);
+    (sums.loss, flat(parameters, &gradients))
 }
 
 fn flat(parameters: &[(ParamId, &Param)], gradients: &Gradients) -> Vec<f32> {

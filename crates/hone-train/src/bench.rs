@@ -112,11 +112,12 @@ pub fn run(
             (Some(stack), Some(optimizer)) => {
                 let hooks = stack.hooks(bench.dtype);
                 let key = Some(RandomKey::new(bench.seed).index(index as u64));
-                let pass = Pass { hooks: &hooks, dtype: bench.dtype, recompute: bench.recompute, key, consistency };
-                let (nll, gradients) = step::gradients(model, &pass, std::slice::from_ref(batch), targets as f32);
+                let (dtype, recompute, versions) = (bench.dtype, bench.recompute, None);
+                let pass = Pass { hooks: &hooks, dtype, recompute, key, consistency, versions };
+                let (sums, gradients) = step::gradients(model, &pass, std::slice::from_ref(batch), targets as f32);
                 drop(hooks);
                 step::update(stack, optimizer, &gradients, &train, 2e-4);
-                nll
+                sums.loss
             }
             _ => {
                 let cx = Context::inference(std::sync::Arc::new(NoHooks), bench.dtype);

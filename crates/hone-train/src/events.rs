@@ -67,7 +67,7 @@ pub struct StepMetrics {
     pub steps: usize,
     /// Passes over the data so far.
     pub epoch: f64,
-    /// Mean loss of the step's trained tokens, in nats.
+    /// Mean loss of the step's trained tokens, in nats: their cross-entropy, or what `train.compatibility` makes of them.
     pub loss: f64,
     /// Its learning rate.
     pub learning_rate: f64,
@@ -77,6 +77,9 @@ pub struct StepMetrics {
     pub tokens: usize,
     /// Trained tokens among them.
     pub trained_tokens: usize,
+    /// Share of those that learned from the old version, under `train.compatibility`.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub old_share: Option<f64>,
     /// Wall time of the step.
     pub seconds: f64,
     /// Tokens read a second.

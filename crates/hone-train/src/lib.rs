@@ -7,6 +7,7 @@
 //! | What does the user want? | [`recipe`] |
 //! | What does the loop read, and what does it train? | [`prepare`], [`codec`] |
 //! | How does a step go? | [`trainer`], [`step`], [`objective`], [`optimizer`], [`schedule`] |
+//! | How is an update held to the version before it? | [`compatibility`] |
 //! | How does a run begin and end? | [`session`] |
 //! | What is on the disk? | [`checkpoint`], [`metrics`], [`provenance`] |
 //! | Can the numbers be trusted? | [`invariants`] |
@@ -20,9 +21,11 @@ pub mod alignment;
 pub mod bench;
 pub mod checkpoint;
 pub mod codec;
+pub mod compatibility;
 pub mod error;
 pub mod estimate;
 pub mod events;
+mod identity;
 pub mod invariants;
 pub mod machine;
 pub mod metrics;

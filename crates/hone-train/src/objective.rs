@@ -1,4 +1,5 @@
-//! The objective: next-token prediction (supervised fine-tuning).
+//! The objective: next-token prediction (supervised fine-tuning). Training towards two versions of a model instead is in
+//! [`crate::compatibility`].
 //!
 //! `loss = Σ w_t · −ln p(token_t | tokens before it in its document) / N` over the trained tokens of a *step*, where `N` is the
 //! step's `Σ w_t` over all its micro-batches. So splitting a step into micro-batches changes nothing, however uneven they
@@ -8,7 +9,7 @@ use std::sync::Arc;
 
 use hone_data::{DocumentRange, FlatBatch};
 use hone_engine::Var;
-use hone_engine::ops::{self, HeadLoss, Segment};
+use hone_engine::ops::{self, HeadLoss, Segment, Teacher, Teachers};
 use hone_model::{Context, Model, NoHooks, TokenBatch};
 
 /// Tokens and segments of a batch as the model takes them.
@@ -68,6 +69,8 @@ pub fn divergence_from_base(model: &Model, cx: &Context, batch: &FlatBatch, norm
     let bare = Context::inference(Arc::new(NoHooks), cx.dtype);
     let teacher = model.decoder.hidden(&bare, &tokens).value;
     let hidden = model.decoder.hidden(cx, &tokens);
-    let (head, cap) = (model.decoder.head(&bare), model.spec.logit_soft_cap);
-    ops::lm_head_divergence(&cx.tape, &hidden, &teacher, &head, (&batch.rows, &batch.weights), normaliser, cap).0
+    let (head, soft_cap) = (model.decoder.head(&bare), model.spec.logit_soft_cap);
+    let teachers = Teachers::One(Teacher { hidden: &teacher, head: &head, soft_cap });
+    let rows: (&[u32], &[f32]) = (&batch.rows, &batch.weights);
+    ops::lm_head_divergence(&cx.tape, (&hidden, &head, soft_cap), teachers, rows, normaliser, 1.0).loss
 }

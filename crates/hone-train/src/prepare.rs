@@ -2,7 +2,7 @@
 
 use hone_data::{BatchPlan, FlatBatch, Loaded, StepBatch, Tokenised, TokenisedExample};
 use hone_edit::stack::check_group;
-use hone_edit::{Base, Edit};
+use hone_edit::{Base, Edit, warm_start};
 use hone_model::Model;
 use sha2::{Digest, Sha256};
 
@@ -73,14 +73,18 @@ impl PreparedData {
     }
 }
 
-/// A fresh edit of `model` as the recipe's method makes it, and what is to be said aloud about it. Fails if it tells tasks apart,
-/// but fewer than the mix has sources.
+/// The edit of `model` that the recipe starts from, as its method makes it (with the values of `method.init_from`, if there is one),
+/// and what is to be said aloud about it. Fails if it tells tasks apart, but fewer than the mix has sources.
 pub fn new_edit(recipe: &Recipe, model: &Model) -> Result<Edit, TrainError> {
     let (method, warnings) = recipe.method.method(&recipe.directory)?;
     // The task of an example is the source of the mix it comes from.
     let last = recipe.data.sources()?.len().saturating_sub(1);
     check_group(&method, last as u32)?;
-    let mut edit = Edit::new(method, &Base::of(model), recipe.train.seed)?;
+    let base = Base::of(model);
+    let mut edit = Edit::new(method, &base, recipe.train.seed)?;
+    if let Some(dir) = recipe.method.warm_start(&recipe.directory) {
+        edit = warm_start::start(edit, &dir, &base)?;
+    }
     edit.warnings.splice(0..0, warnings);
     Ok(edit)
 }

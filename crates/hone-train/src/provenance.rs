@@ -1,6 +1,7 @@
 //! Where a run's numbers come from: hashes of the model, the data and the program, the seeds, the machine. With the resolved
 //! recipe beside it, `provenance.json` is enough to make the run again.
 
+use std::collections::BTreeMap;
 use std::io::Read;
 use std::path::Path;
 use std::time::{SystemTime, UNIX_EPOCH};
@@ -10,6 +11,7 @@ use hone_model::Model;
 use serde::Serialize;
 use sha2::{Digest, Sha256};
 
+use crate::compatibility::{VersionSource, Versions};
 use crate::error::TrainError;
 use crate::machine::Machine;
 use crate::prepare::PreparedData;
@@ -33,6 +35,9 @@ pub struct Provenance {
     pub started: u64,
     /// The model.
     pub model: hone_model::model::ModelSource,
+    /// The old and the new version that are trained towards (`train.compatibility`).
+    #[serde(skip_serializing_if = "BTreeMap::is_empty")]
+    pub versions: BTreeMap<&'static str, VersionSource>,
     /// Every data file with its SHA-256.
     pub data: Vec<DataFile>,
     /// SHA-256 of the tokenised data.
@@ -60,11 +65,18 @@ pub struct DataFile {
 
 impl Provenance {
     /// Of a run that starts now. `recipe` is the resolved one.
-    pub fn new(recipe: &Recipe, model: &Model, data: &PreparedData, continued_from: usize) -> Result<Self, TrainError> {
+    pub fn new(
+        recipe: &Recipe,
+        model: &Model,
+        data: &PreparedData,
+        versions: Option<&Versions>,
+        continued_from: usize,
+    ) -> Result<Self, TrainError> {
         let file = |f: &hone_data::report::FileReport| DataFile {
             path: f.path.display().to_string(),
             sha256: f.sha256.clone(),
         };
+        let named = |(name, source): (&'static str, Option<&VersionSource>)| Some((name, source?.clone()));
         Ok(Provenance {
             version: env!("CARGO_PKG_VERSION"),
             binary_sha256: std::env::current_exe().ok().and_then(|path| file_sha256(&path)),
@@ -72,6 +84,7 @@ impl Provenance {
             directory: std::env::current_dir().ok().map(|d| d.display().to_string()),
             started: SystemTime::now().duration_since(UNIX_EPOCH).map_or(0, |d| d.as_secs()),
             model: model.source.clone(),
+            versions: versions.into_iter().flat_map(Versions::sources).filter_map(named).collect(),
             data: data.tokenised.report.files.iter().map(file).collect(),
             data_sha256: data.sha256.clone(),
             recipe_sha256: hex(Sha256::digest(recipe.to_yaml()?)),

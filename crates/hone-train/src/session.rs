@@ -11,12 +11,13 @@ use hone_edit::{Base, EditError, EditStack, atomic, save_edit};
 use hone_engine::{DType, WeightRef};
 use hone_model::tokenizer::Tokenizer;
 use hone_model::{Model, ModelError, NoHooks, TokenBatch};
-use serde_json::{Map, Value, json};
 
-use crate::checkpoint::{Checkpoints, Identity, Progress};
+use crate::checkpoint::{Checkpoints, Progress};
+use crate::compatibility::{Models, Versions};
 use crate::error::{TrainError, io_error};
 use crate::estimate::{Estimate, VirtualRows, time_a_pass, workload};
 use crate::events::Event;
+use crate::identity::identity;
 use crate::invariants::{Check, Record, data, edit, numeric};
 use crate::machine::peak_memory;
 use crate::metrics::MetricsFile;
@@ -47,21 +48,31 @@ pub enum Start {
 impl Trainer {
     /// A run of `recipe` on `data` in the directory `run`. Exactly one edit of the stack is trained.
     pub fn new(
-        model: Arc<Model>,
+        models: impl Into<Models>,
         stack: EditStack,
         data: Arc<PreparedData>,
         recipe: &Recipe,
         run: &Path,
         start: Start,
     ) -> Result<Trainer, TrainError> {
-        let recipe = recipe.resolved()?;
+        let (recipe, models) = (recipe.resolved()?, models.into());
         if stack.entries.iter().filter(|e| e.trained).count() != 1 || stack.trained_count() == 0 {
             return Err(TrainError::Setup {
                 what: "exactly one edit of the stack has to be trained".into(),
                 next: "mark one as trained".into(),
             });
         }
-        check_dtype(&model, recipe.train.dtype)?;
+        check_dtype(&models.model, recipe.train.dtype)?;
+        let (rules, versions) = (Rules::of(&stack), Versions::read(&recipe, &models, &data)?);
+        if versions.is_some() && rules.consistency().is_some() {
+            return Err(TrainError::Setup {
+                what: format!(
+                    "`{}` compares two passes of each batch, for which `train.compatibility` has no place",
+                    recipe.method.word()
+                ),
+                next: "leave that out (`method.consistency_weight: 0`), or take another method".into(),
+            });
+        }
         std::fs::create_dir_all(run).map_err(io_error(run))?;
         let checkpoints = Checkpoints::new(run)?;
         if start == Start::Fresh && (!checkpoints.steps().is_empty() || run.join(crate::metrics::FILE).exists()) {
@@ -73,8 +84,7 @@ impl Trainer {
         let total_steps = recipe.train.total_steps(data.plan.rows_per_epoch());
         let mut trainer = Trainer {
             optimizer: Optimizer::new(&recipe.train, &stack),
-            rules: Rules::of(&stack),
-            identity: identity(&recipe, &model, &data),
+            identity: identity(&recipe, &models.model, &data, versions.as_ref()),
             record: Record::new(run),
             progress: Progress::default(),
             learning_rate: LearningRate::new(&recipe.train, total_steps),
@@ -82,9 +92,11 @@ impl Trainer {
             run: run.to_path_buf(),
             metrics: None,
             saved_step: None,
-            warnings: Vec::new(),
-            model,
+            warnings: versions.as_ref().map_or_else(Vec::new, |versions| versions.warnings.clone()),
+            model: models.model,
             stack,
+            rules,
+            versions,
             data,
             recipe,
             checkpoints,
@@ -109,7 +121,8 @@ impl Trainer {
     fn resume(&mut self, step: usize) -> Result<(), TrainError> {
         let memory = (&mut self.optimizer, &mut self.rules);
         let loaded = self.checkpoints.load(step, &mut self.stack, memory, &self.identity)?;
-        (self.progress, self.warnings) = loaded;
+        self.progress = loaded.0;
+        self.warnings.extend(loaded.1);
         self.saved_step = Some(step);
         Ok(())
     }
@@ -123,7 +136,8 @@ impl Trainer {
             on(Event::Note { message });
         }
         atomic::write_file(&self.run.join("recipe.yaml"), self.recipe.to_yaml()?.as_bytes())?;
-        Provenance::new(&self.recipe, &self.model, &self.data, self.progress.step)?.write(&self.run)?;
+        let (recipe, model, versions) = (&self.recipe, &self.model, self.versions.as_ref());
+        Provenance::new(recipe, model, &self.data, versions, self.progress.step)?.write(&self.run)?;
         self.metrics = Some(MetricsFile::open(&self.run, self.progress.step)?);
         self.check_data(on)?;
         self.check_numbers(on)?;
@@ -244,12 +258,12 @@ impl Trainer {
         let data = self.data.clone();
         let hooks = self.stack.hooks(self.dtype);
         let run = |batches: &[FlatBatch], normaliser: f32| {
-            let (nll_sum, gradients) = self.gradients(&hooks, batches, normaliser, None);
+            let (sums, gradients) = self.gradients(&hooks, batches, normaliser, None);
             let of = |(id, param): (_, &hone_edit::Param)| {
                 let none = || hone_engine::Tensor::zeros(param.value.dims(), DType::F32);
                 gradients.param(id).cloned().unwrap_or_else(none)
             };
-            numeric::StepResult { nll_sum, gradients: self.stack.trained_params().map(of).collect() }
+            numeric::StepResult { loss_sum: sums.loss, gradients: self.stack.trained_params().map(of).collect() }
         };
         let checks = numeric::check(&numeric::few(&data.tokenised.train), self.dtype, &run);
         drop(hooks);
@@ -369,36 +383,5 @@ pub(crate) fn check_dtype(model: &Model, wanted: Precision) -> Result<(), TrainE
             next: "load it in the recipe's `train.dtype`".into(),
         }),
         _ => Ok(()),
-    }
-}
-
-/// What makes a run this run: everything that changes its numbers.
-fn identity(recipe: &Recipe, model: &Model, data: &PreparedData) -> Identity {
-    let mut train = match serde_json::to_value(&recipe.train) {
-        Ok(Value::Object(train)) => train,
-        _ => Map::new(),
-    };
-    for harmless in ["log_every", "save_every"] {
-        train.shift_remove(harmless);
-    }
-    let order = json!({
-        "seed": recipe.data.seed,
-        "shuffle": recipe.data.shuffle,
-        "packing": recipe.data.packing,
-        "sequence_length": recipe.data.sequence_length,
-        "weights": recipe.data.weights(),
-    });
-    let mut identity = Map::new();
-    identity.insert("method".into(), Value::Object(recipe.method.0.clone()));
-    identity.insert("train".into(), Value::Object(train));
-    identity.insert("data".into(), order);
-    if let Some(quantize) = recipe.quantize {
-        identity.insert("quantize".into(), json!(quantize));
-    }
-    Identity {
-        recipe: identity,
-        model_sha256: model.source.sha256.clone(),
-        data_sha256: data.sha256.clone(),
-        threads: rayon::current_num_threads(),
     }
 }

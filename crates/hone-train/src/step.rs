@@ -10,6 +10,7 @@ use hone_engine::profile::{self, Pass::Update};
 use hone_engine::{DType, Gradients, RandomKey, Tape, Tensor};
 use hone_model::{Context, Hooks, Model};
 
+use crate::compatibility::Versions;
 use crate::objective::{consistent_loss, divergence_from_base, next_token_loss};
 use crate::optimizer::{Optimizer, gradient_norm};
 use crate::recipe::TrainConfig;
@@ -27,6 +28,17 @@ pub struct Pass<'a> {
     /// Weight of how far the predictions of a second pass, with other noise, are from those of the first; without one there
     /// is no second pass. See [`hone_edit::TrainingRules::consistency`].
     pub consistency: Option<f32>,
+    /// The versions whose predictions are trained towards, instead of the data's tokens.
+    pub versions: Option<&'a Versions>,
+}
+
+/// What is summed over the trained tokens of a step.
+#[derive(Clone, Copy, Debug, Default, PartialEq)]
+pub struct Sums {
+    /// The loss: `−ln p`, or that of [`Versions`].
+    pub loss: f64,
+    /// Trained tokens that learned from the old one of the versions.
+    pub of_old: usize,
 }
 
 impl Pass<'_> {
@@ -44,24 +56,33 @@ impl Pass<'_> {
 }
 
 /// Forward and backward of a step's micro-batches: `Σ −ln p` and the gradients of `Σ −ln p / normaliser` (and of what
-/// [`Pass::consistency`] adds).
-pub fn gradients(model: &Model, pass: &Pass, batches: &[FlatBatch], normaliser: f32) -> (f64, Gradients) {
+/// [`Pass::consistency`] adds), or the same of the loss of [`Pass::versions`].
+pub fn gradients(model: &Model, pass: &Pass, batches: &[FlatBatch], normaliser: f32) -> (Sums, Gradients) {
     let mut gradients = Gradients::new();
-    let mut nll_sum = 0.0;
+    let mut sums = Sums::default();
     for (index, batch) in batches.iter().enumerate() {
         let at = (index, batches.len());
         let cx = pass.context(Tape::recording(), at, None);
-        let out = match pass.consistency {
-            None => next_token_loss(model, &cx, batch, normaliser),
-            Some(weight) => {
+        let (loss, sum) = match (pass.versions, pass.consistency) {
+            (Some(versions), _) => {
+                let out = versions.loss(model, &cx, batch, normaliser);
+                sums.of_old += out.of_old;
+                (out.loss, out.sum)
+            }
+            (None, None) => {
+                let out = next_token_loss(model, &cx, batch, normaliser);
+                (out.loss, out.nll_sum)
+            }
+            (None, Some(weight)) => {
                 let again = pass.context(cx.tape.clone(), at, Some("again"));
-                consistent_loss(model, [&cx, &again], batch, normaliser, weight)
+                let out = consistent_loss(model, [&cx, &again], batch, normaliser, weight);
+                (out.loss, out.nll_sum)
             }
         };
-        nll_sum += out.nll_sum;
-        cx.tape.backward(&out.loss, Tensor::full(out.loss.value.dims(), DType::F32, 1.0), &mut gradients);
+        sums.loss += sum;
+        cx.tape.backward(&loss, Tensor::full(loss.value.dims(), DType::F32, 1.0), &mut gradients);
     }
-    (nll_sum, gradients)
+    (sums, gradients)
 }
 
 /// The gradients of `Σ KL(base ‖ edited) / normaliser` over the rows that predict a target.

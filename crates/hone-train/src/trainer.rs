@@ -16,6 +16,7 @@ use hone_model::{Context, Hooks, Model};
 use serde::Serialize;
 
 use crate::checkpoint::{Best, Checkpoints, Identity, Progress, Start};
+use crate::compatibility::Versions;
 use crate::error::TrainError;
 use crate::events::{Event, StepMetrics, ValidationMetrics};
 use crate::invariants::Record;
@@ -27,7 +28,7 @@ use crate::prepare::PreparedData;
 use crate::recipe::Recipe;
 use crate::rules::Rules;
 use crate::schedule::LearningRate;
-use crate::step;
+use crate::step::{self, Pass, Sums};
 
 /// Receives what a run says.
 pub type Listener<'a> = &'a mut dyn FnMut(Event);
@@ -40,6 +41,7 @@ pub struct Trainer {
     pub(crate) model: Arc<Model>,
     pub(crate) stack: EditStack,
     pub(crate) data: Arc<PreparedData>,
+    pub(crate) versions: Option<Versions>,
     /// The resolved recipe.
     pub(crate) recipe: Recipe,
     pub(crate) run: PathBuf,
@@ -140,15 +142,14 @@ impl Trainer {
         let moment = Moment { step, steps: self.total_steps, key: run.index(step as u64), run };
         self.rules.begin(&mut self.stack, &moment);
         let hooks = self.stack.hooks(self.dtype);
-        let (nll_sum, mut gradients) = self.gradients(&hooks, &batches, trained_tokens as f32, Some(key));
+        let (sums, mut gradients) = self.gradients(&hooks, &batches, trained_tokens as f32, Some(key));
         let divergence = self.rules.wants_divergence().then(|| {
-            let recompute = self.recipe.train.recompute;
-            let pass = step::Pass { hooks: &hooks, dtype: self.dtype, recompute, key: Some(key), consistency: None };
+            let pass = self.pass(&hooks, Some(key));
             step::divergence_gradients(&self.model, &pass, &batches, trained_tokens as f32)
         });
         drop(hooks); // it shares the masters, which are about to be written
         self.rules.gradients(&self.stack, &mut gradients, divergence.as_ref(), &moment);
-        let loss = nll_sum / trained_tokens as f64;
+        let loss = sums.loss / trained_tokens as f64;
         self.check_finite("loss", loss)?;
         let learning_rate = self.learning_rate.at(step);
         let own = (learning_rate, self.recipe.train.max_grad_norm);
@@ -173,6 +174,7 @@ impl Trainer {
             gradient_norm: norm,
             tokens,
             trained_tokens,
+            old_share: self.versions.as_ref().map(|_| sums.of_old as f64 / trained_tokens as f64),
             seconds,
             tokens_per_second: tokens as f64 / seconds.max(1e-9),
             seconds_left: left * self.progress.seconds / self.progress.step as f64,
@@ -180,22 +182,26 @@ impl Trainer {
         })
     }
 
-    /// Forward and backward of a step's micro-batches: `Σ −ln p` and the gradients of `Σ −ln p / normaliser`. Without a
-    /// key there is no training noise (dropout).
+    /// How a forward and backward pass of this run is made. Without a key there is no training noise (dropout).
+    fn pass<'a>(&'a self, hooks: &'a Arc<dyn Hooks>, key: Option<RandomKey>) -> Pass<'a> {
+        // Without noise two passes are the same, and the second adds nothing but its time, which estimates are about.
+        let (recompute, consistency) = (self.recipe.train.recompute, self.rules.consistency());
+        Pass { hooks, dtype: self.dtype, recompute, key, consistency, versions: self.versions.as_ref() }
+    }
+
+    /// Forward and backward of a step's micro-batches: the sum of its loss over the trained tokens, and the gradients of that sum
+    /// divided by `normaliser`.
     pub(crate) fn gradients(
         &self,
         hooks: &Arc<dyn Hooks>,
         batches: &[FlatBatch],
         normaliser: f32,
         key: Option<RandomKey>,
-    ) -> (f64, Gradients) {
-        // Without noise two passes are the same, and the second adds nothing but its time, which estimates are about.
-        let consistency = self.rules.consistency();
-        let pass = step::Pass { hooks, dtype: self.dtype, recompute: self.recipe.train.recompute, key, consistency };
-        step::gradients(&self.model, &pass, batches, normaliser)
+    ) -> (Sums, Gradients) {
+        step::gradients(&self.model, &self.pass(hooks, key), batches, normaliser)
     }
 
-    /// The same objective over the validation examples. A better loss than ever is a checkpoint to keep. A validation that
+    /// The cross-entropy of the validation examples. A better loss than ever is a checkpoint to keep. A validation that
     /// is asked to stop never happened.
     pub(crate) fn validate(&mut self, stop: &AtomicBool, on: Listener) -> Result<(), TrainError> {
         let batches = self.data.validation_batches();

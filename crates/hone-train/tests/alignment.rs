@@ -120,7 +120,8 @@ fn the_sources_gradients_add_up_to_that_of_all() {
         let stack = EditStack::training(new_edit(&recipe, &model).unwrap());
         let parameters = chosen_parameters(&stack, None).unwrap();
         let hooks = stack.hooks(DType::F32);
-        let pass = Pass { hooks: &hooks, dtype: DType::F32, recompute: false, key: None, consistency: None };
+        let (consistency, versions) = (None, None);
+        let pass = Pass { hooks: &hooks, dtype: DType::F32, recompute: false, key: None, consistency, versions };
         let examples = &data.tokenised.train;
         let of = |documents: Vec<usize>, batch_size: usize| {
             gradient(&model, &pass, &parameters, &batches_of(examples, &documents, batch_size), 100.0)

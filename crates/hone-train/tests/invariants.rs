@@ -109,7 +109,7 @@ impl Bench {
                 cx.tape.backward(&out.loss, Tensor::full(out.loss.value.dims(), DType::F32, 1.0), &mut gradients);
             }
             let of = |(id, _)| gradients.param(id).unwrap().clone();
-            StepResult { nll_sum, gradients: self.stack.trained_params().map(of).collect() }
+            StepResult { loss_sum: nll_sum, gradients: self.stack.trained_params().map(of).collect() }
         };
         numeric::check(&numeric::few(&self.examples), self.dtype, &run)
     }

@@ -2,7 +2,7 @@
 
 use std::path::Path;
 
-use hone_train::recipe::{Precision, Quantize, Schedule, parse};
+use hone_train::recipe::{Mask, Precision, Quantize, Schedule, parse};
 use hone_train::{Recipe, TrainError};
 use serde_json::Value;
 
@@ -163,6 +163,89 @@ fn what_is_wrong_is_named_with_its_line() {
     }
 }
 
+/// [`RECIPE`] with these lines under `train.compatibility`, which stands in line 9.
+fn compatible(lines: &[&str]) -> String {
+    let lines: String = lines.iter().map(|line| format!("    {line}\n")).collect();
+    RECIPE.replace("  schedule: linear\n", &format!("  compatibility:\n{lines}"))
+}
+
+#[test]
+fn an_update_that_stays_compatible_says_with_what() {
+    let (old, new) = ("old: {edit: runs/old}", "new: {edit: runs/new}");
+    let mut recipe = read(&compatible(&[old, new]), &[]).unwrap();
+    let own = recipe.train.compatibility.clone().unwrap();
+    assert_eq!((own.temperature, own.mask, own.cross_entropy), (2.0, Mask::StudentWrong, 0.0));
+    recipe.directory = "/somewhere".into();
+    let resolved = recipe.resolved().unwrap();
+    let paths = |recipe: &Recipe| {
+        let named = recipe.train.compatibility.clone().unwrap();
+        (named.old.edit.unwrap_or_default(), named.new.edit.unwrap_or_default())
+    };
+    assert_eq!(paths(&resolved), ("/somewhere/runs/old".to_string(), "/somewhere/runs/new".to_string()));
+    let text = resolved.to_yaml().unwrap();
+    assert_eq!(read(&text, &[]).unwrap().train, resolved.train, "{text}");
+    // What training goes on from is the new version where none is named.
+    let mut recipe = read(&compatible(&[old]), &["method.init_from=runs/refit"]).unwrap();
+    recipe.directory = "/somewhere".into();
+    let resolved = recipe.resolved().unwrap();
+    assert_eq!(paths(&resolved).1, "/somewhere/runs/refit");
+    assert_eq!(resolved.method.0["init_from"], "/somewhere/runs/refit");
+    assert_eq!(resolved.resolved().unwrap(), resolved);
+    // What a mask does not read need not be there.
+    assert!(read(&compatible(&[old, "mask: always_old"]), &[]).is_ok());
+    assert!(read(&compatible(&[new, "mask: never_old"]), &[]).is_ok());
+    assert!(read(&compatible(&["old: {model: other}", new]), &[]).is_ok());
+}
+
+#[test]
+fn what_is_wrong_with_it_is_named_with_its_line() {
+    let (old, new) = ("old: {edit: runs/old}", "new: {edit: runs/new}");
+    let with = |line: &str| refusal(&compatible(&[old, new, line]), &[]);
+    let set = |setting: &str| refusal(&compatible(&[old, new]), &[setting]);
+    for (message, expected) in [
+        (
+            with("mask: studnet_wrong"),
+            "line 12: `train.compatibility.mask`: found \"studnet_wrong\", expected one of `student_wrong`, `old_right`",
+        ),
+        (with("mask: studnet_wrong"), "; did you mean `student_wrong`?"),
+        (with("temperature: 0"), "line 12: `train.compatibility.temperature`: found 0, expected a number above 0"),
+        (with("temperature: .inf"), "`train.compatibility.temperature`: found"),
+        (with("temperature: warm"), "line 12: `train.compatibility.temperature`: found \"warm\", expected a number"),
+        (
+            with("cross_entropy: 1"),
+            "line 12: `train.compatibility.cross_entropy`: found 1, expected a share from 0 up to",
+        ),
+        (with("cross_entropy: -0.1"), "found -0.1, expected a share"),
+        (
+            with("temprature: 2"),
+            "line 12: unknown key `temprature` in `train.compatibility`; did you mean `temperature`?",
+        ),
+        (
+            refusal(&compatible(&["old: {edti: x}", new]), &[]),
+            "line 10: unknown key `edti` in `train.compatibility.old`; did you mean `edit`?",
+        ),
+        (refusal(&compatible(&[old, "new: {model: x}"]), &[]), "unknown key `model` in `train.compatibility.new`"),
+        (
+            refusal(&compatible(&["old: runs/old", new]), &[]),
+            "line 10: `train.compatibility.old`: found \"runs/old\", expected `{edit: DIR}`, `{model: NAME}`, or both",
+        ),
+        (refusal(&compatible(&[new]), &[]), "`train.compatibility.old`: found nothing, expected the version to stay"),
+        (
+            refusal(&compatible(&[old]), &[]),
+            "`train.compatibility.new.edit`: found nothing, expected the new version's",
+        ),
+        (set("train.compatibility=true"), "`train.compatibility`: found true, expected keys and values"),
+        (set("train.compatibility.temperature=-2"), "--set train.compatibility.temperature=-2: "),
+        (refusal(&RECIPE.replace("linear", "liner"), &[]), "`cosine`; did you mean `linear`?"),
+        (
+            refusal(RECIPE, &["method.init_from=3"]),
+            "field `init_from`: found 3, expected the directory of a trained adapter",
+        ),
+    ] {
+        assert!(message.contains(expected), "said: {message}\nexpected: {expected}");
+    }
+}
+
 #[test]
 fn an_override_as_deep_as_the_stack_is_refused() {
     let message = refusal(RECIPE, &[&format!("method{}=1", ".a".repeat(200_000))]);
@@ -183,7 +266,11 @@ fn a_file_that_is_no_recipe_is_refused_before_it_is_read() {
 #[test]
 fn the_schema_has_every_part_and_every_method() {
     let schema = Recipe::schema().to_string();
-    for word in ["learning_rate", "validation_fraction", "lora_alpha", "drop_over", "\"const\":\"full\""] {
+    let words =
+        ["learning_rate", "validation_fraction", "lora_alpha", "drop_over", "\"const\":\"full\"", "student_wrong"];
+    for word in words {
         assert!(schema.contains(word), "{word}");
     }
+    // Any of them can go on from an adapter.
+    assert!(schema.matches("\"init_from\":").count() >= hone_edit::registry::METHODS.len());
 }

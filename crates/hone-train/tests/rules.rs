@@ -164,8 +164,10 @@ fn the_gradient_of_a_consistent_loss_is_its_derivative() {
     };
     let gradient = |consistency: Option<f32>| {
         let hooks = EditStack::training(edit.clone()).hooks(DType::F32);
-        let pass = Pass { hooks: &hooks, dtype: DType::F32, recompute: false, key: Some(key), consistency };
-        step::gradients(&model, &pass, std::slice::from_ref(batch), normaliser)
+        let (key, versions) = (Some(key), None);
+        let pass = Pass { hooks: &hooks, dtype: DType::F32, recompute: false, key, consistency, versions };
+        let (sums, gradients) = step::gradients(&model, &pass, std::slice::from_ref(batch), normaliser);
+        (sums.loss, gradients)
     };
     let (alone, apart) = (loss(&edit, 0.0), loss(&edit, 1.0) - loss(&edit, 0.0));
     assert!(apart > 1e-3, "two routings of one batch: {apart} apart");

@@ -85,7 +85,7 @@ pub enum Verb {
     Edit(verbs::edit::EditVerb),
     /// Where in a model something happens: what its heads look at, which answers depend on what was given.
     Locate(verbs::locate::LocateVerb),
-    /// Write a model, edits merged in, as a Hugging Face directory or a GGUF file.
+    /// Write a model, edits merged in or taken out again, as a Hugging Face directory or a GGUF file.
     Export(verbs::export::Export),
     /// What can be told of larger or longer-trained models: how evenly scores move with compute.
     Predict(verbs::predict::Predict),

@@ -163,23 +163,34 @@ fn an_adapter_is_measured() {
     assert!(norm.is_some_and(|c| c["rank"].is_null() && c["norm"].as_f64() > Some(0.0)), "{found}");
 }
 
-/// An edit of stories260k with values at places drawn with a seed, in `dir/name`; `base` is the hash of another base.
-fn sparse(dir: &Path, name: &str, seed: u64, base_sha256: Option<&str>) -> PathBuf {
-    let place = Path::new(env!("CARGO_MANIFEST_DIR")).join("../../assets/stories260k");
+/// The tiny model, from the directory that ships or another.
+fn model(place: Option<&Path>) -> Model {
+    let ships = Path::new(env!("CARGO_MANIFEST_DIR")).join("../../assets/stories260k");
     let options = LoadOptions { dtype: DType::F32, keep_quantised: false };
-    let mut model = Model::load(place.to_str().expect("UTF-8"), options).expect("the tiny model");
+    Model::load(place.unwrap_or(&ships).to_str().expect("UTF-8"), options).expect("the tiny model")
+}
+
+/// An edit of stories260k as a recipe has it, changed by `change` and saved in `dir/name`.
+fn made(dir: &Path, name: &str, recipe: Value, change: impl FnOnce(&mut Edit)) -> PathBuf {
+    let mut model = model(None);
     model.source.reference = "stories260k".into();
-    let base = Base::of(&model);
+    let method = registry::from_recipe(recipe.as_object().expect("fields"), &mut Vec::new()).expect("a method");
+    let mut edit = Edit::new(method, &Base::of(&model), 0).expect("an edit");
+    change(&mut edit);
+    save_edit(&edit, &dir.join(name)).expect("written");
+    dir.join(name)
+}
+
+/// An edit with values at places drawn with a seed; `base` is the hash of another base.
+fn sparse(dir: &Path, name: &str, seed: u64, base_sha256: Option<&str>) -> PathBuf {
     let recipe = serde_json::json!({
         "type": "shira", "r": 2, "random_seed": seed, "init_weights": false, "target_modules": ["q_proj"],
     });
-    let method = registry::from_recipe(recipe.as_object().expect("fields"), &mut Vec::new()).expect("a method");
-    let mut edit = Edit::new(method, &base, 0).expect("an edit");
-    if let Some(other) = base_sha256 {
-        edit.base_sha256 = other.into();
-    }
-    save_edit(&edit, &dir.join(name)).expect("written");
-    dir.join(name)
+    made(dir, name, recipe, |edit| {
+        if let Some(other) = base_sha256 {
+            edit.base_sha256 = other.into();
+        }
+    })
 }
 
 #[test]
@@ -242,6 +253,150 @@ fn exports_say_how_far_they_are_from_what_they_were_made_of() {
     }
 }
 
+/// `hone export MODEL --out OUT --store STORE …`, each edit as it is named.
+fn export(model: &Path, out: &Path, store: &str, edits: &[&Path]) -> Command {
+    let mut command = hone();
+    command.arg("export").arg(model).args(["--store", store, "--out"]).arg(out);
+    edits.iter().for_each(|edit| {
+        command.arg("--edit").arg(edit);
+    });
+    command
+}
+
+/// The largest difference of any weight of two models, as a share of the largest weight.
+fn weights_apart(a: &Model, b: &Model) -> f32 {
+    let (a, b) = (Base::of(a), Base::of(b));
+    let apart = a.weights.iter().map(|weight| {
+        let (own, other) = (weight.to_f32(), b.weight(&weight.name).expect("the same names").to_f32());
+        let largest = own.as_slice::<f32>().iter().fold(0f32, |most, v| most.max(v.abs()));
+        let pairs = own.as_slice::<f32>().iter().zip(other.as_slice::<f32>());
+        pairs.fold(0f32, |most, (a, b)| most.max((a - b).abs())) / largest
+    });
+    apart.fold(0.0, f32::max)
+}
+
+#[test]
+fn an_edit_that_was_merged_in_comes_out_again() {
+    let dir = tempfile::tempdir().expect("a directory");
+    let at = |name: &str| dir.path().join(name);
+    let (ships, plain, rslora) = (PathBuf::from("stories260k"), adapter("plain"), adapter("rslora"));
+    json(&mut export(&ships, &at("merged"), "f32", &[&plain]));
+    assert!(weights_apart(&model(None), &model(Some(&at("merged")))) > 1e-2);
+    let share = |of: &Value| of["max"].as_f64().expect("a number") / of["largest_logit"].as_f64().expect("a number");
+
+    // From the adapter alone, and beside the base.
+    let found = json(export(&at("merged"), &at("before"), "f32", &[&plain]).arg("--take-out"));
+    assert!(found["tensors"].as_u64() > Some(0) && found["from_base"].is_null(), "{found}");
+    assert!(share(&found["put_back"]) < 1e-5 && share(&found["written"]) < 1e-5, "{found}");
+    let apart = weights_apart(&model(None), &model(Some(&at("before"))));
+    assert!(apart < 1e-6, "{apart}");
+    let mut beside = export(&at("merged"), &at("beside"), "f32", &[&plain]);
+    let found = json(beside.args(["--take-out", "--base", "stories260k"]));
+    assert!(share(&found["from_base"]) < 1e-5 && found["put_back"].is_null(), "{found}");
+    let text = output(export(&at("merged"), &at("said"), "f32", &[&plain]).arg("--take-out"));
+    with_filters(dir.path(), || insta::assert_snapshot!("export_take_out", text));
+
+    // One of two, at the weight it was merged with.
+    let half = PathBuf::from(format!("{}=0.5", plain.display()));
+    let mut both = merge(dir.path(), "both", &["plain=0.5", "rslora"]);
+    json(both.args(["--how", "stack", "--store", "f32"]));
+    json(export(&at("both"), &at("rest"), "f32", &[&half]).arg("--take-out"));
+    json(&mut export(&ships, &at("rslora"), "f32", &[&rslora]));
+    let apart = weights_apart(&model(Some(&at("rslora"))), &model(Some(&at("rest"))));
+    assert!(apart < 1e-6, "{apart}");
+
+    // Merged weights that were rounded once come out rounded: by at most half a step of bf16 for each of the two times that they were.
+    json(&mut export(&ships, &at("rounded"), "bf16", &[&plain]));
+    let mut command = export(&at("rounded"), &at("out"), "bf16", &[&plain]);
+    let found = json(command.args(["--take-out", "--base", "stories260k"]));
+    let apart = weights_apart(&model(None), &model(Some(&at("out"))));
+    assert!(apart > 1e-4 && apart < 2.0 / 128.0, "{apart}");
+    assert!(share(&found["from_base"]) > 1e-4, "what rounding left is said: {found}");
+    assert!(share(&found["from_base"]) < 0.1, "{found}");
+    // A GGUF file is a model as well.
+    let mut command = export(&at("merged"), &at("before.gguf"), "f32", &[&plain]);
+    let found = json(command.args(["--take-out", "--format", "gguf-f16"]));
+    assert!(at("before.gguf").is_file() && share(&found["put_back"]) < 1e-5, "{found}");
+}
+
+#[test]
+fn what_is_made_of_the_base_comes_out_with_it_and_the_rest_is_refused() {
+    let dir = tempfile::tempdir().expect("a directory");
+    let at = |name: &str| dir.path().join(name);
+    let ships = PathBuf::from("stories260k");
+    let mask = serde_json::json!({ "type": "mask_tuning", "target_modules": ["q_proj"] });
+    let mask = made(dir.path(), "mask", mask, |edit| {
+        for param in &mut edit.params {
+            param.value.as_mut_slice::<f32>().iter_mut().step_by(3).for_each(|m| *m = 0.0);
+        }
+    });
+    json(&mut export(&ships, &at("merged"), "f32", &[&mask]));
+    let message = refused(export(&at("merged"), &at("out"), "f32", &[&mask]).arg("--take-out"));
+    assert!(
+        message.contains("layers.0.self_attn.q_proj") && message.contains("next: the adapter names it"),
+        "{message}"
+    );
+    assert!(message.contains("`--base stories260k`"), "{message}");
+    let mut with_base = export(&at("merged"), &at("before"), "f32", &[&mask]);
+    let found = json(with_base.args(["--take-out", "--base", "stories260k"]));
+    assert_eq!((found["from_base"]["max"].as_f64(), found["tensors"].as_u64()), (Some(0.0), Some(5)), "{found}");
+    assert_eq!(weights_apart(&model(None), &model(Some(&at("before")))), 0.0, "a mask is undone to the bit");
+
+    let prompt = serde_json::json!({ "type": "prompt_tuning", "num_virtual_tokens": 3 });
+    let prompt = made(dir.path(), "prompt", prompt, |_| {});
+    let message = refused(export(&at("merged"), &at("out"), "f32", &[&prompt]).arg("--take-out"));
+    assert!(message.contains("virtual tokens are no weights"), "{message}");
+    // Another model's adapter, by its shapes; another architecture as the base; another base than the adapter's.
+    let message = refused(export(&at("merged"), &at("out"), "f32", &[&adapter("bias_all")]).arg("--take-out"));
+    assert!(message.contains("bias_all/adapter_model.safetensors"), "{message}");
+    let qwen = Path::new(env!("CARGO_MANIFEST_DIR")).join("../hone-edit/tests/golden/tiny-qwen2");
+    let with = |base: &Path, more: &[&str]| {
+        let mut command = export(&at("merged"), &at("out"), "f32", &[&mask]);
+        refused(command.args(["--take-out", "--base"]).arg(base).args(more))
+    };
+    let message = with(&qwen, &[]);
+    assert!(message.contains("one is `qwen2`, the other `llama`"), "{message}");
+    let message = with(&at("merged"), &[]);
+    assert!(message.contains("was made for another base model"), "{message}");
+    let message = with(&ships, &["--format", "gguf-lora"]);
+    assert!(message.contains("`--take-out` leaves a model"), "{message}");
+    let message = refused(export(&ships, &at("out"), "f32", &[&mask]).args(["--base", "stories260k"]));
+    assert!(message.contains("--take-out"), "{message}");
+    assert!(!at("out").exists(), "nothing is written");
+}
+
+/// An adapter that was tuned on rounded weights, run on others: said once, and not where the weights are those it was tuned on.
+#[test]
+fn another_rounding_than_the_adapter_was_tuned_on_is_said() {
+    let dir = tempfile::tempdir().expect("a directory");
+    let rows: String = (0..12).map(|i| format!("{{\"text\": \"Tom has {i} red balls.\"}}\n")).collect();
+    std::fs::write(dir.path().join("rows.jsonl"), rows).expect("written");
+    let recipe = "model: stories260k\ndata: {path: rows.jsonl}\nquantize: nf4\nmethod: {type: lora, r: 2}\n\
+        train: {steps: 2, batch_size: 4, dtype: f32, validation_every: 0, save_every: 0}\n";
+    std::fs::write(dir.path().join("recipe.yaml"), recipe).expect("written");
+    let (run, recipe) = (dir.path().join("run"), dir.path().join("recipe.yaml"));
+    hone().arg("tune").arg(&recipe).arg("--out").arg(&run).assert().success();
+    let remarks = |words: &[&str]| {
+        let mut command = Command::cargo_bin("hone").expect("the binary is built");
+        command.args(words).arg("--edit").arg(&run).write_stdin("Once upon\n");
+        let output = command.assert().success().get_output().clone();
+        String::from_utf8_lossy(&output.stderr).into_owned()
+    };
+    let out = dir.path().join("exported");
+    let export = ["export", "stories260k", "--out", out.to_str().expect("UTF-8")];
+    let generate = ["generate", "stories260k", "--prompt", "Once upon", "--max-new-tokens", "2"];
+    let score = ["score", "stories260k", "--text", "Once upon"];
+    for words in [&export[..], &generate, &score] {
+        let said = remarks(words);
+        assert_eq!(said.matches("tuned on its base in `nf4`").count(), 1, "{words:?}: {said}");
+        assert!(said.contains("with `--quantize nf4` it runs as it was tuned"), "{words:?}: {said}");
+    }
+    let same = remarks(&[&score[..], &["--quantize", "nf4"]].concat());
+    assert!(!same.contains("tuned on its base"), "{same}");
+    let other = remarks(&[&score[..], &["--quantize", "q8_0"]].concat());
+    assert!(other.contains("tuned on its base in `nf4`, and this one is in `q8_0`"), "{other}");
+}
+
 #[test]
 fn one_task_of_a_routed_adapter_becomes_a_lora_adapter_that_can_be_merged() {
     let dir = tempfile::tempdir().expect("a directory");
@@ -295,6 +450,7 @@ fn help_has_examples() {
         ("edit_inspect_help", vec!["edit", "inspect", "--help"]),
         ("edit_overlap_help", vec!["edit", "overlap", "--help"]),
         ("edit_collapse_help", vec!["edit", "collapse", "--help"]),
+        ("export_help", vec!["export", "--help"]),
     ] {
         insta::assert_snapshot!(name, output(hone().args(words)));
     }

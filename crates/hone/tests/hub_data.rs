@@ -76,6 +76,43 @@ fn the_harness_own_file_is_evaluated_from_the_hubs_cache() {
     }
 }
 
+/// Files that a task calls by their place on the hub, as the harness' `arithmetic` does; and a data set that is a script.
+#[test]
+fn a_file_on_the_hub_is_read_from_the_cache_and_a_script_is_never_run() {
+    let directory = tempfile::tempdir().expect("a directory");
+    let (home, out) = (directory.path().join("home"), directory.path().join("cards"));
+    cache(&home);
+    let file = "210d026faf9955653af8916fad021475a3f00453";
+    let on_the_hub = |place: &str| {
+        ARC_EASY
+            .replace("dataset_path: allenai/ai2_arc\ndataset_name: ARC-Easy", "dataset_path: parquet")
+            .replace("dataset_kwargs:\n", &format!("dataset_kwargs:\n  data_files: {{test: hf://datasets/{place}}}\n"))
+    };
+    for (place, questions) in [
+        ("allenai/ai2_arc/ARC-Easy/test-*".to_owned(), 5),
+        (format!("allenai/ai2_arc@{file}/ARC-Easy/test-00001-of-00002.parquet"), 2),
+    ] {
+        eval(&home, &written(directory.path(), &on_the_hub(&place)), &out).assert().success();
+        assert_eq!(rows(&out.join("arc_easy.jsonl")).len(), questions, "{place}");
+        std::fs::remove_dir_all(&out).expect("removed");
+    }
+    let refused = |yaml: &str| {
+        let failed = eval(&home, &written(directory.path(), yaml), &out).assert().code(2);
+        String::from_utf8_lossy(&failed.get_output().stderr).into_owned()
+    };
+    let absent = refused(&on_the_hub("allenai/ai2_arcs/a.parquet"));
+    assert!(absent.contains("hf download --repo-type dataset allenai/ai2_arcs"), "{absent}");
+    let missing = refused(&on_the_hub("allenai/ai2_arc/b.parquet"));
+    assert!(missing.contains("b.parquet` not found"), "{missing}");
+    let set = home.join("hub/datasets--someone--made/snapshots/c0ffee");
+    std::fs::create_dir_all(&set).expect("made");
+    std::fs::create_dir_all(home.join("hub/datasets--someone--made/refs")).expect("made");
+    std::fs::write(home.join("hub/datasets--someone--made/refs/main"), "c0ffee").expect("written");
+    std::fs::write(set.join("made.py"), "raise SystemExit").expect("written");
+    let script = refused(&ARC_EASY.replace("allenai/ai2_arc\ndataset_name: ARC-Easy", "someone/made"));
+    assert!(script.contains("its rows are made by Python (`made.py`), which is never run"), "{script}");
+}
+
 /// The items of RewardBench 2 in a file of its layout, scored by the fixture's reward head.
 #[test]
 fn a_published_benchmark_is_read_by_its_name() {

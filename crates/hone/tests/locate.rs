@@ -113,6 +113,100 @@ fn rows_are_scored_and_marked() {
     }
 }
 
+/// What changed since another version, from the scores to the numbers of a comparison and the turns behind them.
+#[test]
+fn scores_before_and_after_are_a_measure_of_a_comparison() {
+    let dir = tempfile::tempdir().expect("a directory");
+    let (scores, cards, out) = (dir.path().join("scores"), dir.path().join("cards"), dir.path().join("comparison"));
+    let mut command = with_data("context-dependency", dir.path());
+    command.arg(dir.path().join("scored.jsonl")).arg("--edit").arg(adapter()).args(["--before", "stories260k"]);
+    let text = output(command.args(["--moved", "0.001", "--report"]).arg(&scores));
+    for part in ["Since stories260k, over 3 turns", "mean score ", "rose by more", "dependency.json"] {
+        assert!(text.contains(part), "no `{part}` in:\n{text}");
+    }
+    hone()
+        .args(["eval", "stories260k", "--limit", "6", "--tasks", "demo_piqa", "--out"])
+        .arg(&cards)
+        .assert()
+        .success();
+    let compare = |more: &[&str]| {
+        let mut command = hone();
+        command.arg("compare").arg(&cards).arg(&cards).arg("--out").arg(&out).args(more);
+        command
+    };
+    let place = scores.to_string_lossy().into_owned();
+    let json = output(&mut compare(&["--measure", "dependency", "--dependency", &place, "--json"]));
+    let ledger: Value = serde_json::from_str(&json).expect("one JSON document");
+    assert_eq!(ledger["measures"].as_array().map(Vec::len), Some(1));
+    let task = &ledger["measures"][0]["tasks"][0];
+    assert_eq!((&task["name"], &task["n"]), (&"rows".into(), &3.into()));
+    let number = |name: &str| {
+        let numbers = task["numbers"].as_array().expect("numbers");
+        let found = numbers.iter().find(|number| number["name"] == name);
+        found.unwrap_or_else(|| panic!("no {name}: {task}"))["value"].as_f64().expect("a value")
+    };
+    let change = number("score_change");
+    assert!((number("score_after") - number("score_before") - change).abs() < 1e-12 && change != 0.0, "{task}");
+    assert!((number("gain_after") - number("gain_before") - number("gain_change")).abs() < 1e-12, "{task}");
+    assert_eq!(task["tables"][1]["rows"], serde_json::json!(["with a context (2)", "without a context (1)"]));
+    let read = |file: &str| std::fs::read_to_string(out.join(file)).unwrap_or_else(|e| panic!("{file}: {e}"));
+    assert!(read("report.html").replace("&#x2f;", "/").contains("href=\"dependency/rows.jsonl\""));
+    assert!(read("report.md").contains("change of the score") && read("dependency/rows.jsonl").lines().count() == 3);
+
+    let explain = |name: &str| output(hone().arg("explain").arg(&out).args([name, "--limit", "3"]));
+    let text = explain("score_change");
+    for part in [
+        "score_change = sum of `score_change` ",
+        "score = largest head's mean over the answer's tokens",
+        "resamples of the file's rows",
+        "score before",
+        "Question: What has Lily?",
+    ] {
+        assert!(text.contains(part), "no `{part}` in:\n{text}");
+    }
+    assert!(
+        text.contains("stories260k → stories260k + "),
+        "the models that were scored, not the compared ones:\n{text}"
+    );
+    assert!(explain("moved_share").contains(" of 3 examples with `moved` = "));
+
+    // By name alone there is nothing to make it of.
+    let message = refused(&mut compare(&["--measure", "dependency"]));
+    assert!(message.contains("hone locate context-dependency") && message.contains("--dependency DIR"), "{message}");
+    let message = refused(&mut compare(&["--measure", "dependancy"]));
+    assert!(message.contains("'dependency'"), "{message}");
+    let message = refused(&mut compare(&["--attention", &place]));
+    assert!(message.contains("no file") && message.contains("attention.json"), "{message}");
+    std::fs::write(scores.join("dependency.json"), "{}").expect("written");
+    let message = refused(&mut compare(&["--dependency", &place]));
+    assert!(message.contains("missing field") && message.contains("--report DIR"), "{message}");
+}
+
+#[test]
+fn groups_are_a_column_of_the_data() {
+    let dir = tempfile::tempdir().expect("a directory");
+    let rows = dir.path().join("rows.jsonl");
+    std::fs::write(
+        &rows,
+        "{\"prompt\": \"Who?\", \"completion\": \"Ann.\", \"kind\": \"short\"}\n{\"prompt\": \"Where?\", \"completion\": \"At home.\", \"kind\": 7}\n",
+    )
+    .expect("written");
+    let run = |group: &str, more: &[&str]| {
+        let mut command = hone();
+        command.args(["locate", "dependency", "stories260k", "--data"]).arg(&rows).args(["--group", group]).args(more);
+        command.arg("--report").arg(dir.path().join("scores"));
+        command
+    };
+    output(&mut run("kind", &[]));
+    let written = std::fs::read_to_string(dir.path().join("scores/dependency.json")).expect("dependency.json");
+    let report: hone_locate::DependencyReport = serde_json::from_str(&written).expect("it reads back");
+    let groups: Vec<_> = report.turns.iter().map(|turn| turn.group.as_deref()).collect();
+    assert_eq!((groups, report.before), (vec![Some("short"), Some("7")], None));
+    let message = refused(&mut run("sort", &[]));
+    assert!(message.contains("--group sort") && message.contains("completion, kind, prompt"), "{message}");
+    assert!(refused(&mut run("kind", &["--moved", "2"])).contains("from 0 to 1"));
+}
+
 #[test]
 fn mistakes_name_the_next_step() {
     let dir = tempfile::tempdir().expect("a directory");

@@ -362,6 +362,50 @@ fn a_bad_row_ends_its_own_task_alone() {
     assert_eq!((document["tasks"].as_array().map(Vec::len), document.get("failed")), (Some(3), None), "{document}");
 }
 
+/// The other members of a group are scored where some need Python; what is left out, and that there is no mean, is said.
+#[test]
+fn members_that_need_python_are_left_out_and_the_others_scored() {
+    let dir = tempfile::tempdir().expect("a directory");
+    write(dir.path(), "rows.jsonl", GOOD);
+    write(dir.path(), "mine.yaml", &format!("tag: all\n{TASK}"));
+    let snake = TASK.replace("mine", "snake");
+    write(dir.path(), "snake.yaml", &format!("tag: all\n{snake}process_docs: !function utils.process\n"));
+    let text = "group: both\ntask: [snake, mine]\naggregate_metric_list: [{metric: acc}]\n";
+    let group = write(dir.path(), "both.yaml", text).display().to_string();
+    let eval = |tasks: &str, more: &[&str]| {
+        let mut command = hone();
+        command.args(["eval", "stories260k", "--tasks", tasks]).args(more);
+        command
+    };
+    let output = eval(&group, &[]).assert().code(2).get_output().clone();
+    let (shown, said) = (String::from_utf8_lossy(&output.stdout), String::from_utf8_lossy(&output.stderr));
+    assert!(shown.contains("mine (v") && !shown.contains("both"), "{shown}");
+    let reason = "snake.yaml: process_docs: `!function utils.process` is Python";
+    let (begin, end) = said.split_once("error: ").expect("an error at the end");
+    assert!(begin.contains("note: snake is left out: ") && begin.contains(reason), "{said}");
+    assert!(begin.contains("note: no mean of both is given: 1 of its 2 tasks have no score: snake"), "{said}");
+    assert!(end.starts_with("1 of 2 tasks could not be scored") && end.contains(reason), "{said}");
+    assert!(end.contains("next: name the tasks that are to be scored"), "{said}");
+    let json = |tasks: &str| -> Value {
+        let output = eval(tasks, &["--json"]).assert().code(2).get_output().clone();
+        serde_json::from_slice(&output.stdout).expect("one JSON document")
+    };
+    let document = json(&group);
+    assert_eq!(document["tasks"][0]["task"], "mine");
+    assert_eq!((&document["failed"][0]["name"], document.get("groups")), (&"snake".into(), None), "{document}");
+    assert_eq!(document["not_averaged"][0]["group"], "both", "{document}");
+    // A tag is no group: there is no mean to miss.
+    let document = json(&dir.path().join("all").display().to_string());
+    assert_eq!((&document["tasks"][0]["task"], &document["failed"][0]["name"]), (&"mine".into(), &"snake".into()));
+    assert_eq!(document.get("not_averaged"), None, "{document}");
+    // Alone it is an error before anything is scored.
+    let message = refused(&mut eval(&dir.path().join("snake").display().to_string(), &[]));
+    assert!(message.contains(reason), "{message}");
+    // A bare name is looked for in the working directory.
+    let mut here = eval("all", &["--json"]);
+    here.current_dir(dir.path()).assert().code(2);
+}
+
 /// What can be known of any of the tasks is said before the first is scored, and an evaluation without a row makes no directory.
 #[test]
 fn what_cannot_be_asked_is_said_before_anything_is_scored() {

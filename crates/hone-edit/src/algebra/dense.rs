@@ -22,13 +22,10 @@ pub fn task_arithmetic(operands: &[Operand], base: &Base) -> Result<BTreeMap<Str
     let mut weights: BTreeMap<String, Tensor> = BTreeMap::new();
     for (merger, operand) in mergers.iter().zip(operands) {
         for name in merger.names() {
-            let (Some(merged), Some(own)) = (merger.merged(name)?, base.weight(name)) else { continue };
-            let own = own.to_f32();
-            let total = weights.entry(name.to_string()).or_insert_with(|| own.clone());
-            let change = merged.as_slice::<f32>().iter().zip(own.as_slice::<f32>());
-            for (total, (merged, own)) in total.as_mut_slice::<f32>().iter_mut().zip(change) {
-                *total += operand.weight * (merged - own);
-            }
+            let (Some(change), Some(own)) = (merger.change(name)?, base.weight(name)) else { continue };
+            let total = weights.entry(name.to_string()).or_insert_with(|| own.to_f32());
+            let elements = total.as_mut_slice::<f32>().iter_mut().zip(change.as_slice::<f32>());
+            elements.for_each(|(total, change)| *total += operand.weight * change);
         }
     }
     Ok(weights)

@@ -199,15 +199,18 @@ pub fn combine(how: &How, operands: &[Operand], base: &Base, options: &Options) 
     }
     let key = RandomKey::new(options.seed).named("dare");
     let ruling = rules::Ruling { rule: how.rule, density, majority_sign: options.majority_sign, key };
-    match how.space {
-        Space::Stack => stacked(operands, base).map(Combined::Weights),
-        Space::Weights => dense::task_arithmetic(operands, base).map(Combined::Weights),
-        Space::Ranks => pairs::concatenated(how, operands, base).map(|e| Combined::Edit(Box::new(e))),
-        Space::Factors => pairs::factors(how, operands, base, &ruling).map(|e| Combined::Edit(Box::new(e))),
-        Space::Product => {
-            pairs::products(how, operands, base, &ruling, options.rank).map(|e| Combined::Edit(Box::new(e)))
-        }
-    }
+    let mut edit = match how.space {
+        Space::Stack => return stacked(operands, base).map(Combined::Weights),
+        Space::Weights => return dense::task_arithmetic(operands, base).map(Combined::Weights),
+        Space::Ranks => pairs::concatenated(how, operands, base)?,
+        Space::Factors => pairs::factors(how, operands, base, &ruling)?,
+        Space::Product => pairs::products(how, operands, base, &ruling, options.rank)?,
+    };
+    // Where they were tuned on bases of different rounding, nothing can be said of all of them.
+    let tuned = &operands[0].edit.base_quantize;
+    let same = operands.iter().all(|operand| operand.edit.base_quantize == *tuned);
+    edit.base_quantize = tuned.clone().filter(|_| same);
+    Ok(Combined::Edit(Box::new(edit)))
 }
 
 /// The operands as a stack, each at its weight as strength.

@@ -5,13 +5,14 @@
 use std::collections::{BTreeSet, HashMap};
 use std::path::{Path, PathBuf};
 
-use hone_engine::{DType, Element, Tensor, bf16};
+use hone_engine::{Element, Tensor, bf16};
 use safetensors::tensor::{Dtype, SafeTensors, TensorInfo};
 
 use crate::atomic::io_error;
 use crate::base::Base;
 use crate::error::EditError;
 use crate::method::{Init, ParamPlan, Role, Stored};
+use crate::sparse::SparseDelta;
 
 /// A safetensors file whose tensors are taken one by one.
 pub struct TensorFile {
@@ -77,7 +78,7 @@ impl TensorFile {
             }
         }
         if let (Init::Base(name), Role::Fixed) = (&plan.init, plan.traits.role)
-            && base.weight(name).is_none_or(|own| own.to_f32().as_bytes() != value.as_bytes())
+            && base.weight(name).is_none_or(|own| own.is_known() && own.to_f32().as_bytes() != value.as_bytes())
         {
             let expected = format!("the numbers of the model's `{name}`, which the adapter was trained beside");
             return Err(self.malformed(&plan.key, "other numbers", expected));
@@ -146,23 +147,14 @@ impl TensorFile {
         };
         let count = info.shape[0];
         let bytes = &self.bytes[self.data + info.data_offsets.0..self.data + info.data_offsets.1];
-        let places: Vec<i64> =
-            bytes.chunks_exact(4).map(|b| i64::from(i32::from_le_bytes([b[0], b[1], b[2], b[3]]))).collect();
+        let places: Vec<i32> = bytes.as_chunks().0.iter().map(|b| i32::from_le_bytes(*b)).collect();
         let kept = self.tensor(&values, &[count])?;
-        let mut dense = Tensor::zeros(shape, DType::F32);
-        let elements = dense.elements() as i64;
-        let out = dense.as_mut_slice::<f32>();
-        let mut before = -1;
-        for (&place, &value) in places.iter().zip(kept.as_slice::<f32>()) {
-            if place <= before || place >= elements {
-                let expected = format!("rising indices below {elements}");
-                return Err(self.malformed(&indices, &format!("{place} after {before}"), expected));
-            }
-            out[place as usize] = value;
-            before = place;
-        }
+        let delta = SparseDelta::new(shape, &places, kept.as_slice()).map_err(|found| {
+            let elements: usize = shape.iter().product();
+            self.malformed(&indices, &found, format!("rising indices below {elements}"))
+        })?;
         self.unused.remove(&indices);
-        Ok(dense)
+        Ok(delta.to_dense())
     }
 
     /// Rows and columns, `shape` `[2, n]`, of the `n` flat places `name` in a matrix with so many columns.

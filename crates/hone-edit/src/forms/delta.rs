@@ -2,6 +2,8 @@
 //!
 //! Forward, `y += s · drop(x) ΔWᵀ`, the base map left as it is (quantised, perhaps). Merged, `W ± s ΔW` in `f32`.
 
+use std::cell::Cell;
+
 use hone_engine::ops::{self, Dropout};
 use hone_engine::{DType, Tape, Tensor, Var, WeightRef};
 use hone_model::Linear;
@@ -50,7 +52,17 @@ impl<D: Delta> Part for DeltaPart<D> {
 
     fn merge(&self, merge: &Merge) -> Result<Tensor, String> {
         let values = merge.constants();
-        let delta = self.delta.delta(&Tape::off(), &values, &|| merge.base.clone());
+        // Most are made of their parameters alone; one that asks for a base nobody knows is given something, and refused.
+        let base = merge.base();
+        let unknown = Cell::new(false);
+        let weight = || {
+            unknown.set(base.is_err());
+            base.as_ref().map_or_else(|_| merge.weight.clone(), |base| Tensor::clone(base))
+        };
+        let delta = self.delta.delta(&Tape::off(), &values, &weight);
+        if unknown.get() {
+            base?;
+        }
         let scale = merge.direction.sign() * merge.strength;
         let weight = Var::constant(merge.weight.clone());
         let delta = Var::constant(delta.value.to_dtype(DType::F32));

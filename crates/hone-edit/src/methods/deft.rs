@@ -260,7 +260,7 @@ impl Part for Replaced {
         let tape = Tape::off();
         let values = merge.constants();
         let (q, k) = directions(&tape, &values[0], self.method);
-        let taken = ops::product_tn(&tape, &k, &Var::constant(merge.base.clone()));
+        let taken = ops::product_tn(&tape, &k, &Var::constant(merge.base()?.clone()));
         let kept = ops::scale(&tape, &taken, -1.0);
         let change = match values.get(1) {
             Some(r) => ops::add_scaled(&tape, &kept, r, self.scale),

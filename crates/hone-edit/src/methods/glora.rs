@@ -160,7 +160,7 @@ impl GloraConfig {
         }
     }
 
-    fn plan_map(&self, plan: &mut Plan, weight: &BaseWeight, base: &Base) {
+    fn plan_map(&self, plan: &mut Plan, weight: &BaseWeight, base: &Base) -> Result<(), EditError> {
         let (module, out, inputs) = (weight.module(), weight.shape[0], weight.shape[1]);
         let name = |letter: &str| key(module, &format!("glora_{letter}"));
         let matrix = |letter: &str| self.planned(&name(letter), self.weight, [out, inputs], &[out, 1]);
@@ -176,11 +176,15 @@ impl GloraConfig {
         let vector = |letter: &str| self.planned(&name(letter), d_e, [out, 1], &[out]);
         let c_params = self.planned(&name("C"), c, [inputs, 1], &[inputs, 1]);
         let params = plan.add([c_params, vector("D"), vector("E")].into_iter().flatten());
-        if let (Some(bias), BaseValue::Matrix(matrix)) = (bias, &weight.value)
-            && [c, d_e] != [Form::None; 2]
-        {
-            let part = OfBias { c, d_e, weight: matrix.clone(), bias: bias.to_f32() };
-            plan.placed.push(Placed { place: Place::Weight(own), part: Arc::new(part), params });
+        let Some(bias) = bias.filter(|_| [c, d_e] != [Form::None; 2]) else { return Ok(()) };
+        match &weight.value {
+            BaseValue::Matrix(matrix) => {
+                let part = OfBias { c, d_e, weight: matrix.clone(), bias: bias.to_f32() };
+                plan.placed.push(Placed { place: Place::Weight(own), part: Arc::new(part), params });
+                Ok(())
+            }
+            BaseValue::Vector(_) => Ok(()),
+            BaseValue::Unknown => Err(EditError::UnknownBase { place: own }),
         }
     }
 }
@@ -192,8 +196,7 @@ impl Method for GloraConfig {
 
     fn plan(&self, base: &Base) -> Result<Plan, EditError> {
         let plan = self.targets().plan(METHOD.name, base, Q_AND_V, (self.fields(), INERT), |plan, weight| {
-            self.plan_map(plan, weight, base);
-            Ok(())
+            self.plan_map(plan, weight, base)
         })?;
         match plan.placed.is_empty() {
             true => {

@@ -171,7 +171,7 @@ impl Part for Tweaker {
     }
 
     fn merge(&self, merge: &Merge) -> Result<Tensor, String> {
-        let h = self.hidden(&Tape::off(), &merge.constants(), merge.base.clone());
+        let h = self.hidden(&Tape::off(), &merge.constants(), merge.base()?.clone());
         Ok(merge.with_product(self.scaling, &merge.values[1], &h.value))
     }
 }

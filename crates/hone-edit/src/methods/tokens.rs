@@ -84,7 +84,7 @@ impl Part for Rows {
     fn merge(&self, merge: &Merge) -> Result<Tensor, String> {
         let mut out = merge.weight.clone();
         let (_, width) = out.rows_cols();
-        let (sign, base) = (merge.direction.sign() * merge.strength, merge.base.as_slice::<f32>());
+        let (sign, base) = (merge.direction.sign() * merge.strength, merge.base()?.as_slice::<f32>());
         let values = merge.values[0].as_slice::<f32>().chunks_exact(width);
         let to = out.as_mut_slice::<f32>();
         for (id, new) in self.ids.iter().zip(values) {

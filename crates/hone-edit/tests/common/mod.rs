@@ -34,6 +34,7 @@ pub fn base(shape: &Shape, with_values: bool) -> Base {
         model_type: "llama".into(),
         reference: "test-model".into(),
         sha256: "0".repeat(64),
+        quantize: hone_edit::base::UNROUNDED.into(),
         tied_head: true,
         weights: Vec::new(),
         geometry: Geometry {

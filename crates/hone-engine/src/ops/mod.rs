@@ -32,7 +32,7 @@ pub use layer_norm::layer_norm;
 pub use linear::{LowRank, linear, linears};
 pub use lm_head::{HeadLoss, lm_head_loss};
 pub use lm_head_disagreement::lm_head_disagreement;
-pub use lm_head_divergence::lm_head_divergence;
+pub use lm_head_divergence::{HeadDivergence, Teacher, Teachers, lm_head_divergence};
 pub use matrix::{
     BatchStatistics, Frequencies, Padding, Pointwise, add_row, batch_norm, block_products, block_transpose, cayley,
     column_means, columns, concat_columns, concat_rows, convert, cosine_sum, depthwise_convolution, gather_rows,

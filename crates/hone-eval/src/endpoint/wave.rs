@@ -31,8 +31,24 @@ const FEW: usize = 8;
 /// If so many questions, or as many as are asked at once, have no answer after all tries and none has one, nobody will have.
 const FIRST: usize = 4;
 
-/// What there is of a question: its answers, one for each time it was asked; or why there are none.
-pub(super) type Had = Result<Vec<String>, String>;
+/// What there is of a question at the end of a wave.
+pub(super) enum Had {
+    /// Its answers, which were handed over.
+    Answers,
+    /// It has none, and will have none: why.
+    Missing(String),
+    /// It is still to be asked.
+    Nothing,
+}
+
+/// What was asked before a wave, whoever asked it.
+#[derive(Clone, Copy, Default)]
+pub(super) struct Earlier {
+    /// Examples of earlier waves.
+    pub examples: usize,
+    /// Questions of this wave.
+    pub in_wave: usize,
+}
 
 /// Why a try has no answer.
 enum Trouble {
@@ -68,8 +84,7 @@ pub(super) struct Asker<'a> {
     pub options: &'a EvalOptions,
     stop: &'a AtomicBool,
     agent: ureq::Agent,
-    /// Examples of earlier waves, whoever asked them.
-    pub earlier: usize,
+    earlier: Earlier,
     /// Whether anything was answered.
     answered: bool,
 }
@@ -77,25 +92,29 @@ pub(super) struct Asker<'a> {
 impl<'a> Asker<'a> {
     pub fn new(endpoint: &'a Endpoint, options: &'a EvalOptions, stop: &'a AtomicBool) -> Asker<'a> {
         let agent = ureq::AgentBuilder::new().timeout(endpoint.timeout).build();
-        Asker { endpoint, options, stop, agent, earlier: 0, answered: false }
+        Asker { endpoint, options, stop, agent, earlier: Earlier::default(), answered: false }
     }
 
-    /// What there is of the questions from the first on, each asked as often as the task repeats: of all of them; or, with the
-    /// reason, of those before the first that is still to be asked. `report` is told how many are done, and ends the wave by an error.
+    /// Asks the questions, each as often as the task repeats. `on` is called after every reply: with the answers to a question, by its
+    /// place, as soon as all of them are there, else with nothing; it ends the wave by an error. What there is of each question, and
+    /// why the wave ended early, if it did.
     pub fn wave(
         &mut self,
         task: &Task,
-        items: &[Item],
-        report: &mut dyn FnMut(usize) -> Result<(), EvalError>,
+        items: &[&Item],
+        earlier: Earlier,
+        on: &mut dyn FnMut(Option<(usize, Vec<String>)>) -> Result<(), EvalError>,
     ) -> (Vec<Had>, Option<EvalError>) {
+        self.earlier = earlier;
         let (endpoint, options, stop) = (self.endpoint, self.options, self.stop);
         let repeats = task.config.repeats.max(1);
         let asked = items.len() * repeats;
         let bodies: Vec<Value> =
-            (0..asked).map(|at| endpoint.body(task, &items[at / repeats], options, at % repeats)).collect();
+            (0..asked).map(|at| endpoint.body(task, items[at / repeats], options, at % repeats)).collect();
         let mut texts: Vec<Vec<Option<String>>> = vec![vec![None; repeats]; items.len()];
         let mut missing: Vec<Option<Missing>> = items.iter().map(|_| None).collect();
-        let mut ended = report(0).err();
+        let mut answered = vec![false; items.len()];
+        let mut ended = on(None).err();
         let (next, given_up) = (AtomicUsize::new(0), AtomicBool::new(ended.is_some()));
         std::thread::scope(|scope| {
             let (replies, incoming) = mpsc::channel();
@@ -118,64 +137,68 @@ impl<'a> Asker<'a> {
                 });
             }
             drop(replies);
-            for (done, (at, reply)) in incoming.into_iter().enumerate() {
-                let item = &items[at / repeats];
+            for (at, reply) in incoming {
+                let n = at / repeats;
                 let step = match reply {
                     Reply::Text(text) => {
                         self.answered = true;
-                        texts[at / repeats][at % repeats] = Some(cut_at_stops(text, &stops(task)));
-                        Ok(())
+                        texts[n][at % repeats] = Some(cut_at_stops(text, &stops(task)));
+                        answered[n] = texts[n].iter().all(Option::is_some);
+                        on(answered[n].then(|| (n, std::mem::take(&mut texts[n]).into_iter().flatten().collect())))
                     }
                     Reply::Missing(why) => {
-                        missing[at / repeats].get_or_insert(why);
-                        self.verdict(items, &missing)
+                        missing[n].get_or_insert(why);
+                        self.verdict(items, &missing).and_then(|()| on(None))
                     }
-                    Reply::Wrong(problem) => Err(endpoint.error(options, item, problem)),
-                    Reply::Interrupted => Ok(()),
+                    Reply::Wrong(problem) => Err(endpoint.error(options, items[n], problem)),
+                    Reply::Interrupted => on(None),
                 };
-                if let Err(error) = step.and_then(|()| report((done + 1) / repeats)) {
+                if let Err(error) = step {
                     given_up.store(true, Ordering::Relaxed);
                     ended.get_or_insert(error);
                 }
             }
         });
-        let is_done = |(texts, missing): &(&Vec<Option<String>>, &Option<Missing>)| {
-            missing.is_some() || texts.iter().all(Option::is_some)
-        };
-        let done = texts.iter().zip(&missing).filter(is_done).count();
-        if ended.is_none() && done < items.len() {
+        let is_open = |n: &usize| !answered[*n] && missing[*n].is_none();
+        if ended.is_none()
+            && let Some(open) = (0..items.len()).find(is_open)
+        {
             // The user stopped it between two questions.
-            ended = report(0).err().or_else(|| Some(endpoint.error(options, &items[done], "no answer".into())));
+            ended = on(None).err().or_else(|| Some(endpoint.error(options, items[open], "no answer".into())));
         }
         // Of a wave that ended early, what failed too often may be the doing of what ended it, and is asked again.
-        let failed = missing.iter().flatten().count();
-        let is_kept = |missing: &Missing| ended.is_none() || missing.refused && !self.are_too_many(failed, done);
-        let had = texts.into_iter().zip(&missing).map_while(|(texts, missing)| match missing {
-            Some(missing) => is_kept(missing).then(|| Err(missing.problem.clone())),
-            None => texts.into_iter().collect::<Option<Vec<String>>>().map(Ok),
+        let (done, failed) = (items.len() - (0..items.len()).filter(is_open).count(), missing.iter().flatten().count());
+        let is_kept = |missing: &Missing| {
+            ended.is_none() || missing.refused && !self.are_too_many(failed, done + self.earlier.in_wave)
+        };
+        let had = answered.iter().zip(&missing).map(|(answered, missing)| match missing {
+            _ if *answered => Had::Answers,
+            Some(missing) if is_kept(missing) => Had::Missing(missing.problem.clone()),
+            _ => Had::Nothing,
         });
         (had.collect(), ended)
     }
 
     /// Whether it is the server that is wrong, if `failed` of `of` questions have no answer.
     fn are_too_many(&self, failed: usize, of: usize) -> bool {
-        let of = if self.earlier > 0 { of.max(FEW) } else { of };
+        let of = if self.earlier.examples > 0 { of.max(FEW) } else { of };
         2 * failed > of
     }
 
     /// An error if those that are `missing` say that it is the server that is wrong.
-    fn verdict(&self, items: &[Item], missing: &[Option<Missing>]) -> Result<(), EvalError> {
+    fn verdict(&self, items: &[&Item], missing: &[Option<Missing>]) -> Result<(), EvalError> {
+        let of = items.len() + self.earlier.in_wave;
         let failed = missing.iter().flatten().count();
         let exhausted = missing.iter().flatten().filter(|missing| !missing.refused).count();
         let nobody = !self.answered && exhausted >= self.endpoint.in_flight.max(FIRST);
-        if !nobody && !self.are_too_many(failed, items.len()) {
+        if !nobody && !self.are_too_many(failed, of) {
             return Ok(());
         }
         let first = items.iter().zip(missing).find_map(|(item, missing)| Some((item, missing.as_ref()?)));
         let Some((item, Missing { problem, .. })) = first else { return Ok(()) };
         let others = match failed {
             1 => String::new(),
-            _ => format!("; {failed} of these {} questions have no answer", items.len()),
+            _ => format!("; {failed} of these {of} questions have no answer"),
         };
         Err(self.endpoint.error(self.options, item, format!("{problem}{others}; mend the request or the server")))
     }

@@ -1,97 +1,77 @@
-//! An evaluation under way: the rows of one wave of examples, by the kind of task and what is asked of the model.
+//! An evaluation under way: one wave of examples, by the kind of task and what is asked of the model. Rows are handed over as
+//! soon as they are made: behind each batch, or where a text ends.
 
-use std::ops::ControlFlow;
-use std::sync::atomic::{AtomicBool, Ordering};
-
-use hone_model::generate::{GenerationConfig, generate};
+use hone_model::generate::{Event, GenerationConfig, Wanted};
 use hone_model::template::ChatTemplate;
 
-use super::{EvalOptions, MAX_GEN_TOKS, Progress};
+use super::course::{Course, Wave};
+use super::{EvalOptions, MAX_GEN_TOKS};
 use crate::error::EvalError;
 use crate::metrics::Metric;
 use crate::reasoning::{Reasoner, ReasoningConfig};
 use crate::requests::{Encoder, Request};
+use crate::rewards::ratings::RatingQuestion;
 use crate::rewards::{Rewarder, Rewards};
 use crate::rows;
-use crate::scorecard::ScorecardRow;
-use crate::scorer::Scorer;
+use crate::scorer::{Scored, Scorer};
 use crate::task::{Item, Question, Task};
+use crate::writer::write;
 
 /// An evaluation under way.
-pub(super) struct Run<'a, 'p> {
+pub(super) struct Run<'a> {
     pub task: &'a Task,
     pub scorer: Scorer<'a>,
-    pub encoder: Encoder<'a>,
+    pub encoder: &'a Encoder<'a>,
     pub options: &'a EvalOptions,
-    pub progress: &'p mut dyn FnMut(&Progress<'_>),
-    pub stop: &'a AtomicBool,
-    pub total: usize,
-    /// Examples of earlier waves.
-    pub done: usize,
-    /// Those whose prompt was cut.
-    pub truncated: usize,
+    pub course: Course<'a>,
 }
 
-impl Run<'_, '_> {
-    /// Says how far this wave is; an error if the user stops.
-    pub fn report(&mut self, in_wave: usize) -> Result<(), EvalError> {
-        reports(self.task, self.progress, self.stop, self.done, self.total)(in_wave)
-    }
-
+impl Run<'_> {
     fn problem(&self, item: &Item, problem: String) -> EvalError {
         EvalError::Request { task: self.task.name().into(), id: item.id.clone(), problem }
     }
 
-    /// Rows of a wave whose answers are log-likelihoods.
-    pub fn scored(&mut self, items: &[Item]) -> Result<Vec<ScorecardRow>, EvalError> {
-        // Groups of all items, and how many each item has.
+    /// A wave whose answers are log-likelihoods.
+    pub fn scored(&mut self, wave: &Wave) -> Result<(), EvalError> {
+        // Groups of all items, and behind how many an item is done.
         let mut groups: Vec<Vec<Request>> = Vec::new();
-        let mut counts = Vec::with_capacity(items.len());
-        for item in items {
+        let mut ends = Vec::with_capacity(wave.left.len());
+        let mut cut = Vec::with_capacity(wave.left.len());
+        let items = wave.left();
+        for item in &items {
             let own = self.groups(item)?;
-            self.truncated += usize::from(own.iter().flatten().any(|request| request.truncated));
-            counts.push(own.len());
+            cut.push(own.iter().flatten().any(|request| request.truncated));
             groups.extend(own);
+            ends.push(groups.len());
         }
-        // Groups end with an item's last one: so many items are done with that many groups.
-        let ends: Vec<usize> = counts
-            .iter()
-            .scan(0, |end, count| {
-                *end += count;
-                Some(*end)
-            })
-            .collect();
         let scorer = self.scorer.clone();
-        let mut stopped = None;
-        let scored =
-            scorer.score(&groups, &mut |done| match self.report(ends.partition_point(|end| *end <= done)) {
-                Ok(()) => ControlFlow::Continue(()),
-                Err(error) => {
-                    stopped = Some(error);
-                    ControlFlow::Break(())
+        let mut handed = 0;
+        let mut hand_over = |scored: &[Vec<Scored>]| {
+            let mut finished = Vec::new();
+            for n in handed..ends.partition_point(|end| *end <= scored.len()) {
+                let own = &scored[if n == 0 { 0 } else { ends[n - 1] }..ends[n]];
+                if own.iter().flatten().flat_map(|s| &s.log_probs).any(|p| p.is_nan()) {
+                    let problem =
+                        "the model's log-probabilities are not numbers (NaN): its weights or its edit are broken";
+                    return Err(self.problem(items[n], problem.into()));
                 }
-            })?;
-        if let Some(error) = stopped {
-            return Err(error);
-        }
-        let mut rest = scored.as_slice();
-        let mut rows = Vec::with_capacity(items.len());
-        for (item, count) in items.iter().zip(counts) {
-            let (own, left) = rest.split_at(count);
-            rest = left;
-            if own.iter().flatten().flat_map(|s| &s.log_probs).any(|p| p.is_nan()) {
-                let problem = "the model's log-probabilities are not numbers (NaN): its weights or its edit are broken";
-                return Err(self.problem(item, problem.into()));
+                finished.push(wave.finished(n, rows::of_scores(self.task, items[n], own), usize::from(cut[n])));
             }
-            rows.push(rows::of_scores(self.task, item, own));
+            handed += finished.len();
+            self.course.finish(finished)
+        };
+        if groups.is_empty() {
+            // Documents without a token.
+            return hand_over(&[]);
         }
-        Ok(rows)
+        scorer.score(&groups, &mut hand_over).map(drop)
     }
 
     /// What must be scored for an item: one group of choices, or one group a window of a document.
     fn groups(&self, item: &Item) -> Result<Vec<Vec<Request>>, EvalError> {
         let request = |context: &str, continuation: &str| {
-            self.encoder.request(context, continuation)?.map_err(|problem| self.problem(item, problem))
+            let made = self.encoder.request(context, continuation)?.map_err(|problem| self.problem(item, problem))?;
+            Ok::<_, EvalError>(Request { edit_group: item.edit_group, ..made })
         };
         match &item.question {
             Question::Choices { contexts, continuations, .. } => {
@@ -109,104 +89,119 @@ impl Run<'_, '_> {
             }
             Question::Target { context, continuation } => Ok(vec![vec![request(context, continuation)?]]),
             Question::Document { text, .. } => {
-                Ok(self.encoder.document(text)?.into_iter().map(|window| vec![window]).collect())
+                let routed = |window| vec![Request { edit_group: item.edit_group, ..window }];
+                Ok(self.encoder.document(text)?.into_iter().map(routed).collect())
             }
             Question::Generate { .. } => Ok(Vec::new()),
         }
     }
 
-    /// Rows of a wave whose answers are written by the model.
-    pub fn generated(&mut self, items: &[Item]) -> Result<Vec<ScorecardRow>, EvalError> {
-        let repeats = self.task.config.repeats;
-        let first = self.done * repeats;
-        let responses = self.written(self.task, items, first, &mut |run, repeat| {
-            run.report(if repeat + 1 == repeats { items.len() } else { 0 })
-        })?;
-        items
-            .iter()
-            .zip(responses)
-            .map(|(item, responses)| rows::of_texts(self.task, item, &responses, self.options.code.as_deref()))
-            .collect()
+    /// A wave whose answers are written by the model.
+    pub fn generated(&mut self, wave: &Wave) -> Result<(), EvalError> {
+        let (task, runner) = (self.task, self.options.code.as_deref());
+        let first = wave.from * task.config.repeats;
+        self.written(task, &wave.items, &wave.left, first, &mut |run, n, texts, cut| {
+            let row = rows::of_texts(task, &wave.items[wave.left[n]], &texts, runner)?;
+            run.course.finish(vec![wave.finished(n, row, usize::from(cut))])
+        })
     }
 
-    /// What the model writes to the items of `task`, as often as the task says. The seed counts on from `first`; `report` is told
-    /// of each time.
+    /// What the model writes to some of the `items` of `task`, those at `places`, as often as the task says. `ended` gets the texts
+    /// of the `n`-th place as soon as all of them are there, and whether its prompt was cut. The seed counts on from `first`.
+    ///
+    /// A text does not depend on which others are still to be written: items that are done count all the same.
     fn written(
         &mut self,
         task: &Task,
         items: &[Item],
+        places: &[usize],
         first: usize,
-        report: &mut dyn FnMut(&mut Self, usize) -> Result<(), EvalError>,
-    ) -> Result<Vec<Vec<String>>, EvalError> {
+        ended: &mut dyn FnMut(&mut Self, usize, Vec<String>, bool) -> Result<(), EvalError>,
+    ) -> Result<(), EvalError> {
         let settings = &task.config.generation_kwargs;
         let room = settings.max_gen_toks.unwrap_or(MAX_GEN_TOKS);
         let mut prompts = Vec::with_capacity(items.len());
+        let mut cut = Vec::with_capacity(items.len());
         for item in items {
-            let Question::Generate { context, .. } = &item.question else { continue };
-            let (ids, cut) = self.encoder.prompt(context, room)?.map_err(|problem| self.problem(item, problem))?;
-            self.truncated += usize::from(cut);
+            let Question::Generate { context, .. } = &item.question else {
+                return Err(self.problem(item, "is no question for a written answer".into()));
+            };
+            let (ids, was_cut) = self.encoder.prompt(context, room)?.map_err(|problem| self.problem(item, problem))?;
             prompts.push(ids);
+            cut.push(was_cut);
         }
         let stops = self.stops(task)?;
-        let samples = settings.do_sample == Some(true);
-        let mut config = GenerationConfig {
-            temperature: if samples { settings.temperature.unwrap_or(1.0) } else { 0.0 },
-            top_p: settings.top_p.unwrap_or(1.0),
-            top_k: settings.top_k.unwrap_or(0),
-            max_new_tokens: room,
-            stop: stops.clone(),
-            ..GenerationConfig::default()
-        };
-        let mut responses: Vec<Vec<String>> = vec![Vec::new(); items.len()];
-        for repeat in 0..task.config.repeats {
-            config.seed = self.options.seed.wrapping_add((first + repeat) as u64);
-            let Scorer { model, hooks, dtype, .. } = self.scorer.clone();
-            let stop = self.stop;
-            let mut go_on = |_: usize, _: &str| !stop.load(Ordering::Relaxed);
-            let generations = generate(model, hooks, dtype, &prompts, &config, &mut go_on)?;
-            report(self, repeat)?;
-            for (responses, generation) in responses.iter_mut().zip(generations) {
-                responses.push(cut_at_stops(generation.text, &stops));
+        let config = GenerationConfig { max_new_tokens: room, stop: stops.clone(), ..settings.picking() };
+        let repeats = task.config.repeats;
+        // An item's texts one behind the other, so that it is done early.
+        let seed = |repeat| self.options.seed.wrapping_add((first + repeat) as u64);
+        let wanted: Vec<Wanted> = (places.iter())
+            .flat_map(|&prompt| {
+                let group = items[prompt].edit_group;
+                (0..repeats).map(move |repeat| Wanted { prompt, seed: seed(repeat), group })
+            })
+            .collect();
+        let mut texts: Vec<Vec<Option<String>>> = vec![vec![None; repeats]; places.len()];
+        let scorer = self.scorer.clone();
+        write(&scorer, &prompts, &wanted, &config, &mut |at, event| {
+            let Event::Ended(generation) = event else { return self.course.stopped() };
+            let n = at / repeats;
+            texts[n][at % repeats] = Some(cut_at_stops(generation.text, &stops));
+            if texts[n].iter().any(Option::is_none) {
+                return self.course.stopped();
             }
-        }
-        Ok(responses)
+            let own = std::mem::take(&mut texts[n]).into_iter().flatten().collect();
+            ended(self, n, own, cut[places[n]])
+        })
     }
 
-    /// Rows of a wave whose choices are given rewards.
-    pub fn rewarded(
-        &mut self,
-        items: &[Item],
-        template: Option<&ChatTemplate>,
-    ) -> Result<Vec<ScorecardRow>, EvalError> {
-        let task = self.task;
-        match &self.options.rewards {
-            None => self.scored(items),
-            Some(Rewards::Ratings(question)) => question.rows(task, items, template, &mut |asked, questions| {
-                self.written(asked, questions, 0, &mut |run, _| run.report(items.len()))
-            }),
+    /// A wave whose choices are given rewards.
+    pub fn rewarded(&mut self, wave: &Wave, template: Option<&ChatTemplate>) -> Result<(), EvalError> {
+        let (task, options, encoder) = (self.task, self.options, self.encoder);
+        match &options.rewards {
+            None => self.scored(wave),
+            Some(Rewards::Ratings(question)) => self.rated(wave, question, template),
             Some(rewards) => {
                 let scorer = self.scorer.clone();
-                let Run { encoder, options, progress, stop, done, total, truncated, .. } = self;
-                let mut report = reports(task, progress, stop, *done, *total);
-                let (rows, cut) = Rewarder { task, rewards, scorer, encoder, options }.rows(items, &mut report)?;
-                *truncated += cut;
-                Ok(rows)
+                let rewarder = Rewarder { task, rewards, scorer, encoder, options };
+                rewarder.rows(wave, &mut |examples| self.course.finish(examples))
             }
         }
     }
 
-    /// Rows of a wave whose answers come after a written reasoning.
-    pub fn reasoned(&mut self, items: &[Item], config: &ReasoningConfig) -> Result<Vec<ScorecardRow>, EvalError> {
-        let answer_stops = self.stops(self.task)?;
-        let scorer = self.scorer.clone();
-        // The reasoner reads with the run's encoder while the run says how far it is.
-        let Run { task, encoder, progress, stop, done, total, truncated, .. } = self;
-        let task = *task;
-        let mut report = reports(task, progress, stop, *done, *total);
-        let reasoner = Reasoner { task, config, scorer, encoder, answer_stops };
-        let (rows, cut) = reasoner.rows(items, &mut report)?;
-        *truncated += cut;
-        Ok(rows)
+    /// A wave whose choices the model rates, each in a text of its own.
+    fn rated(
+        &mut self,
+        wave: &Wave,
+        question: &RatingQuestion,
+        template: Option<&ChatTemplate>,
+    ) -> Result<(), EvalError> {
+        let task = self.task;
+        let asked = question.about(&wave.items, &task.file, template)?;
+        // Questions about what is left, and which example each is about.
+        let about = |n: usize| asked.of(wave.left[n]).map(move |place| (place, n));
+        let (places, owners): (Vec<usize>, Vec<usize>) = (0..wave.left.len()).flat_map(about).unzip();
+        let mut replies: Vec<Option<Vec<String>>> = vec![None; asked.questions.len()];
+        let mut truncated = vec![0; wave.left.len()];
+        self.written(&asked.task, &asked.questions, &places, 0, &mut |run, at, texts, cut| {
+            let n = owners[at];
+            replies[places[at]] = Some(texts);
+            truncated[n] += usize::from(cut);
+            let own = &replies[asked.of(wave.left[n])];
+            if own.iter().any(Option::is_none) {
+                return run.course.stopped();
+            }
+            let row = question.row(&asked, task, &wave.items[wave.left[n]], own.iter().flatten())?;
+            run.course.finish(vec![wave.finished(n, row, truncated[n])])
+        })
+    }
+
+    /// A wave whose answers come after a written reasoning.
+    pub fn reasoned(&mut self, wave: &Wave, config: &ReasoningConfig) -> Result<(), EvalError> {
+        let (task, encoder) = (self.task, self.encoder);
+        let answer_stops = self.stops(task)?;
+        let reasoner = Reasoner { task, config, scorer: self.scorer.clone(), encoder, answer_stops };
+        reasoner.rows(wave, &mut |examples| self.course.finish(examples))
     }
 
     /// Texts that end a generation: the task's, and the end-of-text token's.
@@ -223,24 +218,6 @@ impl Run<'_, '_> {
         }
         stops.retain(|stop| !stop.is_empty());
         Ok(stops)
-    }
-}
-
-/// Says how far a wave of `task` is that begins behind `earlier` of `total` examples; an error if the user stops.
-fn reports<'a>(
-    task: &'a Task,
-    progress: &'a mut dyn FnMut(&Progress<'_>),
-    stop: &'a AtomicBool,
-    earlier: usize,
-    total: usize,
-) -> impl FnMut(usize) -> Result<(), EvalError> + 'a {
-    move |in_wave| {
-        let done = (earlier + in_wave).min(total);
-        progress(&Progress { task: task.name(), done, total });
-        match stop.load(Ordering::Relaxed) {
-            true => Err(EvalError::Stopped { task: task.name().into(), done, total }),
-            false => Ok(()),
-        }
     }
 }
 

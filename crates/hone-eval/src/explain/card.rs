@@ -1,12 +1,14 @@
 //! A metric of one scorecard, explained.
 
 use rayon::prelude::*;
+use serde_json::Value;
 
 use super::shown::{self, Texts};
 use super::{ExplainError, Explanation, Fact, Options, how, names, number, steps};
 use crate::intervals::interval_of;
+use crate::metrics::definitions::Definition;
 use crate::metrics::{Aggregation, ExampleScore, Kind, definitions};
-use crate::scorecard::{MetricValue, Scorecard, ScorecardRow};
+use crate::scorecard::{MetricValue, Scorecard, ScorecardHeader, ScorecardRow};
 
 /// Relative difference between a header's value and its rows' that rounding explains.
 const ROUNDING: f64 = 1e-9;
@@ -23,7 +25,7 @@ pub fn of(card: &Scorecard, asked: &str, options: &Options) -> Result<Explanatio
     };
     let examples: Vec<ExampleScore> = card.rows.iter().map(|row| scored(row, metric)).collect();
     let value = metric.aggregation.value(examples.iter());
-    let mut steps = vec![format!("{}: {}", metric.name, formula(&header.kind, &metric.name))];
+    let mut steps = vec![format!("{}: {}", metric.name, formula(header, &metric.name))];
     steps.extend(steps::of(metric, &examples));
     steps.extend(stderr(metric, &examples));
     let on = |indices: &[usize]| metric.aggregation.value(indices.iter().map(|&i| &examples[i]));
@@ -64,7 +66,7 @@ pub fn of(card: &Scorecard, asked: &str, options: &Options) -> Result<Explanatio
         task: header.task.clone(),
         metric: metric.name.clone(),
         model: header.named(),
-        definition: meaning(&header.kind, &metric.name),
+        definition: meaning(header, &metric.name),
         value: finite(value),
         steps,
         interval,
@@ -80,14 +82,19 @@ pub(super) fn finite(value: f64) -> f64 {
     if value.is_finite() { value } else { 0.0 }
 }
 
-/// What a metric of a kind of task means.
-pub(super) fn meaning(kind: &str, metric: &str) -> String {
-    let found = Kind::from_name(kind).and_then(|kind| definitions::of(kind, metric));
+/// What a metric of a card means.
+pub(super) fn meaning(header: &ScorecardHeader, metric: &str) -> String {
+    let found = definition(header, metric);
     found.map_or_else(|| "a metric that this version does not know".into(), |definition| definition.meaning.into())
 }
 
-fn formula(kind: &str, metric: &str) -> String {
-    let found = Kind::from_name(kind).and_then(|kind| definitions::of(kind, metric));
+fn definition(header: &ScorecardHeader, metric: &str) -> Option<&'static Definition> {
+    let entries = header.definition.get("metric_list").and_then(Value::as_array);
+    definitions::of_task(Kind::from_name(&header.kind)?, metric, entries.map_or(&[], Vec::as_slice))
+}
+
+fn formula(header: &ScorecardHeader, metric: &str) -> String {
+    let found = definition(header, metric);
     // The name stands before it already.
     found.map_or_else(
         || "formula not known".into(),

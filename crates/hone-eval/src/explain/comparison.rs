@@ -22,8 +22,8 @@ pub struct Known<'a> {
     pub tasks: usize,
     /// Both models, as named.
     pub models: (&'a str, &'a str),
-    /// Kind of the task, if it is known.
-    pub kind: &'a str,
+    /// What the first model's card says of the task, if it is there.
+    pub card: Option<&'a ScorecardHeader>,
     /// Whether the task's texts are withheld, as its scorecard says.
     pub sensitive: bool,
 }
@@ -46,7 +46,7 @@ pub fn of(known: &Known<'_>, asked: &str, options: &Options) -> Explanation {
         task: task.name.clone(),
         metric,
         model: format!("{} → {}", known.models.0, known.models.1),
-        definition: definition(asked, task, known.kind),
+        definition: definition(asked, task, known.card),
         value: finite(value(asked, task)),
         steps: steps(task, known, options),
         interval: Some((task.ci_low, task.ci_high)).filter(|(low, high)| low.is_finite() && high.is_finite()),
@@ -73,7 +73,7 @@ pub fn of_cards(
         examples: ledger.examples.iter().collect(),
         tasks: 1,
         models: (&ledger.base, &ledger.tuned),
-        kind: &base.header.kind,
+        card: Some(&base.header),
         sensitive: base.header.sensitive || tuned.header.sensitive,
     };
     Ok(of(&known, asked, options))
@@ -131,7 +131,7 @@ fn lost(example: &PairedExample) -> bool {
     example.change == "lost"
 }
 
-fn definition(asked: &str, task: &TaskComparison, kind: &str) -> String {
+fn definition(asked: &str, task: &TaskComparison, card: Option<&ScorecardHeader>) -> String {
     let of = match asked {
         "difference" => "score of the second model less that of the first, on the same questions",
         "gained" => "questions that were wrong before and right after",
@@ -143,7 +143,10 @@ fn definition(asked: &str, task: &TaskComparison, kind: &str) -> String {
             "how often resamples of the questions fall on the far side of no difference, twice (bootstrap)"
         }
         "p_holm" => "the p-value after Holm's correction for the number of tasks",
-        _ => return format!("{}; here its change from the first model to the second", meaning(kind, &task.metric)),
+        _ => {
+            let of = meaning(card.unwrap_or(&ScorecardHeader::default()), &task.metric);
+            return format!("{of}; here its change from the first model to the second");
+        }
     };
     of.into()
 }
@@ -307,12 +310,13 @@ mod tests {
     #[test]
     fn the_steps_hold_the_flips_and_the_test() {
         let (task, lost, gained) = (task(58, 21), example("3", "lost", 1.0, 0.0), example("4", "gained", 0.0, 1.0));
+        let card = ScorecardHeader { kind: "multiple_choice".into(), ..ScorecardHeader::default() };
         let known = Known {
             task: &task,
             examples: vec![&gained, &lost],
             tasks: 4,
             models: ("base", "tuned"),
-            kind: "multiple_choice",
+            card: Some(&card),
             sensitive: true,
         };
         let found = of(&known, "acc", &Options::default());
@@ -338,7 +342,7 @@ mod tests {
     #[test]
     fn a_single_question_has_no_interval_and_no_number_that_is_none() {
         let one = TaskComparison { n: 1, ci_low: f64::NAN, ci_high: f64::NAN, ..task(0, 1) };
-        let known = Known { task: &one, examples: vec![], tasks: 1, models: ("a", "b"), kind: "", sensitive: false };
+        let known = Known { task: &one, examples: vec![], tasks: 1, models: ("a", "b"), card: None, sensitive: false };
         let found = of(&known, "acc", &Options::default());
         let steps = found.steps.join("\n");
         assert!(steps.contains("no 95 % interval") && steps.contains("there is no interval"), "{steps}");

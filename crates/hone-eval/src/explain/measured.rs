@@ -10,7 +10,7 @@ use crate::error::EvalError;
 use crate::ledger::{Ledger, PairedExample, TaskComparison};
 use crate::measures::{self, MeasureResult, Number, TaskMeasure, Unit};
 use crate::scorecard::ScorecardHeader;
-use crate::statistics::wilson;
+use crate::statistics::{quantile, wilson};
 use crate::task::variants::SEPARATOR;
 
 /// Largest file of rows read, in bytes.
@@ -88,7 +88,9 @@ pub fn of(
         None if rows.is_empty() => steps.push(format!("{} = {}", value.name, value.shown())),
         None => steps.push(format!("{} = {}, over {} examples", value.name, value.shown(), task.n)),
     }
-    let behind = behind(found, ledger);
+    let origin = measure.origin.as_ref();
+    // What another verb measured is not made of the ledger's answers.
+    let behind = if origin.is_some() { Vec::new() } else { behind(found, ledger) };
     if made.is_none() {
         steps.extend(
             measures::find(&measure.name).into_iter().flat_map(|known| known.formulas).map(|f| (*f).to_owned()),
@@ -97,6 +99,7 @@ pub fn of(
         let more = behind.len().saturating_sub(TASKS);
         steps.extend((more > 0).then(|| format!("and {more} tasks more")));
     }
+    steps.extend(origin.iter().flat_map(|origin| origin.formulas.iter().cloned()));
     let interval = value.low.zip(value.high);
     if let Some((low, high)) = interval {
         let of_share = |made: &Made| {
@@ -104,7 +107,9 @@ pub fn of(
             let (below, above) = wilson(count, n, options.bootstrap.level);
             ((below - low).abs() < 1e-9 && (above - high).abs() < 1e-9).then(|| format!("Wilson's, of {count} of {n}"))
         };
-        let how = made.as_ref().and_then(of_share).unwrap_or_else(|| "made as the measure's source says".into());
+        let otherwise =
+            || origin.map_or("made as the measure's source says", |origin| origin.intervals.as_str()).to_owned();
+        let how = made.as_ref().and_then(of_share).unwrap_or_else(otherwise);
         steps.push(format!("95 % interval: {} to {}: {how}", number(low), number(high)));
     }
     steps.extend(task.notes.iter().cloned());
@@ -124,7 +129,7 @@ pub fn of(
     Explanation {
         task: task.name.clone(),
         metric: format!("{} ({}, over {})", value.name, measure.name, task.metric),
-        model: format!("{} → {}", ledger.base, ledger.tuned),
+        model: origin.map_or_else(|| format!("{} → {}", ledger.base, ledger.tuned), |origin| origin.models.clone()),
         definition: format!("{}. {}", value.label, measure.legend),
         value: value.value,
         steps,
@@ -201,6 +206,17 @@ fn from_rows(number_made: &Number, rows: &[Map<String, Value>]) -> Option<Made> 
     let stem = ["_rate", "_share", "_mean"].iter().find_map(|end| name.strip_suffix(end)).unwrap_or(name);
     let fields = [name, stem, stem.strip_prefix("mean_").unwrap_or(stem)];
     let same = |value: f64| (value - number_made.value).abs() <= 1e-9 * value.abs().max(1.0);
+    let shown = || number_made.unit.shown(number_made.value);
+    if let Some(field) = name.strip_suffix("_median") {
+        let mut values: Vec<f64> = rows.iter().filter_map(|row| row.get(field)?.as_f64()).collect();
+        values.sort_by(f64::total_cmp);
+        return (!values.is_empty() && same(quantile(&values, 0.5))).then(|| Made {
+            field: field.into(),
+            step: format!("{name} = middle one of {} values of `{field}` = {}", values.len(), shown()),
+            weights: rows.iter().map(|row| row.get(field).and_then(Value::as_f64).map_or(0.0, f64::abs)).collect(),
+            share: None,
+        });
+    }
     for field in fields {
         let flags: Vec<bool> = rows.iter().filter_map(|row| row.get(field)?.as_bool()).collect();
         let count = flags.iter().filter(|flag| **flag).count();
@@ -210,7 +226,7 @@ fn from_rows(number_made: &Number, rows: &[Map<String, Value>]) -> Option<Made> 
         let n = flags.len();
         let is_count = number_made.unit == Unit::Count && same(count as f64);
         if n > 0 && (same(count as f64 / n as f64) || is_count) {
-            let value = number_made.unit.shown(number_made.value);
+            let value = shown();
             return Some(Made {
                 field: field.into(),
                 step: format!("{name} = {count} of {n} examples with `{field}` = {value}"),
@@ -221,7 +237,7 @@ fn from_rows(number_made: &Number, rows: &[Map<String, Value>]) -> Option<Made> 
         let values: Vec<f64> = rows.iter().filter_map(|row| row.get(field)?.as_f64()).collect();
         let sum: f64 = values.iter().sum();
         if !values.is_empty() && same(sum / values.len() as f64) {
-            let value = number_made.unit.shown(number_made.value);
+            let value = shown();
             return Some(Made {
                 field: field.into(),
                 step: format!("{name} = sum of `{field}` {} / {} examples = {value}", number(sum), values.len()),
@@ -248,6 +264,9 @@ fn shown(row: &Map<String, Value>, first: Option<&str>, texts: Texts) -> Example
             Value::Number(n) => n.as_f64().map_or_else(|| n.to_string(), number),
             Value::Bool(flag) => if *flag { "yes" } else { "no" }.into(),
             Value::Null => continue,
+            Value::Array(several) if !several.is_empty() && several.iter().all(Value::is_number) => {
+                several.iter().filter_map(Value::as_f64).map(number).collect::<Vec<_>>().join(", ")
+            }
             other => texts.head(&other.to_string()),
         };
         example.fact(&key.replace('_', " "), text);
@@ -335,6 +354,43 @@ mod tests {
         let found =
             explained(Number::new("negative_flip_rate", "negative flips", 0.5, None, Unit::Share), &rows, false);
         assert_eq!(found.steps[1], "negative_flip_rate = 50.0 %, over 3 examples");
+    }
+
+    #[test]
+    fn what_another_verb_measured_is_explained_by_its_own_words_and_rows() {
+        let rows: Vec<Map<String, Value>> = [Some(0.25), None, Some(1.0), Some(0.5)]
+            .iter()
+            .enumerate()
+            .map(|(i, r)| json!({"id": i, "r": r, "by_model": [-2.0, -1.5]}).as_object().cloned().unwrap())
+            .collect();
+        let task =
+            TaskMeasure { name: "piqa".into(), metric: "accuracy".into(), n: rows.len(), ..TaskMeasure::default() };
+        let origin = crate::measures::Origin {
+            models: "eight models".into(),
+            formulas: vec!["r = corr(score, compute)".into()],
+            intervals: "resamples of questions".into(),
+        };
+        let measure = MeasureResult {
+            name: "ladder".into(),
+            origin: Some(origin),
+            ..MeasureResult::new(&compatibility::MEASURE)
+        };
+        let steps = |number: &Number| {
+            let found = Found { measure: &measure, task: &task, number };
+            of(found, &rows, &ledger(), false, &Options::default())
+        };
+        let median = steps(&Number::new("r_median", "median", 0.5, Some((0.2, 0.9)), Unit::Plain));
+        assert_eq!(median.steps[1], "r_median = middle one of 3 values of `r` = 0.500");
+        assert_eq!(median.steps[2], "r = corr(score, compute)");
+        assert_eq!(median.steps[3], "95 % interval: 0.2000 to 0.9000: resamples of questions");
+        assert_eq!(median.model, "eight models");
+        assert_eq!(median.examples[0].id, "2", "the largest first");
+        assert_eq!(median.examples[0].facts[1].value, "−2, −1.5000");
+        // A number that its rows do not make: neither is it said to be one of the ledger's tasks, though one has its name.
+        let other = steps(&Number::new("of_the_mean", "of the mean", 0.9, None, Unit::Plain)).steps.join("\n");
+        assert!(other.contains("of_the_mean = 0.900, over 4 examples\nr = corr") && !other.contains('→'), "{other}");
+        let other = steps(&Number::new("r_median", "median", 0.75, None, Unit::Plain)).steps.join("\n");
+        assert!(!other.contains("middle one"), "{other}");
     }
 
     #[test]

@@ -23,6 +23,19 @@ pub(super) fn of(metric: &MetricValue, examples: &[ExampleScore]) -> Vec<String>
             let sum: f64 = examples.iter().map(|example| example.score).sum();
             vec![format!("{name} = sum of scores {} / {n} questions = {value}", number(sum))]
         }
+        Aggregation::NanMean => {
+            let numbers: Vec<f64> = examples.iter().map(|e| e.score).filter(|score| !score.is_nan()).collect();
+            let sum: f64 = numbers.iter().sum();
+            let of = numbers.len();
+            vec![format!("{name} = sum of scores {} / {of} questions that have one, of {n} = {value}", number(sum))]
+        }
+        Aggregation::Median => {
+            vec![
+                "the task's file asks for the median of the questions' scores in place of their mean".into(),
+                format!("{name} = the score at place {} of {n} in order = {value}", n / 2 + 1),
+            ]
+        }
+        Aggregation::Bypass => vec![format!("{name} = {value}, whatever the answers are: nothing is to be computed")],
         Aggregation::WeightedPerplexity => {
             let (log_likelihood, per) = sums(examples);
             let unit = unit(name);

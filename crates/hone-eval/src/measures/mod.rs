@@ -94,6 +94,20 @@ pub struct MeasureResult {
     pub source: String,
     /// Task by task.
     pub tasks: Vec<TaskMeasure>,
+    /// Where its numbers are from, if not from the scorecards that are compared.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub origin: Option<Origin>,
+}
+
+/// Where the numbers of a measure are from that another verb made: what the comparison itself cannot tell of them.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub struct Origin {
+    /// What was measured: models, with what goes for all of them.
+    pub models: String,
+    /// How its numbers are made, a line each.
+    pub formulas: Vec<String>,
+    /// How intervals are made, but for those of shares, which are Wilson's.
+    pub intervals: String,
 }
 
 /// A measure over one task.
@@ -198,6 +212,14 @@ impl TaskMeasure {
     pub fn over(&self, labels: &[&str]) -> &[String] {
         labels.iter().find_map(|label| self.parts.get(*label)).unwrap_or(&self.tasks)
     }
+
+    /// The task that all of it is of, where its name only says more than that (`boolq-log_p` of `boolq`); else its name.
+    pub fn subject(&self) -> &str {
+        match self.tasks.as_slice() {
+            [task] if self.name.strip_prefix(task.as_str()).is_some_and(|rest| rest.starts_with('-')) => task,
+            _ => &self.name,
+        }
+    }
 }
 
 /// The names of tasks.
@@ -214,6 +236,7 @@ impl MeasureResult {
             legend: measure.legend.into(),
             source: measure.source.into(),
             tasks: Vec::new(),
+            origin: None,
         }
     }
 
@@ -322,6 +345,21 @@ mod tests {
         assert_eq!(grid.header, ["task", "metric", "n", "negative flips", "mean loss"]);
         assert_eq!(grid.rows[0], ["a", "acc", "5", "6.0 % (3.5 to 10.2)", "–"]);
         assert_eq!(grid.rows[1], ["b", "acc", "5", "–", "12.5 points"]);
+    }
+
+    #[test]
+    fn a_part_of_a_task_is_known_by_its_name() {
+        let named = |name: &str, tasks: &[&str]| TaskMeasure {
+            name: name.into(),
+            tasks: tasks.iter().map(|task| (*task).to_owned()).collect(),
+            ..TaskMeasure::default()
+        };
+        assert_eq!(named("boolq-log_p", &["boolq"]).subject(), "boolq");
+        assert_eq!(named("boolq", &[]).subject(), "boolq");
+        // What is over one task by chance, and a task whose name begins like another's.
+        assert_eq!(named("all skills", &["boolq"]).subject(), "all skills");
+        assert_eq!(named("boolq2-log_p", &["boolq"]).subject(), "boolq2-log_p");
+        assert_eq!(named("boolq-all", &["boolq", "piqa"]).subject(), "boolq-all");
     }
 
     #[test]

@@ -16,6 +16,13 @@ pub enum Aggregation {
     /// Mean of the scores.
     #[default]
     Mean,
+    /// Mean of those scores that are numbers.
+    #[serde(rename = "nanmean")]
+    NanMean,
+    /// The score in the middle; of an even number the upper one of the two.
+    Median,
+    /// Nothing is computed: 999, whatever the scores are.
+    Bypass,
     /// `exp(-Σ a / Σ b)` over parts `[a, b]`: log-likelihood by document, word or byte.
     WeightedPerplexity,
     /// `-(Σ a / Σ b) / ln 2` over parts `[a, b]`.
@@ -72,6 +79,20 @@ impl Aggregation {
                 let (sum, n) = examples.fold((0.0, 0usize), |(sum, n), e| (sum + e.score, n + 1));
                 sum / n as f64
             }
+            Aggregation::NanMean => {
+                let numbers = examples.map(|example| example.score).filter(|score| !score.is_nan());
+                let (sum, n) = numbers.fold((0.0, 0usize), |(sum, n), score| (sum + score, n + 1));
+                sum / n as f64
+            }
+            Aggregation::Median => {
+                let mut scores: Vec<f64> = examples.map(|example| example.score).collect();
+                let middle = scores.len() / 2;
+                match scores.is_empty() {
+                    true => f64::NAN,
+                    false => *scores.select_nth_unstable_by(middle, f64::total_cmp).1,
+                }
+            }
+            Aggregation::Bypass => super::aggregated::BYPASS,
             Aggregation::WeightedPerplexity | Aggregation::BitsPerByte => {
                 let (a, b) = examples.fold((0.0, 0.0), |(a, b), e| (a + part(e, 0), b + part(e, 1)));
                 // A perplexity beyond every number stays one: JSON has no infinity.

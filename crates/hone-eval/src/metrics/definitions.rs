@@ -3,6 +3,8 @@
 //! A metric of one name may be another one for another kind of task (`f1`, `exact_match`, `acc`), so a definition is found by
 //! both. `N` is the number of questions, `c` a choice, `ll` a natural log-likelihood. A test holds that no metric is without one.
 
+use serde_json::Value;
+
 use super::Kind;
 use super::Kind::{GenerateUntil, Loglikelihood, LoglikelihoodRolling, MultipleChoice};
 use crate::code::CodeOptions;
@@ -248,6 +250,27 @@ const ALL: &[(&[Kind], &str, Definition)] = &[
     ),
     (
         &[GenerateUntil],
+        "accuracy",
+        Definition {
+            meaning: "share of answers that are, as whole numbers, the right class",
+            formula: "accuracy = 1/N Σ [class of the answer = class of a reference]",
+        },
+    ),
+    (
+        &[GenerateUntil],
+        "mcc",
+        Definition {
+            meaning: "Matthews correlation of the answers, each a class, with the right ones, −1 to 1, 0 is chance",
+            formula: "mcc = (N·hits − Σ_k right_k·written_k) / √((N² − Σ right_k²)(N² − Σ written_k²))",
+        },
+    ),
+    (
+        &[GenerateUntil],
+        "bypass",
+        Definition { meaning: "nothing: answers are kept, not scored", formula: "bypass = 999, as the harness says" },
+    ),
+    (
+        &[GenerateUntil],
         CodeOptions::NAME,
         Definition {
             meaning: "chance that one of k programs the model wrote passes its tests, run in a sandbox",
@@ -296,6 +319,23 @@ const ALL: &[(&[Kind], &str, Definition)] = &[
     ),
 ];
 
+/// Of a metric of `evaluate` ([`super::labels`]): its definition, whichever average is taken.
+const OF_LABELS: Definition = Definition {
+    meaning: "share of answers that are the right class, example by example; of a binary average only those of the class `pos_label`",
+    formula: "score = 1/N Σ [class of the answer = class of a reference], of a binary average [both are `pos_label`]",
+};
+
+/// The definition of a metric of a task whose file has these entries in its `metric_list`.
+pub fn of_task(kind: Kind, name: &str, entries: &[Value]) -> Option<&'static Definition> {
+    let bare = name.split(',').next().unwrap_or(name);
+    let by_evaluate = |entry: &&Value| entry["metric"] == bare && entry["hf_evaluate"] == true;
+    let is_label = kind == GenerateUntil && ["f1", "precision", "recall"].contains(&bare);
+    match entries.iter().find(by_evaluate).filter(|_| is_label) {
+        Some(_) => Some(&OF_LABELS),
+        None => of(kind, name),
+    }
+}
+
 /// The definition of a metric of a kind of task. A filter's name behind it (`exact_match,strict`) is left out.
 pub fn of(kind: Kind, name: &str) -> Option<&'static Definition> {
     let bare = name.split(',').next().unwrap_or(name);
@@ -323,5 +363,9 @@ mod tests {
         assert_ne!(of(GenerateUntil, "f1"), of(MultipleChoice, "f1"));
         assert_eq!(of(LoglikelihoodRolling, "acc"), None);
         assert_eq!(of(GenerateUntil, "pass@10"), of(GenerateUntil, "pass@k"));
+        let entries = [serde_json::json!({"metric": "f1", "hf_evaluate": true})];
+        assert_eq!(of_task(GenerateUntil, "f1,first", &entries), Some(&OF_LABELS));
+        assert_eq!(of_task(MultipleChoice, "f1", &entries), of(MultipleChoice, "f1"));
+        assert_eq!(of_task(GenerateUntil, "f1", &[]), of(GenerateUntil, "f1"));
     }
 }

@@ -81,6 +81,9 @@ impl Kind {
                 "k_precision_new",
                 "words",
                 "refusal",
+                "accuracy",
+                "mcc",
+                "bypass",
                 CodeOptions::NAME,
             ],
             // The harness has the first two; by word and byte lets targets of different lengths be averaged.

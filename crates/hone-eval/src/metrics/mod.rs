@@ -4,9 +4,13 @@
 //! correlation, calibration error): for those an example also keeps its [`ExampleScore::parts`], the numbers the task's score is computed
 //! from, so that a scorecard can be aggregated again, resampled and compared without the model.
 //!
+//! A task file may name another aggregation of the harness' (`aggregation: median`): any that is for what an example of the metric is
+//! ([`Metric::aggregate_by`]): a number, a pair of classes, a log-likelihood and a length, or an answer and its references.
+//!
 //! Names and definitions are those of lm-evaluation-harness, `rouge-score`, `sacrebleu`, the SQuAD script and scikit-learn.
 //! Nothing here knows of models or files.
 
+mod aggregated;
 pub mod aggregation;
 pub mod best_of;
 pub mod bleu;
@@ -17,6 +21,7 @@ pub mod definitions;
 pub mod documents;
 pub mod exact_match;
 pub mod kind;
+pub mod labels;
 pub mod porter;
 pub mod refusal;
 pub mod rouge;
@@ -35,6 +40,7 @@ use chrf::{ChrfCounts, Grams};
 use documents::Document;
 use exact_match::ExactMatch;
 pub use kind::Kind;
+use labels::Labels;
 use refusal::Refusal;
 use rouge::Rouge;
 use ter::TerCounts;
@@ -67,6 +73,26 @@ pub enum MetricError {
         /// What there is.
         expected: String,
     },
+    /// An aggregation that is none, or not for what an example of the metric is.
+    #[error("metric `{metric}` is not aggregated by `{found}`; it can be by {known}")]
+    Aggregation {
+        /// The metric.
+        metric: String,
+        /// As written.
+        found: String,
+        /// Those there are for it.
+        known: String,
+    },
+    /// An answer or a reference that is no class of the metric's.
+    #[error("metric `{metric}`: found `{found}`, expected {expected}")]
+    Class {
+        /// The metric.
+        metric: String,
+        /// The text, or the classes.
+        found: String,
+        /// What there should be.
+        expected: String,
+    },
     /// A pattern in an option.
     #[error(transparent)]
     Regex(#[from] RegexError),
@@ -80,7 +106,9 @@ enum Measure {
     AccMutualInfo,
     GreedyChoice,
     Brier,
-    Calibration { bins: u32 },
+    Calibration {
+        bins: u32,
+    },
     ClassF1,
     Matthews,
     BestOf,
@@ -98,6 +126,10 @@ enum Measure {
     Document(Document),
     Refusal(Refusal),
     Code(CodeOptions),
+    Labels(Labels),
+    /// The class that a text is, and that of the reference.
+    TextClasses,
+    Nothing,
 }
 
 /// A metric of a task.
@@ -109,6 +141,8 @@ pub struct Metric {
     /// Whether more is better.
     pub higher_is_better: bool,
     measure: Measure,
+    /// The harness' name of the aggregation.
+    aggregated: &'static str,
 }
 
 /// A document's log-likelihood with the lengths it is divided by.
@@ -139,7 +173,7 @@ pub struct TextOutcome<'a> {
 
 impl Metric {
     /// A metric by name with its options (what the task file's entry has besides `metric`, `aggregation`,
-    /// `higher_is_better`).
+    /// `higher_is_better`). `hf_evaluate: true` means the metric of that name of the `evaluate` package, for written answers.
     pub fn new(kind: Kind, name: &str, options: &Map<String, Value>) -> Result<Metric, MetricError> {
         let unknown = || MetricError::Unknown {
             found: name.into(),
@@ -151,7 +185,22 @@ impl Metric {
         if draws.is_none() && !kind.metrics().contains(&name) {
             return Err(unknown());
         }
+        // A name that the harness has not is `evaluate`'s there.
+        let by_evaluate = kind == Kind::GenerateUntil
+            && (name == "accuracy" || options.get("hf_evaluate") == Some(&Value::Bool(true)));
+        if by_evaluate && name != "exact_match" && !labels::NAMES.contains(&name) {
+            return Err(MetricError::Option {
+                metric: name.into(),
+                option: "hf_evaluate".into(),
+                found: "true".into(),
+                expected: format!(
+                    "`false`; of the metrics of `evaluate` there are exact_match, {}",
+                    labels::NAMES.join(", ")
+                ),
+            });
+        }
         let allowed: &[&str] = match (kind, name) {
+            _ if by_evaluate && name != "exact_match" => Labels::options(name),
             (Kind::MultipleChoice, calibration::NAME) => &[calibration::OPTION],
             (Kind::MultipleChoice, best_of::NAME) => &[best_of::OPTION],
             (Kind::GenerateUntil, "exact_match") => &ExactMatch::OPTIONS,
@@ -161,7 +210,8 @@ impl Metric {
             _ if draws.is_some() => &CodeOptions::OPTIONS,
             _ => &[],
         };
-        if let Some((option, value)) = options.iter().find(|(option, _)| !allowed.contains(&option.as_str())) {
+        let is_extra = |option: &str| option != "hf_evaluate" && !allowed.contains(&option);
+        if let Some((option, value)) = options.iter().find(|(option, _)| is_extra(option)) {
             return Err(MetricError::Option {
                 metric: name.into(),
                 option: option.clone(),
@@ -174,6 +224,9 @@ impl Metric {
         }
         let stemmed = matches!(options.get("use_stemmer"), Some(Value::Bool(true)));
         let measure = match (kind, name) {
+            _ if by_evaluate && name != "exact_match" => Measure::Labels(Labels::from_options(name, options)?),
+            (Kind::GenerateUntil, "mcc") => Measure::TextClasses,
+            (_, "bypass") => Measure::Nothing,
             (Kind::MultipleChoice | Kind::Loglikelihood, "acc") => Measure::Acc,
             (_, "acc_norm") => Measure::AccNorm,
             (_, "acc_bytes") => Measure::AccBytes,
@@ -220,63 +273,23 @@ impl Metric {
                 None => return Err(unknown()),
             },
         };
-        let (aggregation, higher_is_better) = match measure {
-            Measure::Perplexity | Measure::PerWord | Measure::PerByte => (Aggregation::WeightedPerplexity, false),
-            Measure::BitsPerByte => (Aggregation::BitsPerByte, false),
-            Measure::Brier => (Aggregation::Mean, false),
-            Measure::Calibration { bins } => (Aggregation::Ece { bins }, false),
-            Measure::ClassF1 => (Aggregation::F1, true),
-            Measure::Matthews => (Aggregation::MatthewsCorrcoef, true),
-            Measure::Ties => (Aggregation::Ties, true),
-            Measure::Bleu(Smoothing::Exp) => (Aggregation::Bleu, true),
-            Measure::Bleu(Smoothing::None) => (Aggregation::BleuNone, true),
-            Measure::Bleu(Smoothing::Floor) => (Aggregation::BleuFloor, true),
-            Measure::Bleu(Smoothing::AddK) => (Aggregation::BleuAddK, true),
-            Measure::Chrf(Grams::Characters) => (Aggregation::Chrf, true),
-            Measure::Chrf(Grams::CharactersAndWords) => (Aggregation::ChrfWords, true),
-            Measure::Ter => (Aggregation::Ter, false),
-            Measure::Document(Document::Words) => (Aggregation::Mean, false),
-            _ => (Aggregation::Mean, true),
-        };
-        Ok(Metric { name: name.into(), aggregation, higher_is_better, measure })
+        let (aggregation, aggregated) = measure.aggregated();
+        Ok(Metric { name: name.into(), aggregation, higher_is_better: !measure.less_is_better(), measure, aggregated })
     }
 
     /// Whether values are shares between 0 and 1, printed as points.
     pub fn is_share(&self) -> bool {
-        let free = matches!(
-            self.measure,
-            Measure::Brier
-                | Measure::Matthews
-                | Measure::Perplexity
-                | Measure::PerWord
-                | Measure::PerByte
-                | Measure::BitsPerByte
-                | Measure::Bleu(_)
-                | Measure::Chrf(_)
-                | Measure::Ter
-                | Measure::Document(Document::Words)
+        let of_shares = matches!(
+            self.aggregation,
+            Aggregation::Mean
+                | Aggregation::NanMean
+                | Aggregation::Median
+                | Aggregation::F1
+                | Aggregation::Ece { .. }
+                | Aggregation::Ties
         );
-        !free
-    }
-
-    /// Whether the harness' name of an aggregation is this metric's.
-    pub fn is_aggregated_by(&self, name: &str) -> bool {
-        let own = match self.aggregation {
-            Aggregation::Mean if matches!(self.measure, Measure::Brier) => "brier_score",
-            Aggregation::Mean => "mean",
-            Aggregation::Ties => "ties",
-            Aggregation::WeightedPerplexity if matches!(self.measure, Measure::Perplexity) => "perplexity",
-            Aggregation::WeightedPerplexity => "weighted_perplexity",
-            Aggregation::BitsPerByte => "bits_per_byte",
-            Aggregation::F1 => "f1",
-            Aggregation::MatthewsCorrcoef => "matthews_corrcoef",
-            Aggregation::Ece { .. } => calibration::NAME,
-            Aggregation::Chrf => "chrf",
-            Aggregation::ChrfWords => "chrf++",
-            Aggregation::Ter => "ter",
-            Aggregation::Bleu | Aggregation::BleuNone | Aggregation::BleuFloor | Aggregation::BleuAddK => "bleu",
-        };
-        name == own
+        let is_free = matches!(self.measure, Measure::Brier | Measure::Perplexity | Measure::Document(Document::Words));
+        of_shares && !is_free
     }
 
     /// Whether the log-likelihoods of the choices without the prompt are needed.
@@ -311,7 +324,7 @@ impl Metric {
             let predicted = outcome.predicted().map_or(-100.0, |i| i as f64);
             ExampleScore { score: outcome.acc(), parts: vec![gold, predicted] }
         };
-        match self.measure {
+        let score = match self.measure {
             Measure::AccNorm => ExampleScore::plain(outcome.acc_norm()),
             Measure::AccBytes => ExampleScore::plain(outcome.acc_bytes()),
             Measure::AccMutualInfo => ExampleScore::plain(outcome.acc_mutual_info()),
@@ -326,20 +339,29 @@ impl Metric {
             Measure::BestOf => ExampleScore::plain(best_of::best_of(outcome.log_likelihoods, &outcome.gold.indices)),
             Measure::Ties => best_of::tie_score(outcome),
             _ => ExampleScore::plain(outcome.acc()),
+        };
+        self.shaped(score)
+    }
+
+    /// A number, in the shape that its aggregation takes.
+    fn shaped(&self, score: ExampleScore) -> ExampleScore {
+        match self.aggregation {
+            Aggregation::WeightedPerplexity if score.parts.is_empty() => {
+                ExampleScore { score: (-score.score).exp().min(f64::MAX), parts: vec![score.score, 1.0] }
+            }
+            _ => score,
         }
     }
 
     /// A target's score: `acc` is whether greedy decoding writes it; `perplexity` is by document, not by token.
     pub fn of_target(&self, log_likelihood: f64, is_greedy: bool, target: &str) -> ExampleScore {
         match self.measure {
-            Measure::Perplexity => {
-                ExampleScore { score: (-log_likelihood).exp().min(f64::MAX), parts: vec![log_likelihood, 1.0] }
-            }
+            Measure::Perplexity => self.shaped(ExampleScore::plain(log_likelihood)),
             Measure::PerWord | Measure::PerByte | Measure::BitsPerByte => {
                 let target = target.trim_matches(is_space);
                 self.of_rolling(RollingOutcome { log_likelihood, words: count_words(target), bytes: target.len() })
             }
-            _ => ExampleScore::plain(f64::from(is_greedy)),
+            _ => self.shaped(ExampleScore::plain(f64::from(is_greedy))),
         }
     }
 
@@ -371,7 +393,20 @@ impl Metric {
     pub fn of_text(&self, outcome: &TextOutcome<'_>) -> Result<ExampleScore, MetricError> {
         let &TextOutcome { text, references, .. } = outcome;
         let best = |score: &dyn Fn(&str) -> f64| references.iter().map(|r| score(r)).fold(0.0, f64::max);
-        Ok(match &self.measure {
+        let score = match &self.measure {
+            Measure::Labels(labels) => ExampleScore::plain(labels.score(text, references)?),
+            Measure::TextClasses => {
+                let [reference] = references else {
+                    return Err(MetricError::Class {
+                        metric: self.name.clone(),
+                        found: references.join(" | "),
+                        expected: "one right answer, whose class it is".into(),
+                    });
+                };
+                let [right, predicted] = [reference.as_str(), text].map(labels::class_of);
+                ExampleScore { score: f64::from(right == predicted), parts: vec![right, predicted] }
+            }
+            Measure::Nothing => ExampleScore::plain(aggregated::BYPASS),
             Measure::ExactMatch(exact) => {
                 let mut score: f64 = 0.0;
                 for reference in references {
@@ -400,7 +435,8 @@ impl Metric {
             Measure::Document(document) => ExampleScore::plain(document.score(outcome)),
             Measure::Refusal(refusal) => ExampleScore::plain(f64::from(refusal.is_refusal(text))),
             _ => ExampleScore::plain(best(&|r| squad::token_f1(text, r))),
-        })
+        };
+        Ok(self.shaped(score))
     }
 }
 
@@ -441,7 +477,7 @@ mod tests {
     fn calibration_is_computed_anew_on_every_set_of_examples() {
         let options = serde_json::json!({"bins": 4}).as_object().cloned().unwrap();
         let metric = Metric::new(Kind::MultipleChoice, "ece", &options).unwrap();
-        assert!(!metric.higher_is_better && metric.is_share() && metric.is_aggregated_by("ece"));
+        assert!(!metric.higher_is_better && metric.is_share() && metric.aggregated_by() == "ece");
         let choices = ["no", "yes"].map(String::from);
         let rows: Vec<ExampleScore> = [([-1.0, -2.0], 0), ([-3.0, -1.0], 0), ([-0.5, -0.6], 1), ([-2.0, -2.5], 0)]
             .iter()
@@ -476,7 +512,7 @@ mod tests {
         for (name, higher_is_better) in [("chrf", true), ("chrf++", true), ("ter", false)] {
             let metric = metric(Kind::GenerateUntil, name);
             assert_eq!((metric.higher_is_better, metric.is_share()), (higher_is_better, false), "{name}");
-            assert!(metric.is_aggregated_by(name) && !metric.is_aggregated_by("bleu"), "{name}");
+            assert_eq!(metric.aggregated_by(), name);
             let score = |(text, reference): (&str, &str)| {
                 let references = [reference.to_owned()];
                 let outcome = TextOutcome { text, references: &references, prompt: "", passage: None, responses: &[] };
@@ -496,6 +532,34 @@ mod tests {
     }
 
     #[test]
+    fn an_aggregation_is_for_examples_of_its_kind() {
+        let refused = |kind, name: &str, aggregation: &str| {
+            metric(kind, name).aggregate_by(aggregation).map_err(|error| error.to_string()).err()
+        };
+        let message = refused(Kind::MultipleChoice, "f1", "median").unwrap();
+        assert_eq!(
+            message,
+            "metric `f1` is not aggregated by `median`; it can be by `f1`, `matthews_corrcoef`, `bypass`"
+        );
+        for (kind, name, aggregation) in [
+            (Kind::MultipleChoice, "brier_score", "mean"),
+            (Kind::MultipleChoice, "acc", "f1"),
+            (Kind::LoglikelihoodRolling, "word_perplexity", "perplexity"),
+            (Kind::GenerateUntil, "bleu", "mean"),
+            (Kind::GenerateUntil, "exact_match", "bleu"),
+            (Kind::GenerateUntil, "pass@1", "perplexity"),
+            (Kind::MultipleChoice, "acc", "max"),
+        ] {
+            assert!(refused(kind, name, aggregation).is_some(), "{name} by {aggregation}");
+        }
+        for name in Kind::MultipleChoice.metrics() {
+            let mut metric = metric(Kind::MultipleChoice, name);
+            metric.aggregate_by("bypass").unwrap();
+            assert_eq!((metric.aggregation, metric.is_share()), (Aggregation::Bypass, false));
+        }
+    }
+
+    #[test]
     fn unknown_metrics_and_options_are_named() {
         let error = |kind, name: &str, options: Value| {
             let options = options.as_object().cloned().unwrap();
@@ -508,5 +572,10 @@ mod tests {
         assert!(error(Kind::GenerateUntil, "bleu", serde_json::json!({"smooth_method": "x"})).contains("add-k"));
         assert!(error(Kind::MultipleChoice, "ece", serde_json::json!({"bin": 5})).contains("one of the options bins"));
         assert!(error(Kind::MultipleChoice, "ece", serde_json::json!({"bins": 0})).contains("from 1 to 1000"));
+        let message = error(Kind::GenerateUntil, "f1", serde_json::json!({"average": "macro"}));
+        assert!(message.contains("option `average`"), "{message}");
+        let evaluate = |name| error(Kind::GenerateUntil, name, serde_json::json!({"hf_evaluate": true}));
+        assert!(evaluate("bleu").contains("of the metrics of `evaluate` there are exact_match, accuracy, f1"));
+        assert_eq!(["f1", "recall", "accuracy", "exact_match"].map(evaluate), [const { String::new() }; 4]);
     }
 }

@@ -1,20 +1,22 @@
-//! The two stages: the model writes its reasoning, then answers behind it and behind every changed form of it.
+//! The two stages: the model writes its reasoning, then answers behind it and behind every changed form of it. A wave goes through
+//! a stage together; an example is done as soon as the last of its forms is answered.
 
-use std::ops::ControlFlow;
+use std::ops::Range;
 
-use hone_model::generate::{Generation, GenerationConfig, generate};
+use hone_model::generate::{Event, Generation, GenerationConfig, Wanted};
 
 use super::interventions::{Intervention, filler, first, joined, with_filler, with_wrong_number};
 use super::paraphrase::paraphrased;
 use super::steps::split;
 use super::{ReasoningConfig, Trace};
 use crate::error::EvalError;
-use crate::evaluate::cut_at_stops;
+use crate::evaluate::{Sink, Wave, cut_at_stops};
 use crate::requests::{Encoder, Request};
 use crate::rows;
 use crate::scorecard::ScorecardRow;
 use crate::scorer::{Scored, Scorer, cost};
 use crate::task::{Item, Question, Task};
+use crate::writer::write;
 
 /// Longest answer of a task without choices that does not say.
 const ANSWER_TOKENS: usize = 32;
@@ -24,9 +26,6 @@ const FEWEST_STEPS: usize = 2;
 
 /// Tokens of a prompt that are decoded together with what follows them.
 const TOKENS_BEFORE: usize = 8;
-
-/// Says how many examples of the wave are done; an error if the user stops.
-type Report<'a> = dyn FnMut(usize) -> Result<(), EvalError> + 'a;
 
 /// A task with reasoning, put to a model.
 pub(crate) struct Reasoner<'a> {
@@ -56,41 +55,55 @@ struct Form {
     going_on: usize,
 }
 
+/// An example all of whose forms are answered.
+struct Answered {
+    /// Which of the wave.
+    item: usize,
+    /// A row for every form of it, in order.
+    rows: Vec<ScorecardRow>,
+    /// Whether one of their texts was cut.
+    cut: bool,
+}
+
 impl Reasoner<'_> {
-    /// The rows of a wave, and how many of its prompts were cut.
-    pub fn rows(&self, items: &[Item], report: &mut Report<'_>) -> Result<(Vec<ScorecardRow>, usize), EvalError> {
+    /// The rows of a wave, each given to `finish` as soon as it is made.
+    pub fn rows(&self, wave: &Wave, finish: &mut Sink<'_>) -> Result<(), EvalError> {
+        let items = wave.left();
         let prompts: Vec<&str> = items.iter().map(|item| self.prompt(item)).collect::<Result<_, _>>()?;
-        let starts = prompts.iter().map(|prompt| (*prompt).to_owned()).collect::<Vec<_>>();
-        let (written, mut cut) = self.write(items, &starts, report)?;
+        let (written, cut) = self.reason(&items, &prompts, finish)?;
         let mut forms = Vec::new();
+        let mut own = Vec::with_capacity(items.len());
         for (item, reasoning) in written.iter().enumerate() {
+            let from = forms.len();
             forms.extend(self.forms(item, prompts[item], reasoning)?);
+            own.push(from..forms.len());
         }
-        self.go_on(items, &prompts, &mut forms, report)?;
-        let (answered, over_length) = self.answered(items, &prompts, &forms, report)?;
-        for (i, was_cut) in over_length.into_iter().enumerate() {
-            cut[i] |= was_cut;
-        }
-        let mut rows: Vec<Option<ScorecardRow>> = vec![None; items.len()];
-        let mut traces: Vec<Trace> = vec![Trace::default(); items.len()];
+        self.go_on(&items, &prompts, &mut forms, finish)?;
+        self.answered(&items, &prompts, &forms, &own, &mut |answered| {
+            let finished = |Answered { item, rows, cut: also }| {
+                let row = self.row(prompts[item], &written[item], &forms[own[item].clone()], rows);
+                wave.finished(item, row, usize::from(cut[item] || also))
+            };
+            finish(answered.into_iter().map(finished).collect())
+        })
+    }
+
+    /// The row of an example by those of its forms: that of the reasoning as it was written, with the answers to the others.
+    fn row(&self, prompt: &str, text: &str, forms: &[Form], answered: Vec<ScorecardRow>) -> ScorecardRow {
+        let steps = split(text, self.config.steps).len();
+        let mut trace = Trace { text: text.to_owned(), steps, ..Trace::default() };
+        let mut whole = ScorecardRow::default();
         for (form, row) in forms.iter().zip(answered) {
             match form.intervention {
-                None => rows[form.item] = Some(row),
+                None => whole = row,
                 Some(intervention) => {
-                    traces[form.item].answers.entry(intervention).or_default().push(row.scored.unwrap_or(row.answer));
+                    trace.answers.entry(intervention).or_default().push(row.scored.unwrap_or(row.answer));
                 }
             }
         }
-        let finish = |((row, mut trace), (prompt, text)): ((Option<ScorecardRow>, Trace), (&&str, String))| {
-            let mut row = row?;
-            row.prompt = joined(&format!("{prompt}{}", text.trim_end()), &self.config.cue);
-            trace.steps = split(&text, self.config.steps).len();
-            trace.text = text;
-            row.reasoning = Some(trace);
-            Some(row)
-        };
-        let rows = rows.into_iter().zip(traces).zip(prompts.iter().zip(written)).filter_map(finish).collect();
-        Ok((rows, cut.into_iter().filter(|cut| *cut).count()))
+        whole.prompt = joined(&format!("{prompt}{}", text.trim_end()), &self.config.cue);
+        whole.reasoning = Some(trace);
+        whole
     }
 
     fn problem(&self, item: &Item, problem: String) -> EvalError {
@@ -147,12 +160,12 @@ impl Reasoner<'_> {
         Ok(forms)
     }
 
-    /// What the model writes behind each text, and which texts were cut to leave it room.
-    fn write(
+    /// What the model writes behind each prompt, and which prompts were cut to leave it room.
+    fn reason(
         &self,
-        items: &[Item],
-        texts: &[String],
-        report: &mut Report<'_>,
+        items: &[&Item],
+        texts: &[&str],
+        finish: &mut Sink<'_>,
     ) -> Result<(Vec<String>, Vec<bool>), EvalError> {
         let room = self.config.max_gen_toks;
         let mut prompts = Vec::with_capacity(texts.len());
@@ -163,7 +176,7 @@ impl Reasoner<'_> {
             cut.push(was_cut);
         }
         let stops = self.stops()?;
-        let written = self.generate(&prompts, room, stops.clone(), report)?;
+        let written = self.written(&prompts, room, stops.clone(), finish)?;
         let texts = prompts.iter().zip(&written).map(|(prompt, written)| self.behind(prompt, &written.ids, &stops));
         Ok((texts.collect::<Result<_, _>>()?, cut))
     }
@@ -171,10 +184,10 @@ impl Reasoner<'_> {
     /// Lets the model write on behind the forms that it may go on from.
     fn go_on(
         &self,
-        items: &[Item],
+        items: &[&Item],
         prompts: &[&str],
         forms: &mut [Form],
-        report: &mut Report<'_>,
+        finish: &mut Sink<'_>,
     ) -> Result<(), EvalError> {
         let of: Vec<usize> = (0..forms.len()).filter(|&i| forms[i].going_on > 0).collect();
         let room = self.config.max_gen_toks;
@@ -183,12 +196,12 @@ impl Reasoner<'_> {
             let form = &forms[i];
             let text = format!("{}{}", prompts[form.item], form.reasoning);
             let (ids, _) =
-                self.encoder.prompt(&text, room)?.map_err(|problem| self.problem(&items[form.item], problem))?;
+                self.encoder.prompt(&text, room)?.map_err(|problem| self.problem(items[form.item], problem))?;
             texts.push(ids);
         }
         let longest = of.iter().map(|&i| forms[i].going_on).max().unwrap_or(0);
         let stops = self.stops()?;
-        let written = self.generate(&texts, longest, stops.clone(), report)?;
+        let written = self.written(&texts, longest, stops.clone(), finish)?;
         for ((i, text), written) in of.into_iter().zip(&texts).zip(written) {
             let form = &mut forms[i];
             // Greedy decoding: with less room it would have written the beginning of the same.
@@ -226,37 +239,52 @@ impl Reasoner<'_> {
         Ok(stops)
     }
 
-    fn generate(
+    /// What the model writes behind `prompts`, greedily. `on` is told of every end, by the place in `prompts`, and now and then of
+    /// nothing; an error of its ends it.
+    fn write(
         &self,
         prompts: &[Vec<u32>],
         max_new_tokens: usize,
         stop: Vec<String>,
-        report: &mut Report<'_>,
-    ) -> Result<Vec<Generation>, EvalError> {
-        if prompts.is_empty() {
-            return Ok(Vec::new());
-        }
+        on: &mut dyn FnMut(Option<(usize, Generation)>) -> Result<(), EvalError>,
+    ) -> Result<(), EvalError> {
         let config = GenerationConfig { max_new_tokens, stop, ..GenerationConfig::default() };
-        let Scorer { model, hooks, dtype, .. } = self.scorer.clone();
-        let mut stopped = None;
-        let mut go_on = |_: usize, _: &str| {
-            if stopped.is_none() {
-                stopped = report(0).err();
-            }
-            stopped.is_none()
-        };
-        let written = generate(model, hooks, dtype, prompts, &config, &mut go_on)?;
-        stopped.map_or(Ok(written), Err)
+        let wanted: Vec<Wanted> =
+            (0..prompts.len()).map(|prompt| Wanted { prompt, seed: config.seed, group: None }).collect();
+        write(&self.scorer, prompts, &wanted, &config, &mut |at, event| match event {
+            Event::Piece(_) => on(None),
+            Event::Ended(generation) => on(Some((at, generation))),
+        })
     }
 
-    /// A row for every form, and whether an example's texts were cut.
+    /// The same, all of it.
+    fn written(
+        &self,
+        prompts: &[Vec<u32>],
+        max_new_tokens: usize,
+        stop: Vec<String>,
+        finish: &mut Sink<'_>,
+    ) -> Result<Vec<Generation>, EvalError> {
+        let mut written = vec![None; prompts.len()];
+        self.write(prompts, max_new_tokens, stop, &mut |ended| {
+            if let Some((at, generation)) = ended {
+                written[at] = Some(generation);
+            }
+            finish(Vec::new())
+        })?;
+        Ok(written.into_iter().flatten().collect())
+    }
+
+    /// Asks for the answer behind every form. `own` are the forms of each example; `on` is told of those that are answered, and now
+    /// and then of nothing.
     fn answered(
         &self,
-        items: &[Item],
+        items: &[&Item],
         prompts: &[&str],
         forms: &[Form],
-        report: &mut Report<'_>,
-    ) -> Result<(Vec<ScorecardRow>, Vec<bool>), EvalError> {
+        own: &[Range<usize>],
+        on: &mut dyn FnMut(Vec<Answered>) -> Result<(), EvalError>,
+    ) -> Result<(), EvalError> {
         let mut cut = vec![false; items.len()];
         let unit = self.scorer.model.tokenizer.encode(&self.config.filler, false)?.ids;
         // The context in tokens, with its filler; the cue is its end.
@@ -284,13 +312,19 @@ impl Reasoner<'_> {
                 cut[form.item] |= over > 0;
                 asked.push(context[over..].to_vec());
             }
-            let written = self.generate(&asked, room, self.answer_stops.clone(), report)?;
-            report(items.len())?;
-            let row = |(form, generation): (&Form, Generation)| {
+            let mut answers: Vec<Option<ScorecardRow>> = vec![None; forms.len()];
+            return self.write(&asked, room, self.answer_stops.clone(), &mut |ended| {
+                let Some((at, generation)) = ended else { return on(Vec::new()) };
+                let item = forms[at].item;
                 let text = cut_at_stops(generation.text, &self.answer_stops);
-                rows::of_texts(self.task, &items[form.item], &[text], None)
-            };
-            return Ok((forms.iter().zip(written).map(row).collect::<Result<_, _>>()?, cut));
+                answers[at] = Some(rows::of_texts(self.task, items[item], &[text], None)?);
+                let answers = &mut answers[own[item].clone()];
+                if answers.iter().any(Option::is_none) {
+                    return on(Vec::new());
+                }
+                let rows = answers.iter_mut().filter_map(Option::take).collect();
+                on(vec![Answered { item, rows, cut: cut[item] }])
+            });
         }
         let delimiter = &self.task.config.target_delimiter;
         let mut of_forms: Vec<Vec<Request>> = Vec::with_capacity(forms.len());
@@ -301,56 +335,55 @@ impl Reasoner<'_> {
                 let continuation = format!("{delimiter}{choice}");
                 let (ids, targets) = self.encoder.pair(&context, &continuation)?;
                 let request = self.encoder.request_of_ids(filled(form, ids)?, targets, || format!("{continuation:?}"));
-                let request = request.map_err(|problem| self.problem(&items[form.item], problem))?;
+                let request = request.map_err(|problem| self.problem(items[form.item], problem))?;
                 cut[form.item] |= request.truncated;
                 group.push(request);
             }
             of_forms.push(group);
         }
-        let items_of_forms: Vec<usize> = forms.iter().map(|form| form.item).collect();
-        let scored = self.scored(of_forms, &items_of_forms, items.len(), report)?;
-        let row = |(form, scored): (&Form, Vec<Scored>)| rows::of_scores(self.task, &items[form.item], &[scored]);
-        Ok((forms.iter().zip(scored).map(row).collect(), cut))
+        self.scored(of_forms, own, &mut |scored| {
+            let row = |(item, scored): (usize, Vec<Vec<Scored>>)| {
+                let rows =
+                    scored.into_iter().map(|scored| rows::of_scores(self.task, items[item], &[scored])).collect();
+                Answered { item, rows, cut: cut[item] }
+            };
+            on(scored.into_iter().map(row).collect())
+        })
     }
 
-    /// Scores the choices of every form. All forms of an example begin with the same prompt: they are one group, which reads it once,
-    /// where that is less to read than each form's choices by themselves. What is read together never changes a score.
+    /// Scores the choices of every form; `on` is given those of each example, form by form, as soon as all of them are there. All
+    /// forms of an example begin with the same prompt: they are one group, which reads it once, where that is less to read than each
+    /// form's choices by themselves. What is read together never changes a score.
     fn scored(
         &self,
-        of_forms: Vec<Vec<Request>>,
-        items: &[usize],
-        examples: usize,
-        report: &mut Report<'_>,
-    ) -> Result<Vec<Vec<Scored>>, EvalError> {
+        mut of_forms: Vec<Vec<Request>>,
+        own: &[Range<usize>],
+        on: &mut dyn FnMut(Vec<(usize, Vec<Vec<Scored>>)>) -> Result<(), EvalError>,
+    ) -> Result<(), EvalError> {
         let counts: Vec<usize> = of_forms.iter().map(Vec::len).collect();
+        // With so many groups, all examples up to one are done.
         let (mut groups, mut ends): (Vec<Vec<Request>>, Vec<usize>) = (Vec::new(), Vec::new());
-        let mut forms = of_forms.into_iter().zip(items).peekable();
-        while let Some((first, item)) = forms.next() {
-            let mut own = vec![first];
-            while let Some((next, _)) = forms.next_if(|(_, other)| *other == item) {
-                own.push(next);
-            }
-            let apart: usize = own.iter().map(|group| cost(group)).sum();
-            let together = own.concat();
-            groups.extend(if cost(&together) < apart { vec![together] } else { own });
-            // With so many groups, all examples up to this one are done.
+        for forms in own {
+            let forms: Vec<Vec<Request>> = of_forms[forms.clone()].iter_mut().map(std::mem::take).collect();
+            let apart: usize = forms.iter().map(|group| cost(group)).sum();
+            let together = forms.concat();
+            groups.extend(if cost(&together) < apart { vec![together] } else { forms });
             ends.push(groups.len());
         }
-        let mut stopped = None;
-        let scored = self.scorer.score(&groups, &mut |done| match report(
-            ends.partition_point(|end| *end <= done).min(examples),
-        ) {
-            Ok(()) => ControlFlow::Continue(()),
-            Err(error) => {
-                stopped = Some(error);
-                ControlFlow::Break(())
-            }
-        })?;
-        if let Some(error) = stopped {
-            return Err(error);
-        }
-        let mut one_by_one = scored.into_iter().flatten();
-        Ok(counts.into_iter().map(|count| one_by_one.by_ref().take(count).collect()).collect())
+        let mut done = 0;
+        let mut report = |scored: &[Vec<Scored>]| {
+            let so_far = ends.partition_point(|end| *end <= scored.len());
+            let of_item = |item: usize| {
+                let from = if item == 0 { 0 } else { ends[item - 1] };
+                let mut one_by_one = scored[from..ends[item]].iter().flatten().cloned();
+                let forms = counts[own[item].clone()].iter();
+                (item, forms.map(|count| one_by_one.by_ref().take(*count).collect()).collect())
+            };
+            let new: Vec<(usize, Vec<Vec<Scored>>)> = (done..so_far).map(of_item).collect();
+            done = so_far;
+            on(new)
+        };
+        self.scorer.score(&groups, &mut report).map(drop)
     }
 }
 

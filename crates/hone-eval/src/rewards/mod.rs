@@ -19,18 +19,16 @@
 
 pub mod ratings;
 
-use std::ops::ControlFlow;
 use std::sync::Arc;
 
 use hone_model::template::ChatTemplate;
 use hone_model::{Model, NoHooks};
 
 use crate::error::EvalError;
-use crate::evaluate::EvalOptions;
+use crate::evaluate::{EvalOptions, Sink, Wave};
 use crate::metrics::{Kind, Metric};
 use crate::requests::{Encoder, Request};
 use crate::rows;
-use crate::scorecard::ScorecardRow;
 use crate::scorer::{Scored, Scorer};
 use crate::task::{Item, Question, Task};
 use ratings::RatingQuestion;
@@ -135,48 +133,62 @@ pub(crate) struct Rewarder<'a, 'e> {
 }
 
 impl Rewarder<'_, '_> {
-    /// The rows of a wave, and how many of its questions were cut to the model's length. `report` is told how many are done.
-    pub fn rows(
-        &self,
-        items: &[Item],
-        report: &mut dyn FnMut(usize) -> Result<(), EvalError>,
-    ) -> Result<(Vec<ScorecardRow>, usize), EvalError> {
+    /// The rows of a wave, each given to `finish` as soon as it is made; of implicit rewards that is when the other model has read its
+    /// batch, and the wave is read by the first before.
+    pub fn rows(&self, wave: &Wave, finish: &mut Sink<'_>) -> Result<(), EvalError> {
+        let items = wave.left();
         let groups = items.iter().map(|item| self.group(item)).collect::<Result<Vec<_>, _>>()?;
-        let cut = groups.iter().filter(|group| group.iter().any(|request| request.truncated)).count();
-        let mut worth = Vec::with_capacity(items.len());
-        match self.rewards {
-            Rewards::Head(head) => {
-                let read = watched(report, 0, 1, |report| self.scorer.read(head, &groups, report))?;
-                for (group, rewards) in groups.iter().zip(read) {
-                    worth.push(worths(rewards.into_iter(), group.iter().map(|request| request.input.len())));
+        let mut handed = 0;
+        // So many are read; what the `n`-th is worth, `worth` says.
+        let mut hand_over = |read: usize, worth: &dyn Fn(usize) -> Vec<Worth>| {
+            let row = |n: usize| {
+                let (worth, cut) = (worth(n), groups[n].iter().any(|request| request.truncated));
+                match worth.iter().all(|worth| worth.reward.is_finite()) {
+                    true => Ok(wave.finished(n, rows::of_rewards(self.task, items[n], &worth), usize::from(cut))),
+                    false => Err(self.problem(
+                        items[n],
+                        "a reward is not a finite number: the weights, the head or the edit are damaged; fetch the model \
+                         again"
+                            .into(),
+                    )),
                 }
-            }
+            };
+            let finished = (handed..read).map(row).collect::<Result<Vec<_>, _>>()?;
+            handed = read;
+            finish(finished)
+        };
+        match self.rewards {
+            Rewards::Head(head) => self
+                .scorer
+                .read(head, &groups, &mut |read| {
+                    hand_over(read.len(), &|n| {
+                        worths(read[n].iter().copied(), groups[n].iter().map(|request| request.input.len()))
+                    })
+                })
+                .map(drop),
             Rewards::Implicit { reference } => {
-                let tuned = watched(report, 0, 2, |report| self.scorer.score(&groups, report))?;
+                let tuned = self.scorer.score(&groups, &mut |_| hand_over(0, &|_| Vec::new()))?;
+                let mut compared = |before: &[Vec<Scored>]| {
+                    hand_over(before.len(), &|n| {
+                        let both = tuned[n].iter().zip(&before[n]);
+                        let gains = both.map(|(t, b)| t.log_likelihood() - b.log_likelihood());
+                        worths(gains, tuned[n].iter().map(|scored| scored.log_probs.len()))
+                    })
+                };
                 let bare = Scorer { hooks: Arc::new(NoHooks), ..self.scorer.clone() };
-                let before = match reference {
-                    None => watched(report, 1, 2, |report| bare.score(&groups, report))?,
+                match reference {
+                    None => bare.score(&groups, &mut compared).map(drop),
                     Some(model) => {
                         let encoder = Encoder::new(model, self.options.max_length)?;
                         let own = Rewarder { encoder: &encoder, scorer: Scorer { model, ..bare }, ..*self };
                         let groups = items.iter().map(|item| own.group(item)).collect::<Result<Vec<_>, _>>()?;
-                        watched(report, 1, 2, |report| own.scorer.score(&groups, report))?
+                        own.scorer.score(&groups, &mut compared).map(drop)
                     }
-                };
-                for (tuned, before) in tuned.iter().zip(&before) {
-                    let gains = tuned.iter().zip(before).map(|(t, b)| t.log_likelihood() - b.log_likelihood());
-                    worth.push(worths(gains, tuned.iter().map(|scored: &Scored| scored.log_probs.len())));
                 }
             }
             // Written by whoever writes; see [`ratings`].
-            Rewards::Ratings(_) => {}
+            Rewards::Ratings(_) => Ok(()),
         }
-        if let Some((item, _)) = items.iter().zip(&worth).find(|(_, own)| own.iter().any(|w| !w.reward.is_finite())) {
-            let what =
-                "a reward is not a finite number: the weights, the head or the edit are damaged; fetch the model again";
-            return Err(self.problem(item, what.into()));
-        }
-        Ok((items.iter().zip(&worth).map(|(item, worth)| rows::of_rewards(self.task, item, worth)).collect(), cut))
     }
 
     /// The answers of an item: what a head reads whole, or what is likely after the question.
@@ -193,7 +205,7 @@ impl Rewarder<'_, '_> {
                     }
                     let cut = input.len().saturating_sub(self.encoder.max_length());
                     input.drain(..cut);
-                    Ok(Request { input, targets: vec![0], truncated: cut > 0 })
+                    Ok(Request { input, targets: vec![0], truncated: cut > 0, edit_group: None })
                 }
                 _ => self.encoder.request(context, continuation)?.map_err(|problem| self.problem(item, problem)),
             }
@@ -208,29 +220,6 @@ impl Rewarder<'_, '_> {
 
 fn worths(rewards: impl Iterator<Item = f64>, tokens: impl Iterator<Item = usize>) -> Vec<Worth> {
     rewards.zip(tokens).map(|(reward, tokens)| Worth { reward, tokens, reply: None }).collect()
-}
-
-/// Runs pass `pass` of `passes` over a wave; its share of the way is reported, and a stop asked for ends it.
-fn watched<T>(
-    report: &mut dyn FnMut(usize) -> Result<(), EvalError>,
-    pass: usize,
-    passes: usize,
-    run: impl FnOnce(&mut dyn FnMut(usize) -> ControlFlow<()>) -> Result<Vec<T>, EvalError>,
-) -> Result<Vec<T>, EvalError> {
-    let mut stopped = None;
-    // Examples of the first pass are not done yet.
-    let mut told = |done: usize| match report(if pass + 1 == passes { done } else { 0 }) {
-        Ok(()) => ControlFlow::Continue(()),
-        Err(error) => {
-            stopped = Some(error);
-            ControlFlow::Break(())
-        }
-    };
-    let done = run(&mut told)?;
-    match stopped {
-        Some(error) => Err(error),
-        None => Ok(done),
-    }
 }
 
 /// The template that questions of a task are put through: none where the model is asked about the answers, whose own question

@@ -7,6 +7,7 @@
 //!
 //! What it does not know: whether the model can judge. A small one gives most answers the same number.
 
+use std::ops::Range;
 use std::path::Path;
 use std::sync::Arc;
 
@@ -36,6 +37,24 @@ pub struct RatingQuestion {
     file: String,
 }
 
+/// What is asked about the answers of some examples: one question an answer.
+pub(crate) struct Asked {
+    /// The judge's task, whose examples are the answers.
+    pub task: Task,
+    /// The questions, example by example.
+    pub questions: Vec<Item>,
+    /// Where those of each example end.
+    ends: Vec<usize>,
+}
+
+impl Asked {
+    /// Questions about the example at `at`.
+    pub fn of(&self, at: usize) -> Range<usize> {
+        let from = at.checked_sub(1).map_or(0, |before| self.ends[before]);
+        from..self.ends[at]
+    }
+}
+
 impl RatingQuestion {
     /// By the name of one that ships with the program, or by a task file's path.
     ///
@@ -61,15 +80,14 @@ impl RatingQuestion {
         serde_json::to_string(&self.config).unwrap_or_default()
     }
 
-    /// The rows of a wave of `task`, whose answers `write` is asked about: what it writes to each prompt, in order.
-    pub(crate) fn rows(
+    /// What is asked about the answers of `items`, whose task's file is `file`.
+    pub(crate) fn about(
         &self,
-        task: &Task,
         items: &[Item],
+        file: &str,
         template: Option<&ChatTemplate>,
-        write: &mut dyn FnMut(&Task, &[Item]) -> Result<Vec<Vec<String>>, EvalError>,
-    ) -> Result<Vec<ScorecardRow>, EvalError> {
-        let place = SourceRef { file: Arc::from(Path::new(&task.file)), row: 1, line: None };
+    ) -> Result<Asked, EvalError> {
+        let place = SourceRef { file: Arc::from(Path::new(file)), row: 1, line: None };
         let shown = |item: &Item| -> Vec<Doc> {
             let Question::Choices { choices, .. } = &item.question else { return Vec::new() };
             let doc = |answer: &String| Doc {
@@ -83,36 +101,44 @@ impl RatingQuestion {
         };
         let counts: Vec<usize> = items.iter().map(|item| shown(item).len()).collect();
         let split = Split { docs: items.iter().flat_map(shown).collect(), sha256: String::new() };
-        if split.docs.is_empty() {
-            return Ok(Vec::new());
-        }
-        let asked = Task::over(self.config.clone(), self.file.clone(), split)?;
-        let mut prompts = Prompts::new(&asked, template, &PromptOptions::default())?;
-        let mut questions = (0..asked.docs.len()).map(|i| prompts.item(i)).collect::<Result<Vec<_>, _>>()?;
+        let task = Task::over(self.config.clone(), self.file.clone(), split)?;
+        let mut questions = {
+            let mut prompts = Prompts::new(&task, template, &PromptOptions::default())?;
+            (0..task.docs.len()).map(|i| prompts.item(i)).collect::<Result<Vec<_>, _>>()?
+        };
         // What goes wrong with a question is said of the example and the answer that it is about.
         let about = items.iter().zip(&counts).flat_map(|(item, count)| (1..=*count).map(move |n| (item, n)));
         for (question, (item, answer)) in questions.iter_mut().zip(about) {
             question.id = format!("{}, answer {answer}", item.id);
         }
-        let replies = write(&asked, &questions)?;
-        let filter = &asked.filters[0];
-        let mut worth = replies.into_iter().map(|reply| self.worth(filter, reply));
-        let mut rows = Vec::with_capacity(items.len());
-        for (item, count) in items.iter().zip(counts) {
-            let own = worth.by_ref().take(count).collect::<Result<Vec<_>, _>>()?;
-            rows.push(rows::of_rewards(task, item, &own));
-        }
-        Ok(rows)
+        let ends = counts.iter().scan(0, |end, count| {
+            *end += count;
+            Some(*end)
+        });
+        Ok(Asked { ends: ends.collect(), task, questions })
+    }
+
+    /// The row of an `item` of `task` by the `replies` to what was asked about its answers.
+    pub(crate) fn row<'r>(
+        &self,
+        asked: &Asked,
+        task: &Task,
+        item: &Item,
+        replies: impl Iterator<Item = &'r Vec<String>>,
+    ) -> Result<ScorecardRow, EvalError> {
+        let filter = &asked.task.filters[0];
+        let worth = replies.map(|reply| self.worth(filter, reply)).collect::<Result<Vec<_>, _>>()?;
+        Ok(rows::of_rewards(task, item, &worth))
     }
 
     /// The number in a reply.
-    fn worth(&self, filter: &FilterList, reply: Vec<String>) -> Result<Worth, EvalError> {
-        let left = filter.apply(&reply, &[]).map_err(|source| EvalError::TaskFile {
+    fn worth(&self, filter: &FilterList, reply: &[String]) -> Result<Worth, EvalError> {
+        let left = filter.apply(reply, &[]).map_err(|source| EvalError::TaskFile {
             file: self.file.clone(),
             place: "filter_list".into(),
             problem: source.to_string(),
         })?;
         let reward = left.trim().parse().ok().filter(|reward: &f64| reward.is_finite()).unwrap_or(UNPARSED);
-        Ok(Worth { reward, tokens: 0, reply: reply.into_iter().next() })
+        Ok(Worth { reward, tokens: 0, reply: reply.first().cloned() })
     }
 }

@@ -2,6 +2,7 @@
 
 use std::collections::BTreeMap;
 
+use hone_model::generate::GenerationConfig;
 use serde::{Deserialize, Serialize};
 use serde_json::{Map, Value};
 
@@ -195,9 +196,41 @@ pub struct GenerationKwargs {
     pub top_p: Option<f32>,
     /// Keep so many tokens.
     pub top_k: Option<usize>,
+    /// Drop tokens less likely than this share of the most likely one.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub min_p: Option<f32>,
+    /// Divides (positive) or multiplies (negative) the logits of tokens that stand in the prompt or the answer; 1 is off.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub repetition_penalty: Option<f32>,
     /// Texts followed at a time; 1, which is what is done.
     #[serde(skip_serializing)]
     pub num_beams: Option<usize>,
+}
+
+impl GenerationKwargs {
+    /// Whether tokens are drawn: as the file says; where it does not, a temperature above 0 means it, as in the harness.
+    pub fn draws(&self) -> bool {
+        self.do_sample.unwrap_or_else(|| self.temperature.is_some_and(|temperature| temperature > 0.0))
+    }
+
+    /// How tokens are picked. Where none are drawn, what is about draws is left out.
+    pub fn picking(&self) -> GenerationConfig {
+        let greedy = GenerationConfig {
+            temperature: 0.0,
+            repetition_penalty: self.repetition_penalty.unwrap_or(1.0),
+            ..GenerationConfig::default()
+        };
+        match self.draws() {
+            false => greedy,
+            true => GenerationConfig {
+                temperature: self.temperature.unwrap_or(1.0),
+                top_p: self.top_p.unwrap_or(1.0),
+                top_k: self.top_k.unwrap_or(0),
+                min_p: self.min_p.unwrap_or(0.0),
+                ..greedy
+            },
+        }
+    }
 }
 
 /// A text or a list of texts.

@@ -25,6 +25,9 @@ use crate::error::EvalError;
 /// Names of `dataset_path` that say how files are read; the files stand in `dataset_kwargs.data_files`.
 const READERS: [&str; 6] = ["json", "csv", "parquet", "text", "squad", "wikitext_pages"];
 
+/// What a file of a data set of the hub is called by: `hf://datasets/OWNER/NAME/PATH`, perhaps with `@REVISION` behind the name.
+const HUB_FILE: &str = "hf://datasets/";
+
 /// An example of a task: a row's columns and where it was.
 #[derive(Clone, Debug, PartialEq)]
 pub struct Doc {
@@ -223,6 +226,13 @@ fn files_of(config: &TaskConfig, file: &str, split: &str, root: &DataRoot) -> Re
         let near: Vec<&Path> = beside.into_iter().chain(inside.as_deref()).collect();
         let mut files = Vec::new();
         for path in entry.paths() {
+            if let Some((name, revision, inside)) = hub_file(path) {
+                let absent =
+                    || EvalError::NoDataSet { file: file.into(), data_set: name.clone(), readers: READERS.join(", ") };
+                let directory = root.data_set(&name, revision, beside).ok_or_else(absent)?;
+                files.extend(DataRoot::default().find_all(&config.task, inside, &[&directory])?);
+                continue;
+            }
             match root.find_all(&config.task, path, &near) {
                 Err(EvalError::NoData { .. }) if !is_reader && inside.is_none() => return Err(absent()),
                 found => files.extend(found?),
@@ -244,8 +254,17 @@ fn files_of(config: &TaskConfig, file: &str, split: &str, root: &DataRoot) -> Re
     if let Some(inside) = &kwargs.data_dir {
         directory.push(inside);
     }
-    let splits = data_set::splits(&directory, config.dataset_name.as_deref())
-        .map_err(|what| problem("dataset_path", format!("{}: {what}", directory.display())))?;
+    let splits = data_set::splits(&directory, config.dataset_name.as_deref()).map_err(|what| {
+        let place = directory.display();
+        match data_set::script(&directory) {
+            None => problem("dataset_path", format!("{place}: {what}")),
+            Some(script) => EvalError::NotRead {
+                file: file.into(),
+                place: "dataset_path".into(),
+                problem: format!("{place}: {what}; its rows are made by Python (`{script}`), which is never run"),
+            },
+        }
+    })?;
     let names = || splits.iter().map(|(name, _)| format!("`{name}`")).collect::<Vec<_>>().join(", ");
     match splits.iter().find(|(name, _)| name == split) {
         Some((_, files)) if files.is_empty() => {
@@ -256,6 +275,14 @@ fn files_of(config: &TaskConfig, file: &str, split: &str, root: &DataRoot) -> Re
             Err(problem("dataset_path", format!("{}: no split `{split}`; there are {}", directory.display(), names())))
         }
     }
+}
+
+/// The data set, its revision and the path in it of a file that is called by its place on the hub.
+fn hub_file(path: &str) -> Option<(String, Option<&str>, &str)> {
+    let mut parts = path.strip_prefix(HUB_FILE)?.splitn(3, '/');
+    let (owner, name, inside) = (parts.next()?, parts.next()?, parts.next()?);
+    let (name, revision) = name.split_once('@').map_or((name, None), |(name, revision)| (name, Some(revision)));
+    Some((format!("{owner}/{name}"), revision, inside))
 }
 
 /// The rows of a file, as the task's reader, or else its name, says they are read.

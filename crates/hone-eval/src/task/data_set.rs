@@ -113,6 +113,13 @@ pub fn splits(directory: &Path, name: Option<&str>) -> Result<Splits, String> {
     }
 }
 
+/// The name of a Python script that makes the rows of the data set in `directory`, if one lies there.
+pub fn script(directory: &Path) -> Option<String> {
+    let entries = std::fs::read_dir(directory).ok()?.flatten();
+    let names = entries.map(|entry| entry.file_name().to_string_lossy().into_owned());
+    names.filter(|name| name.ends_with(".py")).min()
+}
+
 fn chosen<'a>(all: &'a [Configuration], name: Option<&str>) -> Result<&'a Configuration, String> {
     let names = || all.iter().map(|one| format!("`{}`", one.config_name)).collect::<Vec<_>>().join(", ");
     let is_default = |one: &&Configuration| all.len() == 1 || one.default || one.config_name == "default";

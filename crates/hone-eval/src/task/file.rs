@@ -7,7 +7,7 @@
 //! (the harness has a Python function there), and `where` in `data_files`.
 //!
 //! `include` names files whose keys lie under the file's own; a name is looked for from the file it stands in, and what the own keys
-//! replace is not read. Of a key that stands twice the last one counts ([`super::yaml`]). Options of metrics that the harness takes and
+//! replace is not read. What needs Python is refused by its name, where no other key lies over it. Of a key that stands twice the last one counts ([`super::yaml`]). Options of metrics that the harness takes and
 //! forgets are left out: `weight_by_size` in a `metric_list`, and in tasks without written answers those that change texts.
 
 use std::path::Path;
@@ -15,7 +15,7 @@ use std::path::Path;
 use serde_json::{Map, Value};
 
 use super::config::TaskConfig;
-use super::yaml::{Node, Wrong};
+use super::yaml::{Node, Wrong, python_in};
 use crate::error::{EvalError, did_you_mean};
 use crate::metrics::Kind;
 
@@ -61,23 +61,37 @@ const KEYS: [&str; 31] = [
 ];
 const IGNORED: [&str; 6] =
     ["tag", "task_alias", "should_decontaminate", "doc_to_decontamination_query", "unsafe_code", "kind"];
-const OTHERS: [(&str, &str); 9] = [
+const MISPLACED: [(&str, &str); 4] = [
     ("variants", "asks in several ways; each is a task of its own, loaded by the task's name or as `NAME@VARIANT`"),
     ("group", "is a key of a group, whose `task` is a list of tasks"),
+    ("aggregate_metric_list", "is a key of a group, whose `task` is a list of tasks"),
+    ("task_list", "lists of tasks are not read; write one file a task"),
+];
+/// Keys that make a task one of a kind that is not read.
+const NOT_READ: [(&str, &str); 6] = [
+    ("class", "a task made by a Python class is not read; write it as a task file"),
     ("process_results", "scores that need Python are not computed; use the metrics there are"),
     ("custom_dataset", "data made by Python is not read; write it to a file and name it in `data_files`"),
     ("use_prompt", "promptsource is not read; write the prompt as a template in `doc_to_text`"),
     ("doc_to_image", "tasks with images are not read"),
     ("doc_to_audio", "tasks with sound are not read"),
-    ("aggregate_metric_list", "is a key of a group, whose `task` is a list of tasks"),
-    ("task_list", "lists of tasks are not read; write one file a task"),
 ];
 
 /// Options in a `metric_list` that do nothing in the harness: one belongs to `aggregate_metric_list`, but is often written here, too.
 const IDLE_OPTION: &str = "weight_by_size";
 /// Those that do nothing in tasks without written answers: the harness hands them to functions over texts only.
-const IDLE_WITHOUT_TEXTS: [&str; 5] =
-    ["ignore_case", "ignore_punctuation", "ignore_numbers", "regexes_to_ignore", "average"];
+const IDLE_WITHOUT_TEXTS: [&str; 10] = [
+    "ignore_case",
+    "ignore_punctuation",
+    "ignore_numbers",
+    "regexes_to_ignore",
+    "average",
+    "labels",
+    "pos_label",
+    "sample_weight",
+    "zero_division",
+    "normalize",
+];
 
 /// Finds the text of an included file: by its name, from the file that includes it.
 pub type Include<'a> = &'a dyn Fn(&str) -> Result<String, EvalError>;
@@ -93,11 +107,18 @@ impl TaskConfig {
         let problem =
             |place: &str, problem: String| EvalError::TaskFile { file: file.into(), place: place.into(), problem };
         // `null` is the same as leaving a key out, of those that are not read, too: a group can take a key back.
-        for key in merged.iter().filter(|(_, value)| !value.is_null()).map(|(key, _)| key) {
-            if let Some((_, why)) = OTHERS.iter().find(|(other, _)| other == key) {
+        let said = || merged.iter().filter(|(key, value)| !value.is_null() && !IGNORED.contains(&key.as_str()));
+        for (key, value) in said() {
+            let why = NOT_READ.iter().find(|(other, _)| other == key).map(|(_, why)| (key.clone(), (*why).to_owned()));
+            if let Some((place, problem)) = python_in(value, key).or(why) {
+                return Err(EvalError::NotRead { file: file.into(), place, problem });
+            }
+        }
+        for (key, _) in said() {
+            if let Some((_, why)) = MISPLACED.iter().find(|(other, _)| other == key) {
                 return Err(problem(key, (*why).into()));
             }
-            if !KEYS.contains(&key.as_str()) && !IGNORED.contains(&key.as_str()) {
+            if !is_key(key) {
                 let hint = did_you_mean(key, KEYS.into_iter());
                 return Err(problem(key, format!("unknown key{hint}; keys: {}", KEYS.join(", "))));
             }
@@ -152,6 +173,7 @@ impl TaskConfig {
                 format!("is {beams}; answers are decoded greedily or drawn, not searched for; leave it out or say 1");
             return Err(problem("generation_kwargs.num_beams", what));
         }
+        self.generation_kwargs.picking().check().map_err(|error| problem("generation_kwargs", error.to_string()))?;
         if self.repeats == 0 {
             return Err(problem("repeats", "is 0, expected at least 1".into()));
         }
@@ -190,11 +212,15 @@ impl TaskConfig {
             let what = format!("is for multiple_choice and generate_until tasks; this one is {}", kind.name());
             return Err(problem("reasoning", what));
         }
-        if self.repeats > 1 || self.generation_kwargs.do_sample == Some(true) {
+        if self.repeats > 1 || self.generation_kwargs.draws() {
             return Err(problem(
                 "reasoning",
-                "answers are decoded once and greedily; leave out `repeats` and `do_sample`".into(),
+                "answers are decoded once and greedily; leave out `repeats`, `do_sample` and `temperature`".into(),
             ));
+        }
+        if self.generation_kwargs.picking().repetition_penalty != 1.0 {
+            let what = "is not heeded behind a reasoning, whose parts are taken apart; leave it out";
+            return Err(problem("generation_kwargs.repetition_penalty", what.into()));
         }
         let metrics = self.metric_list.iter().flatten().filter_map(|entry| entry.get("metric")?.as_str());
         match metrics.into_iter().any(|metric| metric == "acc_mutual_info") {
@@ -209,7 +235,8 @@ impl TaskConfig {
 
 /// Whether a task can have the key, read or not.
 pub fn is_key(key: &str) -> bool {
-    KEYS.contains(&key) || IGNORED.contains(&key) || OTHERS.iter().any(|(other, _)| *other == key)
+    let others = MISPLACED.iter().chain(&NOT_READ);
+    KEYS.contains(&key) || IGNORED.contains(&key) || others.map(|(other, _)| other).any(|other| *other == key)
 }
 
 /// Shapes that the harness also takes: `data_files` as one file (the training split there), one `until`; and metrics without the options

@@ -12,19 +12,26 @@
 //! one, as in the harness. A task that is there twice with other keys is called by its `task_alias` the second time.
 //! `group: NAME` beside one task (`task: NAME`) is a group of one.
 //!
-//! `aggregate_metric_list` says which metrics are averaged over the members, weighted by their numbers of examples (`weight_by_size`,
-//! the default) or not. The standard error is the harness': with sizes `n_i` and errors `s_i`,
-//! `√( Σ (n_i − 1) n_i s_i² / ((N − k) N) )`, `N = Σ n_i` over `k` tasks.
+//! A member that is right, but of a kind that is not read (it needs Python, say), is left out: the others are loaded, and the group's
+//! mean, which would be that of other tasks, is not given ([`Group::no_mean`]). A group of which no member is read is an error, as is
+//! a member with a mistake.
+//! What `aggregate_metric_list` makes of the others: [`mean`].
+//!
+//! What is named alone, as behind `--tasks`, is the first of: a file by its path; a task, group or tag that ships with the program, by
+//! its name; in `DIRECTORY/NAME`, a task, group or tag of the files in the directory and below; in a plain `NAME`, one of those in
+//! the working directory and below. A tag is its tasks, and no group: nothing is averaged.
+
+mod mean;
 
 use std::path::Path;
 
-use serde::{Deserialize, Serialize};
 use serde_json::{Map, Value};
 
-use super::index::{Finder, Found};
+use super::index::{Finder, Found, directory_of, shipped_tags, shipped_with_tag};
 use super::{DataRoot, Task, TaskConfig, bundled, file, included, keys_of, variants};
 use crate::error::{EvalError, did_you_mean};
-use crate::scorecard::ScorecardHeader;
+use mean::aggregates;
+pub use mean::{Aggregate, GroupScore};
 
 /// How deep groups may lie in each other.
 const MAX_DEPTH: usize = 8;
@@ -35,6 +42,17 @@ pub struct Loaded {
     pub tasks: Vec<Task>,
     /// The groups, inner ones behind the outer one.
     pub groups: Vec<Group>,
+    /// Members of groups and tags that are of a kind that is not read.
+    pub left_out: Vec<LeftOut>,
+}
+
+/// A member of a group or a task of a tag that is left out.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct LeftOut {
+    /// Its name.
+    pub name: String,
+    /// File, key and why it is not read.
+    pub reason: String,
 }
 
 /// A group.
@@ -46,58 +64,41 @@ pub struct Group {
     pub tasks: Vec<String>,
     /// What is averaged.
     pub aggregates: Vec<Aggregate>,
+    /// The names of its members that are left out, those of groups in it included.
+    pub left_out: Vec<String>,
+    /// Why nothing can be averaged as the file says.
+    pub not_averaged: Option<String>,
 }
 
-/// An entry of `aggregate_metric_list`.
-#[derive(Clone, Debug, PartialEq, Deserialize)]
-#[serde(deny_unknown_fields)]
-pub struct Aggregate {
-    /// The metric.
-    pub metric: String,
-    /// `mean`.
-    #[serde(default = "mean")]
-    pub aggregation: String,
-    /// Whether a task counts by its number of examples.
-    #[serde(default = "yes")]
-    pub weight_by_size: bool,
-    /// Under which filter lists; none for tasks without.
-    #[serde(default)]
-    pub filter_list: Option<super::config::OneOrMany>,
-}
-
-fn mean() -> String {
-    "mean".into()
-}
-
-fn yes() -> bool {
-    true
-}
-
-/// A metric over the tasks of a group.
-#[derive(Clone, Debug, PartialEq, Serialize)]
-pub struct GroupScore {
-    /// The group.
-    pub group: String,
-    /// The metric.
-    pub metric: String,
-    /// Its mean.
-    pub value: f64,
-    /// Standard error, where every member has one.
-    pub stderr: Option<f64>,
-    /// Tasks that have the metric.
-    pub tasks: usize,
-    /// Their examples.
-    pub n: usize,
-}
-
-/// The task or the group that `reference` names; `TASK@NAME` is one variant of a task.
+/// What `reference` names (the [module](self) says how): a task, a group, or the tasks of a tag; `TASK@NAME` is one variant of a task.
+///
+/// # Errors
+/// No such name; a file with a mistake; a task of a kind that is not read, or a group or tag of which none is.
 pub fn load(reference: &str, root: &DataRoot) -> Result<Loaded, EvalError> {
-    let (task, variant) = variants::split(reference);
-    let (file, keys) = keys_of(task)?;
-    let loaded = Loaded { tasks: Vec::new(), groups: Vec::new() };
+    let (name, variant) = variants::split(reference);
+    let loaded = Loaded { tasks: Vec::new(), groups: Vec::new(), left_out: Vec::new() };
     let mut loader = Loader { loaded, finder: Finder::default(), root };
-    loader.add(Member { file, keys, variant: variant.map(str::to_owned), ..Member::default() }, 0)?;
+    let member = |(file, keys)| Member { file, keys, variant: variant.map(str::to_owned), ..Member::default() };
+    match loader.named(name)? {
+        Named::One(one) => {
+            loader.add(member(one), 0)?;
+        }
+        Named::Tag(tasks) => {
+            for task in tasks {
+                loader.add_or_leave(member(task), 1)?;
+            }
+            if loader.loaded.tasks.is_empty() {
+                return Err(none_read(reference, "tag", &loader.loaded.left_out));
+            }
+        }
+    }
     Ok(loader.loaded)
+}
+
+/// What a name behind `--tasks` is: files and keys.
+enum Named {
+    One((String, Keys)),
+    Tag(Vec<(String, Keys)>),
 }
 
 type Keys = Map<String, Value>;
@@ -119,6 +120,37 @@ struct Member {
     variant: Option<String>,
 }
 
+impl Member {
+    /// What it calls itself.
+    fn name(&self) -> String {
+        let key = |key: &str| self.keys.get(key).and_then(Value::as_str);
+        key("task").or(key("group")).unwrap_or(&self.file).to_owned()
+    }
+}
+
+/// What a member came to: the names of its tasks, and of those that are left out, each once.
+#[derive(Default)]
+struct Added {
+    tasks: Vec<String>,
+    left_out: Vec<String>,
+}
+
+impl Added {
+    fn tasks(tasks: Vec<String>) -> Added {
+        Added { tasks, left_out: Vec::new() }
+    }
+
+    fn extend(&mut self, other: Added) {
+        for (own, others) in [(&mut self.tasks, other.tasks), (&mut self.left_out, other.left_out)] {
+            for name in others {
+                if !own.contains(&name) {
+                    own.push(name);
+                }
+            }
+        }
+    }
+}
+
 struct Loader<'a> {
     loaded: Loaded,
     finder: Finder,
@@ -126,8 +158,69 @@ struct Loader<'a> {
 }
 
 impl Loader<'_> {
-    /// Adds a task or a group; gives the names of the tasks that it is.
-    fn add(&mut self, mut member: Member, depth: usize) -> Result<Vec<String>, EvalError> {
+    /// What is named alone.
+    fn named(&mut self, name: &str) -> Result<Named, EvalError> {
+        if is_file_name(name) || bundled::task(name).is_some() {
+            return Ok(Named::One(keys_of(name)?));
+        }
+        let shipped = shipped_with_tag(name);
+        if !shipped.is_empty() {
+            return Ok(Named::Tag(shipped.into_iter().map(keys_of).collect::<Result<_, _>>()?));
+        }
+        let path = Path::new(name);
+        let directory = directory_of(path);
+        let inside = path.file_name().and_then(|name| name.to_str()).unwrap_or(name);
+        match self.finder.below(&directory, inside) {
+            Some(Found::File(file)) => Ok(Named::One(keys_of(&file.to_string_lossy())?)),
+            Some(Found::Tag(tasks)) => {
+                let keys = tasks.iter().map(|(_, file)| keys_of(&file.to_string_lossy()));
+                Ok(Named::Tag(keys.collect::<Result<_, _>>()?))
+            }
+            None => Err(self.unknown_alone(name, &directory, inside)),
+        }
+    }
+
+    fn unknown_alone(&mut self, name: &str, directory: &Path, inside: &str) -> EvalError {
+        let in_directory = name != inside;
+        if in_directory && directory.is_dir() {
+            let hint = self.finder.hint(directory, inside);
+            let problem = format!(
+                "no task, group or tag of that name in this directory or below it{hint}; a task file is named by its path, which \
+                 ends in `.yaml`"
+            );
+            return EvalError::TaskFile {
+                file: directory.display().to_string(),
+                place: format!("task `{inside}`"),
+                problem,
+            };
+        }
+        let tags = shipped_tags();
+        let mut known: Vec<&str> = bundled::names().collect();
+        known.extend(tags.iter().map(String::as_str));
+        let hint = match did_you_mean(name, known.iter().copied()) {
+            none if none.is_empty() && !in_directory => self.finder.hint(directory, inside),
+            hint => hint,
+        };
+        EvalError::UnknownTask { name: name.into(), hint, known: known.join(", ") }
+    }
+
+    /// Adds a member of a group or tag; one of a kind that is not read is left out.
+    fn add_or_leave(&mut self, member: Member, depth: usize) -> Result<Added, EvalError> {
+        let name = member.name();
+        match self.add(member, depth) {
+            Err(error @ EvalError::NotRead { .. }) => {
+                let left = LeftOut { name: name.clone(), reason: error.to_string() };
+                if !self.loaded.left_out.contains(&left) {
+                    self.loaded.left_out.push(left);
+                }
+                Ok(Added { left_out: vec![name], ..Added::default() })
+            }
+            added => added,
+        }
+    }
+
+    /// Adds a task or a group.
+    fn add(&mut self, mut member: Member, depth: usize) -> Result<Added, EvalError> {
         let one = member.keys.get("task").is_some_and(Value::is_string) && member.keys.contains_key("group");
         match member.keys.get("task") {
             Some(Value::Array(_)) => return self.add_group(member, depth),
@@ -140,21 +233,22 @@ impl Loader<'_> {
             _ => {}
         }
         if !one {
-            return self.add_task(member);
+            return self.add_task(member).map(Added::tasks);
         }
         let group = member.keys.remove("group");
         member.keys.remove("group_alias");
-        let aggregates = aggregates(&member.file, &mut member.keys)?;
+        let (aggregates, not_averaged) = aggregates(&member.file, &mut member.keys)?;
         let place = self.loaded.groups.len();
         let tasks = self.add_task(member)?;
         // Named in a group's list, it is meant as the task; several groups are tags.
         if let Some(Value::String(name)) = group.filter(|_| depth == 0) {
-            self.loaded.groups.insert(place, Group { name, tasks: tasks.clone(), aggregates });
+            let group = Group { name, tasks: tasks.clone(), aggregates, left_out: Vec::new(), not_averaged };
+            self.loaded.groups.insert(place, group);
         }
-        Ok(tasks)
+        Ok(Added::tasks(tasks))
     }
 
-    fn add_group(&mut self, member: Member, depth: usize) -> Result<Vec<String>, EvalError> {
+    fn add_group(&mut self, member: Member, depth: usize) -> Result<Added, EvalError> {
         let Member { file, mut keys, over, variant, .. } = member;
         let problem =
             |place: &str, problem: String| EvalError::TaskFile { file: file.clone(), place: place.into(), problem };
@@ -167,8 +261,8 @@ impl Loader<'_> {
         let Some(Value::String(name)) = keys.remove("group") else {
             return Err(problem("group", "missing; a list of tasks needs a name".into()));
         };
-        let aggregates = aggregates(&file, &mut keys)?;
-        let Some(Value::Array(entries)) = keys.remove("task") else { return Ok(Vec::new()) };
+        let (aggregates, not_averaged) = aggregates(&file, &mut keys)?;
+        let Some(Value::Array(entries)) = keys.remove("task") else { return Ok(Added::default()) };
         keys.retain(|key, _| !OF_GROUPS.contains(&key.as_str()) && key != "task_alias");
         if let Some(key) = keys.keys().find(|key| !file::is_key(key)) {
             let what = "is no key of a group, and none that its tasks could have";
@@ -176,22 +270,26 @@ impl Loader<'_> {
         }
         keys.extend(over);
         let place = self.loaded.groups.len();
-        self.loaded.groups.push(Group { name, tasks: Vec::new(), aggregates });
-        let mut tasks = Vec::new();
+        let group = Group { name, tasks: Vec::new(), aggregates, left_out: Vec::new(), not_averaged };
+        self.loaded.groups.push(group);
+        let mut all = Added::default();
         for (index, entry) in entries.into_iter().enumerate() {
             for member in self.members(&file, index, entry, &keys)? {
-                for task in self.add(member, depth + 1)? {
-                    if !tasks.contains(&task) {
-                        tasks.push(task);
-                    }
-                }
+                all.extend(self.add_or_leave(member, depth + 1)?);
             }
         }
-        if tasks.is_empty() {
-            return Err(problem("task", "an empty list; name at least one task".into()));
+        if all.tasks.is_empty() {
+            // In another group its members are left out one by one.
+            self.loaded.groups.truncate(place);
+            return match (all.left_out.is_empty(), depth) {
+                (true, _) => Err(problem("task", "an empty list; name at least one task".into())),
+                (false, 0) => Err(none_read(&file, "task", &self.loaded.left_out)),
+                (false, _) => Ok(all),
+            };
         }
-        self.loaded.groups[place].tasks.clone_from(&tasks);
-        Ok(tasks)
+        self.loaded.groups[place].tasks.clone_from(&all.tasks);
+        self.loaded.groups[place].left_out.clone_from(&all.left_out);
+        Ok(all)
     }
 
     /// What an entry of the list of the group in `file` is; `over` are keys for all of the group's members.
@@ -244,22 +342,24 @@ impl Loader<'_> {
         if file.is_file() {
             match self.finder.find(file, name) {
                 Some(Found::File(path)) => return Ok(vec![keys_of(&path.to_string_lossy())?]),
-                Some(Found::Tag(paths)) => return paths.iter().map(|path| keys_of(&path.to_string_lossy())).collect(),
+                Some(Found::Tag(tasks)) => {
+                    return tasks.iter().map(|(_, path)| keys_of(&path.to_string_lossy())).collect();
+                }
                 None => {}
             }
         }
-        if Path::new(name).extension().is_some_and(|end| end == "yaml" || end == "yml") {
+        if is_file_name(name) {
             let near = file.parent().unwrap_or(Path::new("")).join(name);
             return Ok(vec![keys_of(if near.is_file() { near.to_str().unwrap_or(name) } else { name })?]);
         }
         match bundled::task(name) {
             Some(_) => Ok(vec![keys_of(name)?]),
-            None => Ok(Vec::new()),
+            None => shipped_with_tag(name).into_iter().map(keys_of).collect(),
         }
     }
 
     fn unknown(&mut self, file: &str, name: &str) -> EvalError {
-        let hint = match self.finder.hint(Path::new(file), name) {
+        let hint = match self.finder.hint(&directory_of(Path::new(file)), name) {
             hint if hint.is_empty() => did_you_mean(name, bundled::names()),
             hint => hint,
         };
@@ -321,90 +421,18 @@ fn is_task(keys: &Keys) -> bool {
         .any(|key| keys.contains_key(*key))
 }
 
-/// What a group averages; takes the key.
-fn aggregates(file: &str, keys: &mut Keys) -> Result<Vec<Aggregate>, EvalError> {
-    let problem =
-        |problem: String| EvalError::TaskFile { file: file.into(), place: "aggregate_metric_list".into(), problem };
-    let aggregates: Vec<Aggregate> = match keys.remove("aggregate_metric_list") {
-        None | Some(Value::Null) => Vec::new(),
-        // One entry may stand alone.
-        Some(one @ Value::Object(_)) => vec![serde_json::from_value(one).map_err(|e| problem(e.to_string()))?],
-        Some(list) => serde_json::from_value(list).map_err(|e| problem(e.to_string()))?,
-    };
-    match aggregates.iter().find(|aggregate| aggregate.aggregation != "mean") {
-        None => Ok(aggregates),
-        Some(Aggregate { aggregation, metric, .. }) => {
-            Err(problem(format!("aggregation `{aggregation}` of `{metric}`; groups are averaged (`mean`)")))
-        }
-    }
+fn is_file_name(name: &str) -> bool {
+    Path::new(name).extension().is_some_and(|end| end == "yaml" || end == "yml")
 }
 
-impl Group {
-    /// What the group scores, from the scorecards of its tasks.
-    pub fn scores(&self, headers: &[&ScorecardHeader]) -> Vec<GroupScore> {
-        let members: Vec<&&ScorecardHeader> = headers.iter().filter(|h| self.tasks.contains(&h.task)).collect();
-        let mut scores = Vec::new();
-        for aggregate in &self.aggregates {
-            let columns = match &aggregate.filter_list {
-                None => vec![aggregate.metric.clone()],
-                Some(filters) => filters
-                    .to_vec()
-                    .iter()
-                    .map(|filter| {
-                        if filter == "none" {
-                            aggregate.metric.clone()
-                        } else {
-                            format!("{},{filter}", aggregate.metric)
-                        }
-                    })
-                    .collect(),
-            };
-            for column in columns {
-                let found: Vec<(f64, Option<f64>, usize)> = members
-                    .iter()
-                    .filter_map(|h| h.metrics.iter().find(|m| m.name == column).map(|m| (m.value, m.stderr, h.n)))
-                    .collect();
-                if found.is_empty() {
-                    continue;
-                }
-                let n: usize = found.iter().map(|(.., n)| n).sum();
-                let weight = |n: usize| if aggregate.weight_by_size { n as f64 } else { 1.0 };
-                let whole: f64 = found.iter().map(|(.., n)| weight(*n)).sum();
-                scores.push(GroupScore {
-                    group: self.name.clone(),
-                    metric: column,
-                    value: found.iter().map(|(value, _, n)| value * weight(*n)).sum::<f64>() / whole,
-                    stderr: pooled(&found),
-                    tasks: found.len(),
-                    n,
-                });
-            }
-        }
-        scores
+/// An error for a group or a tag without a task that is read.
+fn none_read(file: &str, place: &str, left_out: &[LeftOut]) -> EvalError {
+    const SHOWN: usize = 3;
+    let mut reasons: Vec<String> =
+        left_out.iter().take(SHOWN).map(|left| format!("{}: {}", left.name, left.reason)).collect();
+    if left_out.len() > SHOWN {
+        reasons.push(format!("and {} more", left_out.len() - SHOWN));
     }
-}
-
-/// The harness' pooled standard error; see the [module](self).
-fn pooled(found: &[(f64, Option<f64>, usize)]) -> Option<f64> {
-    let n: usize = found.iter().map(|(.., n)| n).sum();
-    let free = n.checked_sub(found.len()).filter(|free| *free > 0)?;
-    let squares: Option<f64> =
-        found.iter().map(|(_, stderr, n)| stderr.map(|s| (*n as f64 - 1.0) * *n as f64 * s * s)).sum();
-    squares.map(|squares| (squares / (free as f64 * n as f64)).sqrt())
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    /// `pooled_sample_stderr([0.02, 0.03, 0.01], [100, 50, 200])` of lm-evaluation-harness 0.4.
-    #[test]
-    fn standard_errors_are_pooled_as_the_harness_does() {
-        let found = [(0.5, Some(0.02), 100), (0.7, Some(0.03), 50), (0.6, Some(0.01), 200)];
-        let by_hand =
-            ((99.0 * 0.0004 * 100.0 + 49.0 * 0.0009 * 50.0 + 199.0 * 0.0001 * 200.0) / 347.0 / 350.0_f64).sqrt();
-        assert!((pooled(&found).unwrap() - by_hand).abs() < 1e-15);
-        assert_eq!(pooled(&[(0.5, None, 3), (0.5, Some(0.1), 3)]), None);
-        assert_eq!(pooled(&[(0.5, Some(0.0), 1)]), None);
-    }
+    let problem = format!("no task of it is of a kind that is read: {}", reasons.join("; "));
+    EvalError::NotRead { file: file.into(), place: place.into(), problem }
 }

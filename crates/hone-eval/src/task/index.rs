@@ -1,20 +1,23 @@
-//! Where a name in a group's list lies: the tasks, groups and tags of the YAML files in a directory and below it.
+//! Where a name lies, in a group's list or behind `--tasks`: the tasks, groups and tags of the YAML files in a directory and below it,
+//! and of those that ship with the program.
 //!
 //! In lm-evaluation-harness a name is a task's `task`, a group's `group` or a `tag` of tasks, in whatever file. Here the files around
 //! the group's own are looked at: those of its directory and below, then those of the directory above and below that, up to three
 //! levels up; the nearest one that knows the name decides. On the way up a repository (`.git`), the home directory, the directory of
-//! temporary files and the root are borders, so that no stranger's file is ever taken for a task, and no disk is searched.
+//! temporary files and the root are borders, so that no stranger's file is ever taken for a task, and no disk is searched. A name
+//! behind `--tasks` is looked for in one directory and below ([`Finder::below`]), never above.
 //!
 //! A file is not parsed for this but looked at, line by line, for the keys that matter at the start of a line; files that it includes
 //! are looked at, too, because a tag often stands there. What cannot be read that way is passed over: it is refused, with its place,
 //! when it is named by its path. `group` beside a `task` that is one name, or a list in `group`, is an old way to write tags.
 
-use std::collections::{BTreeMap, HashMap, VecDeque};
+use std::collections::{BTreeMap, BTreeSet, HashMap, VecDeque};
 use std::path::{Path, PathBuf};
 use std::rc::Rc;
 
 use serde_yaml_ng::Value as Yaml;
 
+use super::bundled;
 use crate::error::did_you_mean;
 
 /// How many directories above the group's own are looked at.
@@ -48,8 +51,8 @@ const KEYS: [&str; 10] = [
 pub enum Found {
     /// A task or a group: its file.
     File(PathBuf),
-    /// A tag: the files of its tasks, in the order of their names.
-    Tag(Vec<PathBuf>),
+    /// A tag: its tasks' names and files, in the order of the names.
+    Tag(Vec<(String, PathBuf)>),
 }
 
 /// Finds names; what it saw of a directory it keeps.
@@ -113,11 +116,16 @@ impl Finder {
         None
     }
 
-    /// `; did you mean …?`, of the names in the directory of `file` and below.
-    pub fn hint(&mut self, file: &Path, name: &str) -> String {
-        let own = directory_of(file);
-        let deep = own.canonicalize().is_ok_and(|full| !is_shared(&full));
-        let index = self.index(&own, deep);
+    /// What `name` is in `directory` and below; of a directory that holds what does not belong together, in itself alone.
+    pub fn below(&mut self, directory: &Path, name: &str) -> Option<Found> {
+        let deep = !is_shared(&directory.canonicalize().ok()?);
+        self.index(directory, deep).get(name)
+    }
+
+    /// `; did you mean …?`, of the names in `directory` and below.
+    pub fn hint(&mut self, directory: &Path, name: &str) -> String {
+        let deep = directory.canonicalize().is_ok_and(|full| !is_shared(&full));
+        let index = self.index(directory, deep);
         let known = index.tasks.keys().chain(index.groups.keys()).chain(index.tags.keys());
         did_you_mean(name, known.map(String::as_str))
     }
@@ -186,7 +194,8 @@ impl Index {
         if let Some(path) = self.tasks.get(name).or_else(|| self.groups.get(name)) {
             return Some(Found::File(path.clone()));
         }
-        self.tags.get(name).map(|tasks| Found::Tag(tasks.values().cloned().collect()))
+        let task = |(name, path): (&String, &PathBuf)| (name.clone(), path.clone());
+        self.tags.get(name).map(|tasks| Found::Tag(tasks.iter().map(task).collect()))
     }
 
     fn add(&mut self, look: &Look, path: PathBuf) {
@@ -242,6 +251,20 @@ impl Look {
     }
 }
 
+/// The tasks that ship with the program and have the tag, in the order of their names.
+pub fn shipped_with_tag(tag: &str) -> Vec<&'static str> {
+    let has = |name: &&str| {
+        let look = bundled::task(name).map(Look::at).unwrap_or_default();
+        look.tag.is_some_and(|tags| tags.iter().any(|known| known == tag))
+    };
+    bundled::names().filter(has).collect()
+}
+
+/// The tags of the tasks that ship with the program, each once.
+pub fn shipped_tags() -> BTreeSet<String> {
+    bundled::names().filter_map(bundled::task).filter_map(|text| Look::at(text).tag).flatten().collect()
+}
+
 /// The key of [`KEYS`] that a line begins with, perhaps in quotes, and what stands behind the colon.
 fn key_of(line: &str) -> Option<(&'static str, &str)> {
     let (quote, inner) = match line.chars().next()? {
@@ -268,7 +291,8 @@ fn texts(value: &Yaml) -> Vec<String> {
     }
 }
 
-fn directory_of(file: &Path) -> PathBuf {
+/// The directory that a file lies in.
+pub fn directory_of(file: &Path) -> PathBuf {
     match file.parent() {
         Some(directory) if directory != Path::new("") => directory.to_owned(),
         _ => PathBuf::from("."),

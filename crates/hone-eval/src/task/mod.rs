@@ -256,15 +256,12 @@ fn metrics(config: &TaskConfig, kind: Kind, file: &str) -> Result<Vec<Metric>, E
         };
         let aggregation = options.remove("aggregation");
         let direction = options.remove("higher_is_better");
-        options.remove("hf_evaluate");
         let mut metric = Metric::new(kind, &name, &options).map_err(wrong)?;
         if let Some(Value::Bool(higher)) = direction {
             metric.higher_is_better = higher;
         }
-        if let Some(named) = aggregation.as_ref().and_then(Value::as_str)
-            && !metric.is_aggregated_by(named)
-        {
-            return Err(problem(format!("`{name}` is not aggregated by `{named}`; leave `aggregation` out")));
+        if let Some(named) = aggregation.as_ref().and_then(Value::as_str) {
+            metric.aggregate_by(named).map_err(wrong)?;
         }
         if let Some(code) = metric.code() {
             if code.k > config.repeats {

@@ -16,6 +16,7 @@ use crate::filters::FilterList;
 use crate::metrics::Kind;
 use crate::metrics::choice::Gold;
 use crate::python::{count_words, is_space};
+use crate::route::Route;
 
 /// What is asked of the model for one example.
 #[derive(Clone, Debug, PartialEq)]
@@ -71,6 +72,8 @@ pub struct Item {
     pub choices: Vec<String>,
     /// What it shares with others of its prompt, where the task says so.
     pub group: Option<String>,
+    /// The group of its rows in a batch, where that says which edit is for it ([`crate::route`]).
+    pub edit_group: Option<u32>,
     /// What is asked.
     pub question: Question,
 }
@@ -88,6 +91,8 @@ pub struct PromptOptions {
     pub system_instruction: Option<String>,
     /// Choices are whole answers: behind a chat template they end as it ends a turn.
     pub whole_turns: bool,
+    /// What says which edit an example is answered with, where there are several to choose from.
+    pub route: Option<Route>,
 }
 
 /// The prompts of a task's examples, in order: shots are drawn from one stream.
@@ -99,6 +104,7 @@ pub struct Prompts<'a> {
     multiturn: bool,
     system_instruction: String,
     whole_turns: bool,
+    route: Option<Route>,
 }
 
 /// A piece of a prompt: a message of a conversation, or text with what follows it.
@@ -147,6 +153,7 @@ impl<'a> Prompts<'a> {
             multiturn: options.multiturn,
             system_instruction: options.system_instruction.clone().unwrap_or_default(),
             whole_turns: options.whole_turns,
+            route: options.route.clone(),
         })
     }
 
@@ -163,6 +170,7 @@ impl<'a> Prompts<'a> {
         };
         let doc = &*doc;
         let id = index.to_string();
+        let edit_group = self.route.as_ref().map(|route| route.group(doc)).transpose()?;
         if task.kind == Kind::LoglikelihoodRolling {
             let text = task.fields.target(doc, Role::Evaluated)?.to_text();
             let counted = task.fields.count_text(doc)?;
@@ -170,7 +178,7 @@ impl<'a> Prompts<'a> {
                 Question::Document { words: count_words(&counted), bytes: counted.len(), text: text.clone() };
             let prompt = String::new();
             let choices = Vec::new();
-            return Ok(Item { id, prompt, target: text, passage: None, choices, group: None, question });
+            return Ok(Item { id, prompt, target: text, passage: None, choices, group: None, edit_group, question });
         }
         let mut before = self.opening(doc)?;
         before.extend(self.shot_pieces(doc)?);
@@ -208,7 +216,7 @@ impl<'a> Prompts<'a> {
             *continuations = whole;
         }
         let (passage, group) = (task.fields.passage(doc)?, task.fields.group(doc)?);
-        Ok(Item { id, prompt, target: target_text, passage, choices: filtered, group, question })
+        Ok(Item { id, prompt, target: target_text, passage, choices: filtered, group, edit_group, question })
     }
 
     /// Draws what example `index` would draw, and makes no prompt: for those that an earlier run asked.

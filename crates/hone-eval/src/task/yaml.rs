@@ -1,11 +1,15 @@
-//! YAML as PyYAML reads it where the two differ: of a key that stands twice the last one counts. Tags are kept, so that a Python
-//! function can be refused by its name and place, and only where it is read.
+//! YAML as PyYAML reads it where the two differ: of a key that stands twice the last one counts. A Python function (`!function`) is
+//! kept as the mapping `{"!function": NAME}`, so that it can be refused by its name and place, and only where it is read: another
+//! key may lie over it.
 
 use std::fmt;
 
 use serde::de::{EnumAccess, MapAccess, SeqAccess, VariantAccess, Visitor};
 use serde::{Deserialize, Deserializer};
 use serde_json::{Map, Value};
+
+/// The tag of a Python function, and the key of the mapping that it is kept as.
+const PYTHON: &str = "!function";
 
 /// A value of a file.
 pub enum Node {
@@ -31,10 +35,10 @@ impl Node {
         last_of_each(entries, "").map(Some)
     }
 
-    /// As JSON; `place` is where it stands.
+    /// As JSON; `place` is where it stands. A Python function is what [`python_in`] finds.
     ///
     /// # Errors
-    /// Tags (`!function` is Python), keys that are no text, numbers that are none.
+    /// Tags besides `!function`, keys that are no text, numbers that are none.
     pub fn into_json(self, place: &str) -> Result<Value, Wrong> {
         Ok(match self {
             Node::Plain(value) => value,
@@ -56,16 +60,30 @@ impl Node {
                     Node::Plain(Value::String(name)) => name,
                     _ => "…".into(),
                 };
-                let what = match tag == "function" {
-                    true => format!(
-                        "`!function {function}` is Python, which is never run; write a template instead (`process_docs` \
-                         makes columns from templates)"
-                    ),
-                    false => format!("the YAML tag `!{tag}` is not known"),
-                };
-                return refuse(place, what);
+                if tag != PYTHON.trim_start_matches('!') {
+                    return refuse(place, format!("the YAML tag `!{tag}` is not known"));
+                }
+                Value::Object(Map::from_iter([(PYTHON.to_owned(), Value::from(function))]))
             }
         })
+    }
+}
+
+/// The first Python function in `value`, which stands at `place`: where, and why it is not read.
+pub fn python_in(value: &Value, place: &str) -> Option<Wrong> {
+    match value {
+        Value::Array(items) => items.iter().enumerate().find_map(|(i, item)| python_in(item, &format!("{place}[{i}]"))),
+        Value::Object(entries) => match entries.get(PYTHON).and_then(Value::as_str) {
+            None => entries.iter().find_map(|(key, value)| python_in(value, &format!("{place}.{key}"))),
+            Some(function) => {
+                let what = format!(
+                    "`!function {function}` is Python, which is never run; write a template instead (`process_docs` makes \
+                     columns from templates)"
+                );
+                Some((place.to_owned(), what))
+            }
+        },
+        _ => None,
     }
 }
 
@@ -174,13 +192,16 @@ mod tests {
     fn of_a_key_that_stands_twice_the_last_one_counts() {
         let text = "a: 1\nb: {c: x, c: [y, 2.5, null, true]}\na: !function f.g\na: 3\n";
         assert_eq!(read(text).unwrap(), json!({"b": {"c": ["y", 2.5, null, true]}, "a": 3}));
+        assert_eq!(read("a: 1\na: !function f.g\n").unwrap(), json!({"a": {"!function": "f.g"}}));
     }
 
     #[test]
     fn tags_and_odd_keys_are_refused_by_place() {
         let wrong = |text: &str| read(text).unwrap_err();
-        let (place, what) = wrong("a: [{b: !function utils.f}]");
-        assert!(place == "a[0].b" && what.contains("`!function utils.f` is Python"), "{place}: {what}");
+        let found = read("a: [1, {b: {c: !function utils.f}}, !function g]").unwrap();
+        let (place, what) = python_in(&found["a"], "a").unwrap();
+        assert!(place == "a[1].b.c" && what.contains("`!function utils.f` is Python"), "{place}: {what}");
+        assert_eq!(python_in(&json!([{"a": "!function f", "b": null}]), "a"), None);
         assert_eq!(wrong("a: !other x"), ("a".into(), "the YAML tag `!other` is not known".into()));
         assert_eq!(wrong("a: {[1]: 2}").0, "a");
         assert!(wrong("a: .nan").1.contains("not one"));

@@ -2,7 +2,7 @@
 
 use super::sampler::Sampler;
 use super::text_stream::TextStream;
-use super::{FinishReason, Generation, GenerationConfig};
+use super::{FinishReason, Generation, GenerationConfig, Wanted};
 use crate::error::ModelError;
 use crate::model::Model;
 
@@ -13,8 +13,10 @@ pub(super) fn limit(room: usize, prompt: &[u32], config: &GenerationConfig) -> u
 
 /// A continuation under way.
 pub(super) struct Lane<'a> {
-    /// Of the prompt, among those given.
+    /// Its place among those wanted.
     pub index: usize,
+    /// What was asked for.
+    pub wanted: Wanted,
     /// Its place in the cache.
     pub slot: usize,
     /// The prompt and what came after it.
@@ -36,18 +38,20 @@ impl<'a> Lane<'a> {
         model: &'a Model,
         config: &'a GenerationConfig,
         index: usize,
+        wanted: Wanted,
         slot: usize,
         prompt: &[u32],
         room: usize,
     ) -> Self {
         Lane {
             index,
+            wanted,
             slot,
             tokens: prompt.to_vec(),
             prompt: prompt.len(),
             cached: 0,
             limit: limit(room, prompt, config),
-            sampler: Sampler::new(config, index, prompt),
+            sampler: Sampler::new(config, wanted, prompt),
             text: TextStream::new(&model.tokenizer, &config.stop),
         }
     }
@@ -83,7 +87,7 @@ impl<'a> Lane<'a> {
         if !last.is_empty() && finish_reason != FinishReason::Cancelled {
             stream(self.index, &last);
         }
-        if stopped {
+        if stopped && finish_reason != FinishReason::Cancelled {
             finish_reason = FinishReason::Stop;
         }
         let ids = self.tokens.split_off(self.prompt);

@@ -6,7 +6,7 @@
 
 use hone_engine::RandomKey;
 
-use super::GenerationConfig;
+use super::{GenerationConfig, Wanted};
 
 /// Draws for one sequence.
 pub(super) struct Sampler<'a> {
@@ -27,9 +27,9 @@ struct Candidate {
 }
 
 impl<'a> Sampler<'a> {
-    /// A sampler for the prompt at `index` among those given.
-    pub fn new(config: &'a GenerationConfig, index: usize, prompt: &[u32]) -> Self {
-        let key = RandomKey::new(config.seed).named("generate").index(index as u64);
+    /// A sampler for what is wanted behind `prompt`.
+    pub fn new(config: &'a GenerationConfig, wanted: Wanted, prompt: &[u32]) -> Self {
+        let key = RandomKey::new(wanted.seed).named("generate").index(wanted.prompt as u64);
         let mut sampler = Sampler { config, key, seen: Vec::new() };
         if config.repetition_penalty != 1.0 {
             sampler.seen = prompt.to_vec();
@@ -140,6 +140,8 @@ fn draw(candidates: &[Candidate], uniform: f64) -> u32 {
 mod tests {
     use super::*;
 
+    const FIRST: Wanted = Wanted { prompt: 0, seed: 0, group: None };
+
     fn kept(logits: &[f32], config: GenerationConfig) -> Vec<u32> {
         filtered(logits, &config).unwrap().iter().map(|c| c.id).collect()
     }
@@ -174,7 +176,7 @@ mod tests {
     fn repetition_penalty_divides_positive_and_multiplies_negative_logits() {
         let config = GenerationConfig { repetition_penalty: 2.0, ..GenerationConfig::default() };
         let mut logits = [3.0, -1.0, 2.0, -0.5];
-        let mut sampler = Sampler::new(&config, 0, &[0, 1, 1]);
+        let mut sampler = Sampler::new(&config, FIRST, &[0, 1, 1]);
         assert_eq!(sampler.next(&mut logits, 0), Some(2));
         assert_eq!(logits, [1.5, -2.0, 2.0, -0.5]);
         assert_eq!(sampler.seen, [0, 1, 2], "what is drawn is penalised from then on");
@@ -183,9 +185,9 @@ mod tests {
     #[test]
     fn draws_follow_the_distribution_and_depend_on_seed_prompt_and_step_only() {
         let logits = [0.5f32, 0.3, 0.2].map(f32::ln);
-        let config = GenerationConfig { seed: 5, ..sampling() };
+        let config = sampling();
         let run = |index| {
-            let mut sampler = Sampler::new(&config, index, &[0]);
+            let mut sampler = Sampler::new(&config, Wanted { prompt: index, seed: 5, group: None }, &[0]);
             (0..4000).map(|step| sampler.next(&mut logits.clone(), step).unwrap()).collect::<Vec<_>>()
         };
         let ids = run(0);
@@ -221,7 +223,7 @@ mod tests {
             };
             let processed = floats(&format!("processed.{i}"));
             for row in 0..rows {
-                let sampler = Sampler::new(&config, 0, &seen[row * prompt..(row + 1) * prompt]);
+                let sampler = Sampler::new(&config, FIRST, &seen[row * prompt..(row + 1) * prompt]);
                 let mut logits = logits[row * vocabulary..(row + 1) * vocabulary].to_vec();
                 sampler.penalise(&mut logits);
                 let left = filtered(&logits, &config).unwrap();

@@ -104,9 +104,10 @@ fn svg(lines: &[Line], width: u32, below: &str) -> Result<String, ReportError> {
     picture(NAME, (width, layout.height()), |area| {
         let ticks = Digits::of(high - low, if width < 500 { 6 } else { 9 });
         let mut plot = layout.axes(area, NAME, (low, high), below, &|value| ticks.signed(value))?;
-        let top = lines.len() as f64;
-        let zero = PathElement::new(vec![(0.0, 0.0), (0.0, top)], Role::Ink.color().stroke_width(1));
-        plot.draw_series([zero]).map_err(failed(NAME))?;
+        let zero = (0..lines.len())
+            .map(|i| layout.free(i))
+            .map(|(from, to)| PathElement::new(vec![(0.0, from), (0.0, to)], Role::Ink.color().stroke_width(1)));
+        plot.draw_series(zero).map_err(failed(NAME))?;
         for (i, line) in lines.iter().enumerate() {
             let (up, color) = (layout.up(i), line.role.color());
             if line.low.is_finite() && line.high.is_finite() {

@@ -21,6 +21,8 @@ const LINE: i32 = 21;
 const STROKE: i32 = 18;
 /// How far curves stand apart where they share a place on the axis and have intervals, in pixels.
 const APART: i32 = 4;
+/// Points of a curve that are dots; of more the line is enough.
+const MOST_DOTS: usize = 15;
 
 /// A curve as it is drawn.
 struct Curve<'a> {
@@ -143,7 +145,9 @@ fn draw_curve(plot: &mut Plot<'_, '_>, curve: &Curve<'_>, aside: f64) -> Result<
     }
     let through: Vec<(f64, f64)> = curve.points.iter().map(|point| (point.x + aside, point.y)).collect();
     plot.draw_series(LineSeries::new(through.iter().copied(), color.stroke_width(2))).map_err(failed(NAME))?;
-    plot.draw_series(through.iter().map(|point| Circle::new(*point, 4, color.filled()))).map_err(failed(NAME))?;
+    if through.len() <= MOST_DOTS {
+        plot.draw_series(through.iter().map(|point| Circle::new(*point, 4, color.filled()))).map_err(failed(NAME))?;
+    }
     Ok(())
 }
 
@@ -199,6 +203,15 @@ mod tests {
             assert_eq!(svg.matches("<circle").count(), 3);
         }
         assert!(draw("None", ("x", "y"), Unit::Plain, false, &[series("empty", &[])]).unwrap().is_none());
+    }
+
+    #[test]
+    fn a_curve_of_many_points_is_a_line() {
+        let points: Vec<(f64, f64)> = (0..40).map(|i| (f64::from(i) / 40.0, f64::from(i % 7) / 7.0)).collect();
+        let chart = draw("Survival", ("t", "above"), Unit::Share, false, &[series("all", &points)]).unwrap().unwrap();
+        // The one beside its name.
+        assert_eq!(chart.wide.matches("<circle").count(), 1);
+        assert!(chart.wide.contains("<polyline"), "{}", chart.wide);
     }
 
     #[test]

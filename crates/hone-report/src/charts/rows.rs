@@ -87,6 +87,12 @@ impl Layout {
         f64::from(self.rows) - i as f64 - if self.above { 0.68 } else { 0.5 }
     }
 
+    /// Where row `i` begins and ends without its name and figures, in the plot's coordinates: a line across would strike them out.
+    pub fn free(&self, i: usize) -> (f64, f64) {
+        let top = f64::from(self.rows) - i as f64;
+        (top - 1.0, if self.above { top - 0.46 } else { top })
+    }
+
     /// Writes names and figures.
     pub fn write(
         &self,
@@ -131,6 +137,16 @@ mod tests {
 
     fn row(name: &str) -> Row {
         Row { name: name.into(), figures: "+1.0 [−0.2, +2.2]".into(), role: Role::Ink }
+    }
+
+    #[test]
+    fn lines_leave_out_what_stands_above_a_row() {
+        let rows = [row("boolq"), row("piqa")];
+        let (beside, above) = (Layout::new(&rows, 920), Layout::new(&rows, 344));
+        assert_eq!([beside.free(0), beside.free(1)], [(1.0, 2.0), (0.0, 1.0)]);
+        let (low, high) = above.free(0);
+        // Up to the row's dot and a little more, and not to its name, whose middle is at 0.28 of the row.
+        assert!(low == 1.0 && high > above.up(0) && high < 2.0 - 0.28 - 7.0 / 50.0, "{high}");
     }
 
     #[test]

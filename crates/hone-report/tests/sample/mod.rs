@@ -257,6 +257,7 @@ fn everything_else() -> MeasureResult {
         legend: "Numbers of a sample.".into(),
         source: "a sample".into(),
         tasks: vec![task],
+        origin: None,
     }
 }
 

@@ -12,8 +12,8 @@ const LOOKED_AT: usize = 64;
 
 /// Loss and gradients of one step.
 pub struct StepResult {
-    /// `Σ −ln p` over all trained tokens.
-    pub nll_sum: f64,
+    /// The loss (`−ln p`), summed over all trained tokens.
+    pub loss_sum: f64,
     /// The gradients of every trained parameter, in order.
     pub gradients: Vec<Tensor>,
 }
@@ -64,15 +64,15 @@ fn gradient_tolerance(dtype: DType) -> f64 {
 
 /// The packed row against the documents alone.
 fn packed_loss(together: &StepResult, apart: &StepResult, dtype: DType) -> Check {
-    let next = match together.nll_sum.is_finite() || apart.nll_sum.is_finite() {
+    let next = match together.loss_sum.is_finite() || apart.loss_sum.is_finite() {
         true => "this is a fault of the program: please report it; `data.packing: false` avoids it",
         false => {
             "the model has no loss even before it is trained: its weights are damaged or overflow; fetch it again, or try \
              `train.dtype: f32`"
         }
     };
-    let difference = relative(together.nll_sum, apart.nll_sum);
-    let found = format!("loss {:.6} packed, {:.6} alone: {difference:.1e} apart", together.nll_sum, apart.nll_sum);
+    let difference = relative(together.loss_sum, apart.loss_sum);
+    let found = format!("loss {:.6} packed, {:.6} alone: {difference:.1e} apart", together.loss_sum, apart.loss_sum);
     let expected = format!("{PACKED}, to {:.0e}", loss_tolerance(dtype));
     Check::new("packed_loss", status(difference <= loss_tolerance(dtype)), found, expected, next)
 }
@@ -80,7 +80,7 @@ fn packed_loss(together: &StepResult, apart: &StepResult, dtype: DType) -> Check
 /// One batch of `k` against `k` of one.
 fn accumulation(together: &StepResult, apart: &StepResult, dtype: DType) -> Check {
     let next = "this is a fault of the program: please report it; `train.gradient_accumulation: 1` avoids it";
-    let loss = relative(together.nll_sum, apart.nll_sum);
+    let loss = relative(together.loss_sum, apart.loss_sum);
     let gradients = gradient_difference(&together.gradients, &apart.gradients);
     let found = format!("losses {loss:.1e} and gradients {gradients:.1e} apart");
     let expected = format!("{ACCUMULATED}, to {:.0e} and {:.0e}", loss_tolerance(dtype), gradient_tolerance(dtype));

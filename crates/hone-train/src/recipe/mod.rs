@@ -11,6 +11,7 @@
 //! Every key has a default but `model` and the data's files. [`read`] is strict: an unknown key, a wrong type or an
 //! impossible value is an error that names file, line and key. [`Recipe::schema`] is the published JSON Schema.
 
+mod compatibility;
 mod read;
 mod train;
 mod verify;
@@ -21,11 +22,12 @@ use std::sync::Arc;
 
 use hone_data::DataConfig;
 use hone_edit::words::WORDS;
-use hone_edit::{Method, registry};
+use hone_edit::{Method, registry, warm_start};
 use schemars::{JsonSchema, Schema, SchemaGenerator, json_schema};
 use serde::{Deserialize, Serialize};
 use serde_json::{Map, Value};
 
+pub use compatibility::{Compatibility, Mask, NewVersion, OldVersion};
 pub use read::{Overrides, parse, read};
 pub use train::{Optimizer, Precision, Quantize, Schedule, TrainConfig};
 
@@ -75,6 +77,17 @@ impl MethodConfig {
         Ok((method, warnings))
     }
 
+    /// The adapter that training goes on from, whether that is for the method to read ([`warm_start`]) or not.
+    fn init_from(&self, directory: &Path) -> Option<String> {
+        let fields = registry::with_paths_from(directory, &self.0);
+        fields.get(warm_start::FIELD).and_then(Value::as_str).map(str::to_string)
+    }
+
+    /// The adapter whose values are the first ones, where the method has no such field itself.
+    pub fn warm_start(&self, directory: &Path) -> Option<PathBuf> {
+        warm_start::directory(&registry::with_paths_from(directory, &self.0))
+    }
+
     /// The word in `type`.
     pub fn word(&self) -> &str {
         self.0.get("type").and_then(Value::as_str).unwrap_or_default()
@@ -100,7 +113,13 @@ impl JsonSchema for MethodConfig {
                 "enum": ["hone", "peft"], "default": "hone",
                 "description": "Whose defaults the other fields have. Those that are written here are PEFT's.",
             });
-            let properties = serde_json::json!({ "type": word, "defaults": defaults });
+            let mut properties = serde_json::json!({ "type": word, "defaults": defaults });
+            if !warm_start::is_own(method) {
+                properties[warm_start::FIELD] = serde_json::json!({
+                    "type": ["string", "null"], "format": "path",
+                    "description": "Directory of a trained adapter of this method, and of the same fields, to go on from.",
+                });
+            }
             one_of.push(serde_json::json!({
                 "allOf": [fields, { "type": "object", "properties": properties, "required": ["type"] }],
             }));
@@ -167,9 +186,15 @@ impl Recipe {
         let (method, _) = self.method.method(&self.directory)?;
         let mut fields = Map::from_iter([("type".to_string(), Value::from(method.info().name))]);
         fields.extend(method.fields().into_iter().filter(|(_, value)| !value.is_null()));
+        if let Some(dir) = self.method.warm_start(&self.directory) {
+            fields.insert(warm_start::FIELD.into(), dir.to_string_lossy().into());
+        }
         let mut resolved = self.clone();
         resolved.method = MethodConfig(fields);
         resolved.train = self.train.resolved(method.as_ref());
+        let init_from = self.method.init_from(&self.directory);
+        let compatibility = self.train.compatibility.as_ref();
+        resolved.train.compatibility = compatibility.map(|c| c.resolved(&self.directory, init_from));
         let absolute = |path: &String| absolute(&self.directory, path);
         let data = &mut resolved.data;
         data.path = data.path.as_ref().map(absolute);

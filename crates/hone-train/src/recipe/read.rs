@@ -3,11 +3,12 @@
 use std::path::Path;
 
 use hone_data::yaml::line_of;
+use hone_edit::error::did_you_mean;
 use serde::de::DeserializeOwned;
 use serde_json::{Map, Value};
 
 use super::verify;
-use super::{EvalConfig, MethodConfig, Quantize, Recipe, TrainConfig};
+use super::{Compatibility, EvalConfig, MethodConfig, Quantize, Recipe, TrainConfig};
 use crate::error::{TrainError, io_error};
 
 /// Longest recipe that is read, in bytes.
@@ -48,6 +49,9 @@ fn parse_in(directory: &Path, text: &str, name: &str, overrides: Overrides) -> R
         apply(&mut root, setting, &schema)?;
     }
     verify::unknown_keys(&Value::Object(root.clone()), &schema).map_err(|(path, what)| source.error(&path, &what))?;
+    if let Some(Value::Object(fields)) = root.get("train").and_then(|train| train.get("compatibility")) {
+        source.one_by_one::<Compatibility>(fields, &["train", "compatibility"])?;
+    }
     let recipe = Recipe {
         model: source.model(&root)?,
         quantize: source.quantize(&root)?,
@@ -128,15 +132,22 @@ impl Source<'_> {
                 return Err(self.error(&[key.to_string()], &what));
             }
         };
-        for (field, value) in &fields {
-            let alone = Value::Object(Map::from_iter([(field.clone(), value.clone())]));
-            if let Err(e) = serde_json::from_value::<T>(alone) {
-                let path = [key.to_string(), field.clone()];
-                return Err(self.error(&path, &format!("`{key}.{field}`: found {}{}", shown(value), expected(&e))));
-            }
-        }
+        self.one_by_one::<T>(&fields, &[key])?;
         serde_json::from_value(Value::Object(fields))
             .map_err(|e| self.error(&[key.to_string()], &format!("`{key}`: {e}")))
+    }
+
+    /// Reads the fields at a key by themselves; all have defaults.
+    fn one_by_one<T: DeserializeOwned>(&self, fields: &Map<String, Value>, at: &[&str]) -> Result<(), TrainError> {
+        for (field, value) in fields {
+            let alone = Value::Object(Map::from_iter([(field.clone(), value.clone())]));
+            if let Err(e) = serde_json::from_value::<T>(alone) {
+                let path: Vec<String> = at.iter().map(ToString::to_string).chain([field.clone()]).collect();
+                let what = format!("`{}`: found {}{}", path.join("."), shown(value), expected(&e));
+                return Err(self.error(&path, &what));
+            }
+        }
+        Ok(())
     }
 
     fn method(&self, root: &Map<String, Value>) -> Result<MethodConfig, TrainError> {
@@ -229,9 +240,16 @@ fn set_in_list(list: &mut [Value], key: &str, rest: &[String], value: Value) -> 
 /// What a value should have been, behind what was found.
 fn expected(error: &serde_json::Error) -> String {
     match hone_edit::config::expected(error) {
-        Some(kind) => format!(", expected {kind}"),
+        Some(kind) => format!(", expected {kind}{}", nearest_word(error)),
         None => format!(": {error}"),
     }
+}
+
+/// "; did you mean …" for a word that is none of a choice's.
+fn nearest_word(error: &serde_json::Error) -> String {
+    let message = error.to_string();
+    let mut words = message.strip_prefix("unknown variant ").unwrap_or_default().split('`').skip(1).step_by(2);
+    words.next().map_or_else(String::new, |found| did_you_mean(found, words))
 }
 
 fn yaml_line(error: &serde_yaml_ng::Error) -> Option<usize> {

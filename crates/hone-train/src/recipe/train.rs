@@ -7,6 +7,8 @@ use hone_model::Quantise;
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
+use super::Compatibility;
+
 /// How to train.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize, JsonSchema)]
 #[serde(default, deny_unknown_fields)]
@@ -60,6 +62,9 @@ pub struct TrainConfig {
     pub save_every: Option<usize>,
     /// Steps between lines of `metrics.jsonl`.
     pub log_every: usize,
+    /// Stay compatible with the version before this one; by default the loss is the cross-entropy on the data alone.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub compatibility: Option<Compatibility>,
 }
 
 /// The optimiser.
@@ -157,6 +162,7 @@ impl Default for TrainConfig {
             early_stop_patience: None,
             save_every: None,
             log_every: 1,
+            compatibility: None,
         }
     }
 }

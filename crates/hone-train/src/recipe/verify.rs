@@ -1,6 +1,7 @@
 //! Checks of a recipe: every key against the JSON Schema, every value against what it can mean.
 
 use hone_edit::error::did_you_mean;
+use hone_edit::warm_start;
 use serde_json::Value;
 
 use super::{Optimizer, Recipe};
@@ -182,6 +183,9 @@ pub fn values(recipe: &Recipe) -> Result<(), Fault> {
         if !value.is_finite() || value < 0.0 {
             return fault(key, value.to_string(), "0 or more");
         }
+    }
+    if let Some(compatibility) = &train.compatibility {
+        compatibility.check(recipe.method.0.get(warm_start::FIELD).is_some_and(Value::is_string))?;
     }
     if recipe.eval.limit == Some(0) {
         let what = "`eval.limit`: found 0, expected 1 or more, or nothing for all questions".to_owned();

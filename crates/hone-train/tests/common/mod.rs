@@ -2,6 +2,8 @@
 
 #![allow(dead_code)] // every test file uses a part
 
+pub mod versions;
+
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::sync::atomic::AtomicBool;

@@ -1,16 +1,18 @@
 //! `hone compare`: two sets of scorecards, paired question by question.
 
+mod given;
+
 use std::path::{Path, PathBuf};
 
 use clap::builder::{PossibleValue, PossibleValuesParser};
 use hone_eval::compare::{CompareOptions, compare};
 use hone_eval::files::{check_writable, read_scorecards, write_ledger, write_measure_rows};
 use hone_eval::ledger::Ledger;
-use hone_eval::measures::{self, MEASURES, Measure, MeasureResult};
+use hone_eval::measures::{self, MEASURES, Measure};
 use hone_eval::scorecard::Scorecard;
-use hone_locate::AttentionReport;
 use hone_report::Report;
 
+use self::given::{Given, KINDS};
 use super::gate::{rules, worse_is_broken};
 use super::outcome::{self, Measured};
 use super::sources;
@@ -24,7 +26,9 @@ use crate::print::{out, outln};
   hone compare cards/base cards/tuned --out comparison
   hone compare cards/base cards/tuned --out comparison --target telecom --fail-if boolq=3   # exit code 3 if boolq drops by more than 3 points
   hone compare cards/old cards/new --out comparison --measure compatibility                # what the update broke that worked
-  hone compare cards/base cards/tuned --out comparison --measure context --attention look  # does it still use what it is given?")]
+  hone compare cards/base cards/tuned --out comparison --measure context --attention look  # does it still use what it is given?
+  hone compare cards/base cards/tuned --out comparison --dependency scores                 # what `hone locate context-dependency` wrote
+  hone compare cards/1 cards/128 --out comparison --ladder ladder                          # what `hone predict ladder` wrote")]
 pub struct Compare {
     /// Directory with the first model's scorecards (from `hone eval --out`).
     base: PathBuf,
@@ -45,9 +49,8 @@ pub struct Compare {
     /// What to measure besides (may be given several times).
     #[arg(long, value_name = "NAME", value_parser = measure_names())]
     measure: Vec<String>,
-    /// What `hone locate attention --before` wrote: the page then shows where both models look, too.
-    #[arg(long, value_name = "DIR")]
-    attention: Option<PathBuf>,
+    #[command(flatten)]
+    given: Given,
     /// Changes of a score up to this count as none (measures over scores between right and wrong, such as ROUGE).
     #[arg(long, value_name = "SCORE", requires = "measure", default_value_t = 0.0, value_parser = parse_tolerance)]
     tolerance: f64,
@@ -59,9 +62,6 @@ pub struct Compare {
     fail_if_worse: bool,
 }
 
-/// The file that `hone locate attention` writes.
-const ATTENTION: &str = "attention.json";
-
 /// `TASK=POINTS`.
 pub fn parse_rule(text: &str) -> Result<(String, f64), String> {
     let wrong = || format!("found `{text}`, expected TASK=POINTS, such as `boolq=3`");
@@ -72,7 +72,9 @@ pub fn parse_rule(text: &str) -> Result<(String, f64), String> {
 
 /// The measures there are, with the questions they answer in `--help`.
 fn measure_names() -> PossibleValuesParser {
-    PossibleValuesParser::new(MEASURES.iter().map(|measure| PossibleValue::new(measure.name).help(measure.question)))
+    let of_cards = MEASURES.iter().map(|measure| (measure.name, measure.question.to_owned()));
+    let given = KINDS.iter().map(|kind| (kind.name, format!("{} Needs --{} DIR", kind.question, kind.name)));
+    PossibleValuesParser::new(of_cards.chain(given).map(|(name, question)| PossibleValue::new(name).help(question)))
 }
 
 fn parse_tolerance(text: &str) -> Result<f64, String> {
@@ -84,10 +86,11 @@ fn parse_tolerance(text: &str) -> Result<f64, String> {
 impl Compare {
     /// Runs the verb.
     pub fn run(self, common: &Common) -> Result<u8, Failure> {
+        self.given.check(&self.measure)?;
         let base = read_scorecards(&self.base)?;
         let tuned = read_scorecards(&self.tuned)?;
         let mut measures: Vec<&'static Measure> = Vec::new();
-        for name in &self.measure {
+        for name in self.measure.iter().filter(|name| given::kind(name).is_none()) {
             let measure = measures::find(name)?;
             if measures.iter().all(|known| known.name != measure.name) {
                 measures.push(measure);
@@ -103,8 +106,8 @@ impl Compare {
             ..CompareOptions::default()
         };
         let mut ledger = compare(&base, &tuned, &options)?;
-        let looked = self.attention.as_deref().map(attention).transpose()?;
-        ledger.measures.extend(looked.clone());
+        let given = self.given.measures()?;
+        ledger.measures.extend(given.iter().map(|(_, measure)| measure.clone()));
         if self.fail_if_worse {
             worse_is_broken(&mut ledger);
         }
@@ -113,24 +116,10 @@ impl Compare {
         check_writable(&self.out)?;
         let mut report = report(title, &base, &tuned, ledger);
         report.sources = sources::of_comparison(&self.out, &self.base, &self.tuned, &report.ledger);
-        if let (Some(directory), Some(looked)) = (&self.attention, &looked) {
-            report.sources.extend(sources::of_measure(&self.out, &directory.join(ATTENTION), looked));
-        }
+        report.sources.extend(Given::sources(&self.out, &given));
         write(&self.out, &report)?;
         show(&report.ledger, Measured::Whole, &self.out, common)
     }
-}
-
-/// The measure of what `hone locate attention` wrote into a directory.
-fn attention(directory: &Path) -> Result<MeasureResult, Failure> {
-    let path = directory.join(ATTENTION);
-    let text = std::fs::read_to_string(&path)
-        .map_err(|error| Failure::from(error).doing(format!("reading {}", path.display())))?;
-    let report: AttentionReport = serde_json::from_str(&text).map_err(|error| {
-        let hint = "give the directory that `hone locate attention --out` wrote";
-        Failure::user(format!("{}: {error}", path.display()), hint)
-    })?;
-    Ok(hone_locate::measure::of(&report))
 }
 
 /// The page of a comparison.

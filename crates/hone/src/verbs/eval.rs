@@ -21,10 +21,11 @@ use hone_train::recipe::Recipe;
 use super::gate::GateArguments;
 use super::load::{ModelArguments, Ready, With};
 use super::rewards::RewardArguments;
+use super::routing::Routing;
 use super::sandboxed::CodeArguments;
 use crate::args::Common;
 use crate::fail::Failure;
-use crate::print::outln;
+use crate::print::{outln, remark};
 use crate::{interrupt, progress};
 use tasks::each_task;
 
@@ -33,6 +34,7 @@ use tasks::each_task;
 #[command(after_help = "Examples:
   hone eval smollm2-135m-instruct --tasks arc_easy,boolq --limit 200 --out cards/base
   hone eval smollm2-135m-instruct --edit runs/first/adapter --tasks mytask.yaml --out cards/tuned
+  hone eval smollm2-135m-instruct --route domain --edit-for law=runs/law/adapter --edit-for other= --tasks mixed.yaml --out cards/routed
   hone eval my-model --against openai:http://localhost:8000/v1 --tasks gsm8k --out cards/server
   hone eval my-model --tasks mytask.yaml,boolq --out cards/new --baseline cards/main   # exit code 3 if one got measurably worse
   hone eval my-reward-model --tasks rewards --rewards head --out cards/rewards        # whole answers, scored by a reward model
@@ -43,7 +45,9 @@ pub struct Eval {
     model: Option<String>,
     #[command(flatten)]
     with: With,
-    /// Names of tasks or groups, or their files, separated by commas.
+    #[command(flatten)]
+    routing: Routing,
+    /// Names of tasks, groups or tags, or files, separated by commas; DIR/NAME is one of the task files in DIR or below.
     #[arg(long, value_delimiter = ',', required_unless_present = "list")]
     tasks: Vec<String>,
     /// At most so many questions a task (the first ones).
@@ -115,12 +119,17 @@ impl Asked {
     }
 }
 
-/// Loads tasks and groups of tasks by name or file. Scorecards are told apart by the task's name, so no two may share one.
+/// Loads tasks, groups of tasks and tags by name or file, and says which members of them are left out. Scorecards are told apart by the
+/// task's name, so no two may share one.
 pub fn load_tasks(references: &[String], asked: &Asked) -> Result<Loaded, Failure> {
-    let mut all = Loaded { tasks: Vec::new(), groups: Vec::new() };
+    let mut all = Loaded { tasks: Vec::new(), groups: Vec::new(), left_out: Vec::new() };
     for reference in references {
         let loaded = group::load(reference, &asked.root)?;
         all.groups.extend(loaded.groups);
+        for left in loaded.left_out.into_iter().filter(|left| !all.left_out.contains(left)).collect::<Vec<_>>() {
+            remark!("note: {} is left out: {}", left.name, left.reason);
+            all.left_out.push(left);
+        }
         for task in loaded.tasks {
             if all.tasks.iter().any(|other| other.name() == task.name()) {
                 let hint = "name every task once; two task files need two names (`task:`)";
@@ -188,6 +197,7 @@ impl Eval {
                 num_fewshot: self.num_fewshot,
                 code: self.code.runner(common)?,
                 rewards: self.rewards.asked(&self.with, common)?,
+                route: self.routing.asked()?,
                 ..EvalOptions::default()
             },
             chat_template: self.chat_template,
@@ -222,12 +232,22 @@ impl Eval {
             return judged(code?);
         }
         let arguments = ModelArguments { model, with: self.with };
-        if !self.rewards.by_head() {
-            return judged(score_model(&arguments, &tasks, &asked, out, &stop, printed, common)?);
-        }
-        let (ready, head) = arguments.load_reward_model(common)?;
-        asked.options.rewards = Some(Rewards::Head(head.into()));
-        judged(score_ready(&arguments, &ready, &tasks, &asked, out, &stop, printed, common)?)
+        let ready = if self.rewards.by_head() {
+            let (ready, head) = arguments.load_reward_model(common)?;
+            asked.options.rewards = Some(Rewards::Head(head.into()));
+            ready
+        } else {
+            let ready = arguments.load(common)?;
+            match &self.routing.route {
+                Some(_) => {
+                    let hooks = self.routing.stack(&arguments, &ready.model, common)?.hooks(ready.dtype);
+                    Ready { hooks, ..ready }
+                }
+                None => ready,
+            }
+        };
+        let applied = self.routing.applied(arguments.applied()?)?;
+        judged(score_ready(&arguments, applied, &ready, &tasks, &asked, out, &stop, printed, common)?)
     }
 }
 
@@ -250,13 +270,15 @@ pub fn score_model(
     shown: Shown,
     common: &Common,
 ) -> Result<u8, Failure> {
-    score_ready(arguments, &arguments.load(common)?, tasks, asked, out, stop, shown, common)
+    let applied = arguments.applied()?;
+    score_ready(arguments, applied, &arguments.load(common)?, tasks, asked, out, stop, shown, common)
 }
 
-/// The same for a model that is loaded.
+/// The same for a model that is loaded, with what was put on it as scorecards name it.
 #[allow(clippy::too_many_arguments)]
 fn score_ready(
     arguments: &ModelArguments,
+    edit: Option<Applied>,
     ready: &Ready,
     tasks: &Loaded,
     asked: &Asked,
@@ -265,7 +287,10 @@ fn score_ready(
     shown: Shown,
     common: &Common,
 ) -> Result<u8, Failure> {
-    let (contents, edit) = (arguments.contents()?, arguments.applied()?);
+    let contents = match (&asked.options.route, &edit) {
+        (Some(_), Some(routed)) => format!("{} {}", arguments.contents()?, routed.sha256),
+        _ => arguments.contents()?,
+    };
     let (model, dtype) = (&ready.model, asked.dtype);
     tasks.tasks.iter().try_for_each(|task| asked.options_for(task, None).allow_with(task, model))?;
     each_task(tasks, asked, edit, out, shown, common, &mut |place, task, options, progress| {

@@ -114,8 +114,11 @@ impl Explain {
             ledger.tasks.iter().filter(|task| self.wants(&task.name, task.is_variant)).collect();
         let of_measures = measured::find(&ledger, &self.metric);
         let further = |name: &str| ledger.tasks.iter().any(|task| task.name == name && task.is_variant);
-        let numbers: Vec<_> =
-            of_measures.iter().filter(|found| self.wants(&found.task.name, further(&found.task.name))).collect();
+        let wanted = |found: &&measured::Found<'_>| {
+            let of_the_task = self.task.as_deref() == Some(found.task.subject());
+            of_the_task || self.wants(&found.task.name, further(&found.task.name))
+        };
+        let numbers: Vec<_> = of_measures.iter().filter(wanted).collect();
         if own.is_empty() && numbers.is_empty() {
             let tasks = ledger.tasks.iter().map(|task| task.name.as_str());
             let measures = of_measures.iter().map(|found| found.task.name.as_str());
@@ -163,14 +166,14 @@ impl Explain {
     /// A task's change. The scorecards have all examples and their texts, the ledger some.
     fn of_task(&self, ledger: &Ledger, sources: &[Source], task: &TaskComparison) -> Result<Explanation, Failure> {
         let cards = sources::cards(&self.run, sources, &task.name)?;
-        let (all, kind, sensitive) = match &cards {
+        let (all, card, sensitive) = match &cards {
             Some((base, tuned)) => {
                 let sensitive = base.header.sensitive || tuned.header.sensitive;
-                (comparison::examples(base, tuned, &task.metric)?, base.header.kind.as_str(), sensitive)
+                (comparison::examples(base, tuned, &task.metric)?, Some(&base.header), sensitive)
             }
             None => {
                 let of_task = ledger.examples.iter().filter(|example| example.task == task.name);
-                (of_task.cloned().collect(), "", false)
+                (of_task.cloned().collect(), None, false)
             }
         };
         let known = comparison::Known {
@@ -178,7 +181,7 @@ impl Explain {
             examples: all.iter().collect(),
             tasks: ledger.asked().count(),
             models: (&ledger.base, &ledger.tuned),
-            kind,
+            card,
             sensitive,
         };
         let mut explanation = comparison::of(&known, &self.metric, &self.options());

@@ -1,5 +1,5 @@
-//! `hone export`: a model, edits merged in, as a Hugging Face directory or a GGUF file; or an adapter alone as a GGUF
-//! file. What was written is read again and its logits compared.
+//! `hone export`: a model, edits merged in (or taken out again), as a Hugging Face directory or a GGUF file; or an adapter alone as
+//! a GGUF file. What was written is read again and its logits compared.
 
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
@@ -10,10 +10,11 @@ use hone_edit::method::{Mergeable, Place};
 use hone_edit::{Base, Edit, EditStack};
 use hone_engine::{DType, Tensor};
 use hone_model::gguf::adapter::{AdapterPair, read_adapter, save_adapter};
-use hone_model::{GgufType, Hooks, Model, NoHooks};
+use hone_model::{Decoder, GgufType, Hooks, Model, NoHooks};
 use serde::Serialize;
 
 use super::load::{ModelArguments, load_model_as};
+use super::take_out::{Proof, TakenOut, taken_out};
 use super::verify::{self, Limit, Verified};
 use crate::args::Common;
 use crate::fail::Failure;
@@ -25,6 +26,7 @@ use crate::print::outln;
   hone export smollm2-135m-instruct --edit runs/first/adapter --store bf16 --out merged
   hone export smollm2-135m-instruct --edit runs/first/adapter --format gguf-q4_k --out merged.gguf
   hone export smollm2-135m-instruct --edit runs/first/adapter --format gguf-lora --out adapter.gguf
+  hone export merged --edit runs/first/adapter --take-out --out before
 
 What was written is read again and compared; beyond a limit that goes with the type it is removed and refused.")]
 pub struct Export {
@@ -36,6 +38,14 @@ pub struct Export {
     /// Type the weights of a Hugging Face directory are stored in.
     #[arg(long, default_value = "bf16", value_name = "f32|bf16")]
     store: DType,
+    /// Take the edits out of MODEL, which they were merged into in this order (with a weight: `--edit DIR=WEIGHT`), and write the
+    /// model before.
+    #[arg(long, requires = "edit", conflicts_with_all = ["quantize", "task_group"])]
+    take_out: bool,
+    /// With `--take-out`, the model before. Edits that are made of its weights (DoRA, masks, full tuning) do not come out without
+    /// it; of any it says how near the result is.
+    #[arg(long, value_name = "MODEL", requires = "take_out")]
+    base: Option<String>,
     /// The directory or file to write; it must not exist.
     #[arg(long, value_name = "DIR")]
     out: PathBuf,
@@ -63,6 +73,30 @@ enum Format {
     GgufLora,
 }
 
+impl Format {
+    /// How matrices are stored in a GGUF file of the model.
+    fn gguf(self) -> Option<GgufType> {
+        match self {
+            Format::Hf | Format::GgufLora => None,
+            Format::GgufF16 => Some(GgufType::F16),
+            Format::GgufQ8_0 => Some(GgufType::Q8_0),
+            Format::GgufQ4_0 => Some(GgufType::Q4_0),
+            Format::GgufQ4K => Some(GgufType::Q4K),
+        }
+    }
+}
+
+/// What `--json` prints of `--take-out`.
+#[derive(Serialize)]
+struct WithoutEdits {
+    path: PathBuf,
+    /// Tensors that the edits had changed.
+    tensors: usize,
+    written: Verified,
+    #[serde(flatten)]
+    proof: Proof,
+}
+
 #[derive(Serialize)]
 struct Output {
     path: PathBuf,
@@ -88,17 +122,16 @@ impl Export {
         }
         let with = &self.model.with;
         let model = load_model_as(&self.model.model, with.dtype, with.quantize, common)?;
+        if self.take_out {
+            return self.without_edits(model, common);
+        }
         let stack = self.model.stack(&model, common)?;
         let Exported { merged_tensors, written, taken_out } = match self.format {
-            Format::Hf => self.whole(model, stack, Limit::rounded(self.store), |m, to| m.save_hf(to, self.store))?,
-            Format::GgufF16 => self.gguf(model, stack, GgufType::F16)?,
-            Format::GgufQ8_0 => self.gguf(model, stack, GgufType::Q8_0)?,
-            Format::GgufQ4_0 => self.gguf(model, stack, GgufType::Q4_0)?,
-            Format::GgufQ4K => self.gguf(model, stack, GgufType::Q4K)?,
             Format::GgufLora => {
                 let written = adapter(&model, stack, &self.out)?;
                 Exported { merged_tensors: 0, written, taken_out: None }
             }
+            _ => self.whole(model, stack)?,
         };
         if common.json {
             outln!("{}", serde_json::to_string(&Output { path: self.out, merged_tensors, written, taken_out })?)?;
@@ -112,20 +145,9 @@ impl Export {
         Ok(0)
     }
 
-    fn gguf(&self, model: Arc<Model>, stack: Option<EditStack>, kind: GgufType) -> Result<Exported, Failure> {
-        self.whole(model, stack, rounded(kind), |model, to| model.save_gguf(to, kind))
-    }
-
     /// Merges, saves, reads again, compares.
-    fn whole(
-        &self,
-        model: Arc<Model>,
-        stack: Option<EditStack>,
-        limit: Limit,
-        save: impl FnOnce(&Model, &Path) -> Result<(), hone_model::ModelError>,
-    ) -> Result<Exported, Failure> {
+    fn whole(&self, model: Arc<Model>, stack: Option<EditStack>) -> Result<Exported, Failure> {
         let (mut merged_tensors, mut taken_out) = (0, None);
-        let plain: Arc<dyn Hooks> = Arc::new(NoHooks);
         let model = match &stack {
             None => model,
             Some(stack) => {
@@ -135,16 +157,57 @@ impl Export {
                 let dtype = self.model.with.dtype;
                 let decoder = Arc::new(merger.decoder(&model.decoder, dtype)?);
                 let again = Arc::new(merger.taken_out(&decoder, dtype)?);
-                taken_out = Some(verify::compare(&model, &(&model.decoder, plain.clone()), &(&again, plain.clone()))?);
+                let plain: Arc<dyn Hooks> = Arc::new(NoHooks);
+                taken_out = Some(verify::compare(&model, &(&model.decoder, plain.clone()), &(&again, plain))?);
                 drop(again);
-                let model = Arc::try_unwrap(model).map_err(|_| Failure::ours("the model is still in use"))?;
-                Arc::new(Model { decoder, ..model })
+                with_decoder(model, decoder)?
             }
         };
-        save(&model, &self.out)?;
-        let written = verify::written_model(&model, &(&model.decoder, plain), &self.out, limit)?;
+        let written = self.write(&model)?;
         Ok(Exported { merged_tensors, written, taken_out })
     }
+
+    /// Takes the edits out, saves, reads again, compares.
+    fn without_edits(self, merged: Arc<Model>, common: &Common) -> Result<u8, Failure> {
+        if matches!(self.format, Format::GgufLora) {
+            let cause = "`--format gguf-lora` writes an adapter, and `--take-out` leaves a model";
+            return Err(Failure::user(cause, "choose another format: `hf`, `gguf-f16`"));
+        }
+        let with = &self.model.with;
+        let TakenOut { decoder, tensors, proof } = taken_out(&merged, with, self.base.as_deref(), common)?;
+        let model = with_decoder(merged, decoder)?;
+        let written = self.write(&model)?;
+        if common.json {
+            outln!("{}", serde_json::to_string(&WithoutEdits { path: self.out, tensors, written, proof })?)?;
+            return Ok(0);
+        }
+        outln!("{} ({tensors} tensors without the edits)", self.out.display())?;
+        outln!("  read again:    {written}")?;
+        outln!("  {proof}")?;
+        Ok(0)
+    }
+
+    /// Saves the model and compares what is read again.
+    fn write(&self, model: &Model) -> Result<Verified, Failure> {
+        let limit = match self.format.gguf() {
+            None => {
+                model.save_hf(&self.out, self.store)?;
+                Limit::rounded(self.store)
+            }
+            Some(kind) => {
+                model.save_gguf(&self.out, kind)?;
+                rounded(kind)
+            }
+        };
+        let plain: Arc<dyn Hooks> = Arc::new(NoHooks);
+        verify::written_model(model, &(&model.decoder, plain), &self.out, limit)
+    }
+}
+
+/// The same model with other weights.
+fn with_decoder(model: Arc<Model>, decoder: Arc<Decoder>) -> Result<Arc<Model>, Failure> {
+    let model = Arc::try_unwrap(model).map_err(|_| Failure::ours("the model is still in use"))?;
+    Ok(Arc::new(Model { decoder, ..model }))
 }
 
 /// What rounding explains: measured on the models of `docs/measurements.md`, with a factor of two or more to spare.

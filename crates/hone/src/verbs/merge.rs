@@ -209,7 +209,7 @@ fn named_weights(edits: &[String], weights: &[f32]) -> Result<Vec<(PathBuf, f32)
 }
 
 /// `DIR=0.5` as `DIR` and 0.5; a path that has `=` in it and no number behind it is a path.
-fn split_weight(text: &str) -> (&str, Option<f32>) {
+pub(super) fn split_weight(text: &str) -> (&str, Option<f32>) {
     match text.rsplit_once('=') {
         Some((dir, weight)) if !dir.is_empty() => match weight.parse::<f32>() {
             Ok(weight) => (dir, Some(weight)),

@@ -44,7 +44,7 @@ fn measure(result: &MeasureResult, measured: Measured) -> String {
     }
     for task in &result.tasks {
         for table in &task.tables {
-            let heading = format!("{}: {}", task.name, table.title.to_lowercase());
+            let heading = format!("{}: {}", task.subject(), table.title.to_lowercase());
             let mut grid = table.grid();
             if let Some(corner) = grid.header.first_mut() {
                 *corner = heading;
@@ -54,7 +54,7 @@ fn measure(result: &MeasureResult, measured: Measured) -> String {
         }
     }
     for task in &result.tasks {
-        task.notes.iter().for_each(|note| out.push_str(&format!("note: {}: {note}\n", task.name)));
+        task.notes.iter().for_each(|note| out.push_str(&format!("note: {}: {note}\n", task.subject())));
     }
     out.push_str(&format!("\n{}\n", result.legend));
     out

@@ -39,11 +39,11 @@ pub fn beside(out: &Path, ledger: &Ledger) -> Vec<Source> {
     })
 }
 
-/// The file behind a measure that was made of no scorecards, for both models.
+/// The file behind a measure that was made of no scorecards, for both models; where it has rows of its own, they are better.
 pub fn of_measure(out: &Path, file: &Path, measure: &MeasureResult) -> Vec<Source> {
     let Some(path) = relative(out, file) else { return Vec::new() };
     let both = |task: &TaskMeasure| SIDES.map(|(side, _)| Source { task: task.name.clone(), side, path: path.clone() });
-    measure.tasks.iter().flat_map(both).collect()
+    measure.tasks.iter().filter(|task| task.rows.is_empty()).flat_map(both).collect()
 }
 
 /// The first place of each task and side that there is.
@@ -119,5 +119,7 @@ mod tests {
         let sources = of_measure(&out, &file, &looked);
         assert_eq!(sources.iter().map(|source| source.side).collect::<Vec<_>>(), [Side::Base, Side::Tuned]);
         assert!(sources.iter().all(|s| s.task == "needle, plain" && s.path == "../../cards/base/boolq.jsonl"));
+        looked.tasks[0].rows.push(serde_json::json!({"id": "1"}));
+        assert!(of_measure(&out, &file, &looked).is_empty(), "its rows are written beside the report");
     }
 }

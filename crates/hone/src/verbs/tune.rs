@@ -13,6 +13,7 @@ use hone_eval::rules::Rule;
 use hone_eval::scorecard::Scorecard;
 use hone_eval::{Applied, Task};
 use hone_model::{Model, NoHooks};
+use hone_train::compatibility::Models;
 use hone_train::prepare::{new_edit, prepare};
 use hone_train::recipe::{self, Recipe};
 use hone_train::session::Start;
@@ -128,7 +129,8 @@ pub fn tune(recipe: &Recipe, out: &Path, start: Start, command: &str, common: &C
     let tasks = load_tasks(&task_references(recipe), &asked)?.tasks;
     let options = options(recipe, &tasks);
     options.check_names(tasks.iter().map(Task::name))?;
-    let trainer = Trainer::new(Arc::clone(&model), stack, data, recipe, out, start)?;
+    let models = Models { model: Arc::clone(&model), old: old_model(recipe, common)? };
+    let trainer = Trainer::new(models, stack, data, recipe, out, start)?;
     let cards = out.join("scorecards");
     let Some(before) = scorecards(&model, None, &tasks, &asked, &cards.join("base"), &stop, common)? else {
         return Err(interrupted_before_training(out));
@@ -150,6 +152,14 @@ pub fn tune(recipe: &Recipe, out: &Path, start: Start, command: &str, common: &C
     let report = tune_report::assemble(recipe, out, &outcome, ledger, &before, &after, command)?;
     compare_verb::write(out, &report)?;
     Ok(Tuned { outcome, ledger: Some(report.ledger) })
+}
+
+/// The model of the old version that the recipe stays compatible with, where it is another than the one that is tuned.
+fn old_model(recipe: &Recipe, common: &Common) -> Result<Option<Arc<Model>>, Failure> {
+    let compatibility = recipe.train.compatibility.as_ref().filter(|compatibility| compatibility.wants_old());
+    let named = compatibility.and_then(|compatibility| compatibility.old.model.as_ref());
+    let other = named.filter(|name| **name != recipe.model);
+    other.map(|name| load_model_as(name, recipe.train.dtype.into(), None, common)).transpose()
 }
 
 fn interrupted_before_training(out: &Path) -> Failure {

@@ -65,6 +65,10 @@ fn facts(recipe: &Recipe, outcome: &Outcome) -> Vec<(String, String)> {
         fact("Peak memory", format!("{:.2} GiB", outcome.peak_memory as f64 / f64::from(1 << 30))),
         fact("Compute type", format!("{:?}", recipe.train.dtype).to_lowercase()),
     ];
+    if let Some(old) = recipe.train.compatibility.as_ref().filter(|c| c.wants_old()).map(|c| &c.old) {
+        let named: Vec<&str> = [&old.model, &old.edit].into_iter().flatten().map(String::as_str).collect();
+        facts.push(fact("Compatible with", named.join(" with ")));
+    }
     for key in ["r", "lora_alpha", "target_modules"] {
         if let Some(value) = recipe.method.0.get(key) {
             facts.push(fact(&key.replace('_', " "), value.as_str().map_or_else(|| value.to_string(), str::to_owned)));

@@ -122,9 +122,9 @@ impl Part for Dora {
 
     fn merge(&self, merge: &Merge) -> Result<Tensor, String> {
         let [a, b, m] = merge.values else { unreachable!("DoRA plans three parameters a map") };
-        let mut turned = Tensor::zeros(merge.base.shape(), DType::F32);
+        let mut turned = Tensor::zeros(merge.weight.shape(), DType::F32);
         matmul::matmul_nn_add(&mut turned, self.scale, b, a);
-        let mut whole = merge.base.clone();
+        let mut whole = merge.base()?.clone();
         matmul::matmul_nn_add(&mut whole, self.scale, b, a);
         let (_, columns) = whole.rows_cols();
         let mut out = merge.weight.clone();

@@ -392,8 +392,9 @@ impl Part for OnRounded {
     }
 
     fn merge(&self, merge: &Merge) -> Result<Tensor, String> {
-        let mut change = rounded(merge.base, before(merge.values).as_ref());
-        add(&mut change, merge.base, -1.0);
+        let base = merge.base()?;
+        let mut change = rounded(base, before(merge.values).as_ref());
+        add(&mut change, base, -1.0);
         matmul::matmul_nn_add(&mut change, self.scale * merge.strength, &merge.values[1], &merge.values[0]);
         let mut out = merge.weight.clone();
         add(&mut out, &change, merge.direction.sign());

@@ -136,6 +136,7 @@ fn linear(base: &Base, name: &str) -> Result<Linear, EditError> {
     let weight = match &weight.value {
         BaseValue::Matrix(matrix) => matrix.clone(),
         BaseValue::Vector(vector) => WeightRef::Trained(Var::constant(vector.clone())),
+        BaseValue::Unknown => return Err(EditError::UnknownBase { place: weight.name.clone() }),
     };
     let bias = base.weight(&format!("{name}.bias")).map(|bias| bias.to_f32());
     Ok(Linear { name: name.into(), weight, bias })

@@ -10,7 +10,8 @@
 //!
 //! Trained: the classifier, `hidden · E (L) + E (L)` numbers at depth 1. Start: PyTorch's `nn.Linear`, `U(±1/√in)`; the model is that
 //! of an even mixture, more or less. Fields and keys are PEFT's (`XLoraConfig`); the experts stay in their own directories,
-//! which `adapters` names. Costs two forward passes; generation keeps the keys and values of both.
+//! which `adapters` names (and `hone.json` as seen from the mixture's own, so that both can be moved together). Costs two forward
+//! passes; generation keeps the keys and values of both.
 //!
 //! It does not train experts, and knows nothing of edits below it in a stack: the first pass is the bare model's.
 

@@ -1,8 +1,9 @@
-//! The change of a weight, `W + D`: the object that masks, sparse deltas, grafts and pruned differences share.
+//! The change of a weight, `W + D`: what masks of gradients, masks of weights, grafts and pruned differences do at a place.
 //!
-//! `D` has the weight's shape and is `f32` while it is trained; gradients outside a mask are zeroed before clipping, so what is
-//! not chosen stays exactly 0. The file holds the indices and values of what is not 0 ([`Stored::Sparse`]). Memory while
-//! training is that of full tuning: what is saved is the file, and what is learned is confined.
+//! `D` has the weight's shape and is dense and `f32` while it is trained; gradients outside a mask are zeroed before clipping
+//! ([`EditGradients::confine`](crate::training::EditGradients::confine)), so what is not chosen stays exactly 0. Merged, and in the file
+//! ([`Stored::Sparse`]; a mask has bits), it is a [`SparseDelta`]. Memory while training is that of full tuning: what is saved is the
+//! file, and what is learned is confined.
 
 use std::sync::Arc;
 
@@ -15,6 +16,7 @@ use serde_json::{Map, Value};
 use crate::base::{Base, BaseWeight, WeightKind};
 use crate::error::EditError;
 use crate::method::{At, Init, LinearEffect, Merge, ParamPlan, Part, Place, Placed, Plan, Stored};
+use crate::sparse::SparseDelta;
 use crate::target::{OneOrMany, Targets};
 
 /// The weights a change may touch. Embeddings and the LM head are left out unless named: a share of the weights is always
@@ -100,47 +102,47 @@ pub struct Change<F>(pub F);
 
 /// What is added to a weight, of the part's parameters.
 pub trait ChangeOf: Send + Sync {
-    /// The change, in the weight's shape, in the compute type or `f32`.
-    fn change(&self, at: &At) -> Var;
+    /// The change, in the weight's shape, in the compute type or `f32`. `weight` gives the weight in `f32`, for changes made of it.
+    fn change(&self, at: &At, weight: &dyn Fn() -> Tensor) -> Var;
 
-    /// The same of values outside a forward pass, as used (not as trained).
-    fn settled(&self, values: &[Tensor]) -> Tensor;
+    /// The same outside a forward pass, as used (not as trained), at strength 1. `Err` says why there is none.
+    fn settled(&self, merge: &Merge) -> Result<SparseDelta, String>;
 }
 
 /// `D` itself.
 pub struct Plain;
 
 impl ChangeOf for Plain {
-    fn change(&self, at: &At) -> Var {
+    fn change(&self, at: &At, _weight: &dyn Fn() -> Tensor) -> Var {
         at.values[0].clone()
     }
 
-    fn settled(&self, values: &[Tensor]) -> Tensor {
-        values[0].clone()
+    fn settled(&self, merge: &Merge) -> Result<SparseDelta, String> {
+        Ok(SparseDelta::of(&merge.values[0]))
     }
 }
 
 impl<F: ChangeOf> Change<F> {
-    fn changed(&self, at: &At, own: impl FnOnce() -> Tensor) -> Var {
-        let tape = &at.cx.tape;
-        let change = ops::convert(tape, &self.0.change(at), at.cx.dtype);
-        ops::add_scaled(tape, &Var::constant(own().to_dtype(at.cx.dtype)), &change, at.strength)
+    fn changed(&self, at: &At, weight: &WeightRef) -> Var {
+        let (tape, dtype) = (&at.cx.tape, at.cx.dtype);
+        let change = ops::convert(tape, &self.0.change(at, &|| dense(weight, DType::F32)), dtype);
+        ops::add_scaled(tape, &Var::constant(dense(weight, dtype)), &change, at.strength)
     }
 }
 
 impl<F: ChangeOf> Part for Change<F> {
     fn on_linear(&self, at: &At, _linear: &Linear, weight: &WeightRef) -> LinearEffect {
-        LinearEffect::weight(at.once(|| self.changed(at, || dense(weight, at.cx.dtype))))
+        LinearEffect::weight(at.once(|| self.changed(at, weight)))
     }
 
     fn on_matrix(&self, at: &At, weight: WeightRef) -> WeightRef {
-        at.once(|| self.changed(at, || dense(&weight, at.cx.dtype)))
+        at.once(|| self.changed(at, &weight))
     }
 
     fn on_vector(&self, at: &At, value: Var) -> Var {
         let tape = &at.cx.tape;
-        let change = ops::convert(tape, &self.0.change(at), value.value.dtype());
-        ops::add_scaled(tape, &value, &change, at.strength)
+        let change = self.0.change(at, &|| value.value.to_dtype(DType::F32));
+        ops::add_scaled(tape, &value, &ops::convert(tape, &change, value.value.dtype()), at.strength)
     }
 
     fn replaces(&self) -> bool {
@@ -148,12 +150,7 @@ impl<F: ChangeOf> Part for Change<F> {
     }
 
     fn merge(&self, merge: &Merge) -> Result<Tensor, String> {
-        let (mut out, factor) = (merge.weight.clone(), merge.direction.sign() * merge.strength);
-        let change = self.0.settled(merge.values);
-        for (weight, change) in out.as_mut_slice::<f32>().iter_mut().zip(change.as_slice::<f32>()) {
-            *weight += factor * change;
-        }
-        Ok(out)
+        Ok(merge.with_sparse(&self.0.settled(merge)?))
     }
 }
 

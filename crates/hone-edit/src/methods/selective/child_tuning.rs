@@ -98,31 +98,34 @@ struct RandomMask {
 }
 
 impl RandomMask {
-    fn mask(&self, key: RandomKey, gradient: &mut [f32]) {
-        for (at, g) in gradient.iter_mut().enumerate() {
-            *g = if key.uniform(at as u64) < self.share { *g / self.share } else { 0.0 };
+    fn mask(&self, index: usize, gradients: &mut EditGradients, key: RandomKey) {
+        gradients.confine(index, |element| key.uniform(element as u64) < self.share);
+        if let Some(gradient) = gradients.get_mut(index) {
+            gradient.as_mut_slice::<f32>().iter_mut().for_each(|g| *g /= self.share);
         }
     }
 }
 
 impl TrainingRules for RandomMask {
     fn gradients(&mut self, edit: &Edit, gradients: &mut EditGradients, moment: &Moment) {
-        for (at, param) in edit.params.iter().enumerate() {
-            if let Some(gradient) = gradients.get_mut(at) {
-                self.mask(moment.key.named(&param.key), gradient.as_mut_slice::<f32>());
-            }
+        for (index, param) in edit.params.iter().enumerate() {
+            self.mask(index, gradients, moment.key.named(&param.key));
         }
     }
 }
 
 #[cfg(test)]
 mod tests {
+    use hone_engine::{DType, Gradients, ParamId, Tensor, Var};
+
     use super::*;
 
     #[test]
     fn a_random_mask_keeps_the_mean_and_its_share() {
-        let mut gradient = vec![1.0f32; 20_000];
-        RandomMask { share: 0.3 }.mask(RandomKey::new(5), &mut gradient);
+        let (mut gradients, ones) = (Gradients::new(), Tensor::full([20_000], DType::F32, 1.0));
+        gradients.add(&Var::param(ParamId(0), ones.clone()), ones);
+        RandomMask { share: 0.3 }.mask(0, &mut EditGradients::new(&mut gradients, &[ParamId(0)]), RandomKey::new(5));
+        let gradient = gradients.param(ParamId(0)).map(Tensor::to_vec_f32).unwrap();
         let kept = gradient.iter().filter(|g| **g != 0.0).count() as f64 / 20_000.0;
         let mean = gradient.iter().map(|g| f64::from(*g)).sum::<f64>() / 20_000.0;
         // Three standard deviations of a share of 20,000 draws are 0.01.

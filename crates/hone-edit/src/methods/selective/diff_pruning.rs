@@ -21,8 +21,9 @@ use super::grafting::with_saved_values;
 use crate::base::Base;
 use crate::config;
 use crate::error::EditError;
-use crate::method::{At, Edit, Init, Mergeable, Method, MethodInfo, Origin, ParamPlan, Plan, QuantisedBase};
+use crate::method::{At, Edit, Init, Merge, Mergeable, Method, MethodInfo, Origin, ParamPlan, Plan, QuantisedBase};
 use crate::planning::wrong;
+use crate::sparse::SparseDelta;
 use crate::training::{EditGradients, Moment, TrainingRules};
 
 const NAME: &str = "diff_pruning";
@@ -188,23 +189,23 @@ impl Gated {
 }
 
 impl ChangeOf for Gated {
-    fn change(&self, at: &At) -> Var {
+    fn change(&self, at: &At, _weight: &dyn Fn() -> Tensor) -> Var {
         let noise = at.cx.training.then(|| at.cx.key.named(at.name));
         self.product(&at.cx.tape, at.values, noise)
     }
 
-    fn settled(&self, values: &[Tensor]) -> Tensor {
-        let values: Vec<Var> = values.iter().cloned().map(Var::constant).collect();
-        self.product(&Tape::off(), &values, None).value
+    fn settled(&self, merge: &Merge) -> Result<SparseDelta, String> {
+        Ok(SparseDelta::of(&self.product(&Tape::off(), &merge.constants(), None).value))
     }
 }
 
 /// `D ← z ⊙ D` where that is among the `share` of the largest, 0 elsewhere; gates open for good.
 fn prune(edit: &mut Edit, groups: &[Vec<usize>], share: f64) {
-    let gated: Vec<Tensor> = groups
-        .iter()
-        .map(|group| Gated.settled(&group.iter().map(|&p| edit.params[p].value.clone()).collect::<Vec<_>>()))
-        .collect();
+    let of_group = |group: &Vec<usize>| {
+        let values: Vec<Var> = group.iter().map(|&p| Var::constant(edit.params[p].value.clone())).collect();
+        Gated.product(&Tape::off(), &values, None).value
+    };
+    let gated: Vec<Tensor> = groups.iter().map(of_group).collect();
     let total = gated.iter().map(Tensor::elements).sum();
     let sizes = gated.iter().map(|g| g.as_slice::<f32>());
     let threshold = threshold_of_largest(sizes, share_of(total, share)).max(0.0);
@@ -260,9 +261,8 @@ impl TrainingRules for Search {
             return;
         }
         for group in &self.groups {
-            let Some(gradient) = gradients.get_mut(group[0]) else { continue };
             let kept = edit.params[group[0]].value.as_slice::<f32>();
-            gradient.as_mut_slice::<f32>().iter_mut().zip(kept).filter(|(_, d)| **d == 0.0).for_each(|(g, _)| *g = 0.0);
+            gradients.confine(group[0], |element| kept[element] != 0.0);
         }
     }
 

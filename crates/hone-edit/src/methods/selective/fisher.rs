@@ -22,11 +22,6 @@ pub(super) fn check_share(method: &'static str, share: f64, samples: usize) -> R
     }
 }
 
-/// `gradient ⊙ mask`.
-pub(super) fn apply(gradient: &mut Tensor, mask: &[f32]) {
-    gradient.as_mut_slice::<f32>().iter_mut().zip(mask).for_each(|(g, m)| *g *= m);
-}
-
 /// First the sum of squared gradients, then the mask of its largest values.
 pub(super) struct FisherMask {
     share: f64,
@@ -73,8 +68,8 @@ impl TrainingRules for FisherMask {
             return;
         }
         for (at, mask) in self.held.iter().enumerate() {
-            if let (Some(gradient), Some(mask)) = (gradients.get_mut(at), mask) {
-                apply(gradient, mask.as_slice());
+            if let Some(mask) = mask.as_ref().map(Tensor::as_slice::<f32>) {
+                gradients.confine(at, |element| mask[element] != 0.0);
             }
         }
     }

@@ -26,8 +26,11 @@ use crate::config;
 use crate::error::EditError;
 use crate::files::read_edit;
 use crate::merge::Merger;
-use crate::method::{At, Edit, Init, Mergeable, Method, MethodInfo, Origin, ParamPlan, Plan, QuantisedBase, Role};
+use crate::method::{
+    At, Edit, Init, Merge, Mergeable, Method, MethodInfo, Origin, ParamPlan, Plan, QuantisedBase, Role,
+};
 use crate::planning::wrong;
+use crate::sparse::SparseDelta;
 use crate::stack::EditStack;
 
 const NAME: &str = "grafting";
@@ -93,15 +96,8 @@ fn parse(
 pub(super) fn read_changes(directory: &Path, base: &Base) -> Result<HashMap<String, Tensor>, EditError> {
     let stack = EditStack::of(read_edit(directory, base)?);
     let merger = Merger::new(&stack, base)?;
-    let mut changes = HashMap::new();
-    for name in merger.names() {
-        if let (Some(mut merged), Some(own)) = (merger.merged(name)?, base.weight(name).map(|w| w.to_f32())) {
-            let pairs = merged.as_mut_slice::<f32>().iter_mut().zip(own.as_slice::<f32>());
-            pairs.for_each(|(merged, own)| *merged -= own);
-            changes.insert(name.to_string(), merged);
-        }
-    }
-    Ok(changes)
+    let change = |name: &str| Ok(merger.change(name)?.map(|change| (name.to_string(), change)));
+    merger.names().filter_map(|name| change(name).transpose()).collect()
 }
 
 /// An edit of `method` with the values of those parameters of `trained` that it has as well.
@@ -212,7 +208,7 @@ impl Graft {
 }
 
 impl ChangeOf for Graft {
-    fn change(&self, at: &At) -> Var {
+    fn change(&self, at: &At, _weight: &dyn Fn() -> Tensor) -> Var {
         let (change, scores) = (&at.values[0].value, &at.values[1]);
         match at.cx.training && self.learned {
             true => self.soft(&at.cx.tape, change, scores),
@@ -220,8 +216,8 @@ impl ChangeOf for Graft {
         }
     }
 
-    fn settled(&self, values: &[Tensor]) -> Tensor {
-        self.rounded(&values[0], &values[1])
+    fn settled(&self, merge: &Merge) -> Result<SparseDelta, String> {
+        Ok(SparseDelta::of(&self.rounded(&merge.values[0], &merge.values[1])))
     }
 }
 

@@ -1,5 +1,6 @@
 //! Mask tuning (Zheng et al. 2023, arXiv 2307.15049; R-AMT): no value of the model changes, a learned binary mask drops some:
-//! `y = x (W ⊙ m)ᵀ + b`, `m = 1[M > threshold]`, `M` trained through the threshold as if it were not there (straight-through).
+//! `y = x (W ⊙ m)ᵀ + b`, `m = 1[M > threshold]`, `M` trained through the threshold as if it were not there (straight-through). As a
+//! [`Change`]: `W ⊙ m = W + D` with `D = W ⊙ (m − 1)`, `−W` where it is dropped and 0 elsewhere.
 //!
 //! Start: `M = 0.01`, threshold 0.005, so nothing is dropped. The penalty is `penalty Σ ‖M‖` over tensors (norms, not squared).
 //! A weight once dropped still gets its gradient `W ⊙ dL/d(W ⊙ m)`, so it can come back. The gap of 0.005 and the learning rate are
@@ -14,21 +15,20 @@
 
 use std::sync::Arc;
 
-use hone_engine::{RandomKey, Tape, Tensor, Var, WeightRef, ops};
-use hone_model::Linear;
+use hone_engine::{RandomKey, Tape, Tensor, Var, ops};
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 use serde_json::{Map, Value, json};
 
+use super::change::{Change, ChangeOf};
 use crate::base::{Base, BaseWeight};
 use crate::config;
 use crate::error::EditError;
-use crate::forms::base_weight;
 use crate::method::{
-    At, Direction, Edit, Init, LinearEffect, Merge, Mergeable, Method, MethodInfo, Origin, ParamPlan, Part, Plan,
-    QuantisedBase, Role, Stored,
+    At, Edit, Init, Merge, Mergeable, Method, MethodInfo, Origin, ParamPlan, Plan, QuantisedBase, Role, Stored,
 };
 use crate::planning::{TargetFields, key, wrong};
+use crate::sparse::SparseDelta;
 use crate::training::{EditGradients, Moment, TrainingRules};
 
 const NAME: &str = "mask_tuning";
@@ -107,7 +107,7 @@ impl MaskConfig {
             .full_precision()
             .without_decay()
             .stored(Stored::Bits { threshold });
-        plan.on_linear(weight, Mask { threshold }, [param]);
+        plan.on_linear(weight, Change(Dropped { threshold }), [param]);
         Ok(())
     }
 }
@@ -140,45 +140,29 @@ impl Method for MaskConfig {
     }
 }
 
-/// The mask of one map; its parameter is `M` `[out, in]`, `f32`.
-struct Mask {
+/// `W ⊙ (m − 1)` of one map; its parameter is `M` `[out, in]`, `f32`.
+struct Dropped {
     threshold: f32,
 }
 
-impl Mask {
-    /// `W ⊙ (1 + s (m − 1))`.
-    fn masked(&self, tape: &Tape, weight: Tensor, mask: &Var, strength: f32) -> Var {
+impl Dropped {
+    fn of(&self, tape: &Tape, mask: &Var, weight: Tensor) -> Var {
         let mask = ops::straight_through(tape, mask, self.threshold);
-        let mask = match strength == 1.0 {
-            true => mask,
-            false => {
-                ops::pointwise(tape, &ops::scale(tape, &mask, strength), ops::Pointwise::Shift { by: 1.0 - strength })
-            }
-        };
-        ops::multiply(tape, &mask, &Var::constant(weight))
+        let dropped = ops::pointwise(tape, &mask, ops::Pointwise::Shift { by: -1.0 });
+        ops::multiply(tape, &dropped, &Var::constant(weight))
     }
 }
 
-impl Part for Mask {
-    fn on_linear(&self, at: &At, linear: &Linear, _weight: &WeightRef) -> LinearEffect {
-        LinearEffect::weight(at.once(|| {
-            let tape = &at.cx.tape;
-            let masked = self.masked(tape, base_weight(linear), &at.values[0], at.strength);
-            ops::convert(tape, &masked, at.cx.dtype)
-        }))
+impl ChangeOf for Dropped {
+    fn change(&self, at: &At, weight: &dyn Fn() -> Tensor) -> Var {
+        self.of(&at.cx.tape, &at.values[0], weight())
     }
 
-    fn replaces(&self) -> bool {
-        true
-    }
-
-    fn merge(&self, merge: &Merge) -> Result<Tensor, String> {
-        if merge.direction == Direction::Unmerge {
-            // What was dropped is known from the base.
-            return Ok(merge.base.clone());
-        }
-        let mask = Var::constant(merge.values[0].clone());
-        Ok(self.masked(&Tape::off(), merge.weight.clone(), &mask, merge.strength).value)
+    fn settled(&self, merge: &Merge) -> Result<SparseDelta, String> {
+        let base = merge.base()?;
+        let elements = merge.values[0].as_slice::<f32>().iter().zip(base.as_slice::<f32>()).enumerate();
+        let dropped = elements.filter(|(_, (mask, _))| **mask <= self.threshold);
+        Ok(SparseDelta::of_entries(base.dims(), dropped.map(|(at, (_, weight))| (at as u32, -weight))))
     }
 }
 
@@ -243,7 +227,8 @@ mod tests {
         let tape = Tape::recording();
         let weight = Tensor::from_slice([2, 2], &[2.0f32, -3.0, 5.0, 7.0]);
         let mask = Var::param(ParamId(0), Tensor::from_slice([2, 2], &[0.01f32, 0.001, 0.0, 0.02]));
-        let masked = Mask { threshold: 0.005 }.masked(&tape, weight, &mask, 1.0);
+        let dropped = Dropped { threshold: 0.005 }.of(&tape, &mask, weight.clone());
+        let masked = ops::add(&tape, &Var::constant(weight), &dropped);
         assert_eq!(masked.value.to_vec_f32(), [2.0, 0.0, 0.0, 7.0]);
         let upstream = Tensor::from_slice([2, 2], &[1.0f32, 10.0, 100.0, 1000.0]);
         let loss = ops::sum(&tape, &ops::multiply(&tape, &masked, &Var::constant(upstream)));

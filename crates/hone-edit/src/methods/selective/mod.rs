@@ -1,9 +1,9 @@
 //! Selective edits: a part of the model's own weights is trained, chosen by name or found by a rule.
 //!
-//! By name: [`bitfit`], [`norms`], [`last_layers`], [`head_only`]. By a rule, all of them one [`change`] (`W + D`, `D` dense while trained and written
-//! where it is not 0): [`fish_mask`] and [`child_tuning`] ([`fisher`]), [`subnetwork`], [`shira`], [`supertuning`],
-//! [`diff_pruning`], [`grafting`]. Without any change of values: [`mask_tuning`]. By schedule: [`lisa`]; by the optimiser:
-//! [`galore`].
+//! By name: [`bitfit`], [`norms`], [`last_layers`], [`head_only`]. By a rule, all of them a [`SparseDelta`](crate::sparse::SparseDelta)
+//! once they are trained: as a [`change`] (`W + D`, `D` dense while it is trained) [`fish_mask`] and [`child_tuning`] ([`fisher`]),
+//! [`subnetwork`], [`diff_pruning`], [`grafting`] and [`mask_tuning`], which drops values and changes none; at given places [`shira`] and
+//! [`supertuning`]. By schedule: [`lisa`]; by the optimiser: [`galore`].
 
 pub mod bitfit;
 pub mod change;

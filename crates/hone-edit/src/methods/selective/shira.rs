@@ -3,11 +3,11 @@
 //!
 //! The places are the first `N` of PyTorch's `randperm(out · in)` (seeded with `random_seed`; without one, with the run's own numbers),
 //! in row-major order. Start: 0, so the model is unchanged. Fields and keys are PEFT's (`ShiraConfig`): `shira_weight` `[N]`,
-//! `shira_indices` `[2, N]`. The product never holds a dense `ΔW`.
+//! `shira_indices` `[2, N]`. The product never holds a dense `ΔW`; merged, it is a [`SparseDelta`].
 
 use std::sync::Arc;
 
-use hone_engine::{Tape, Tensor, Var, ops};
+use hone_engine::{Tensor, Var, ops};
 use hone_model::Linear;
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
@@ -18,6 +18,7 @@ use crate::config::{self, Inert};
 use crate::error::EditError;
 use crate::method::{At, Init, Merge, Mergeable, Method, MethodInfo, Origin, ParamPlan, Part, Plan, QuantisedBase};
 use crate::planning::{Q_AND_V, TargetFields, check_rank, key, wrong};
+use crate::sparse::SparseDelta;
 use crate::torch_random::TorchRandom;
 
 const NAME: &str = "shira";
@@ -156,12 +157,9 @@ impl Part for Entries {
     }
 
     fn merge(&self, merge: &Merge) -> Result<Tensor, String> {
-        let tape = Tape::off();
         let (rows, columns) = places(&merge.values[1]);
-        let flat: Arc<[u32]> = rows.iter().zip(columns.iter()).map(|(r, c)| r * self.inputs as u32 + c).collect();
-        let values = Var::constant(merge.values[0].clone());
-        let change = ops::scatter(&tape, &values, &flat, &[self.out, self.inputs]);
-        let scale = merge.direction.sign() * merge.strength;
-        Ok(ops::add_scaled(&tape, &Var::constant(merge.weight.clone()), &change, scale).value)
+        let flat = rows.iter().zip(columns.iter()).map(|(row, column)| row * self.inputs as u32 + column);
+        let entries = flat.zip(merge.values[0].as_slice::<f32>().iter().copied());
+        Ok(merge.with_sparse(&SparseDelta::of_entries(&[self.out, self.inputs], entries)))
     }
 }

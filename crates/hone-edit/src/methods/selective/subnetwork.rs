@@ -13,7 +13,6 @@ use serde::{Deserialize, Serialize};
 use serde_json::{Map, Value};
 
 use super::change::{Change, ChangeFields, Plain, change_param};
-use super::fisher::apply;
 use super::grafting::read_changes;
 use crate::base::Base;
 use crate::config;
@@ -122,9 +121,8 @@ struct GivenMask;
 impl TrainingRules for GivenMask {
     fn gradients(&mut self, edit: &Edit, gradients: &mut EditGradients, _moment: &Moment) {
         for at in (0..edit.params.len()).step_by(2) {
-            if let Some(gradient) = gradients.get_mut(at) {
-                apply(gradient, edit.params[at + 1].value.as_slice());
-            }
+            let mask = edit.params[at + 1].value.as_slice::<f32>();
+            gradients.confine(at, |element| mask[element] != 0.0);
         }
     }
 }

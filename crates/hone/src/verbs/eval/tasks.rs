@@ -9,7 +9,7 @@ use hone_eval::intervals::intervals;
 use hone_eval::scorecard::{Scorecard, ScorecardHeader};
 use hone_eval::statistics::BootstrapOptions;
 use hone_eval::tally::Tally;
-use hone_eval::task::group::{Group, GroupScore, Loaded};
+use hone_eval::task::group::{GroupScore, Loaded};
 use hone_eval::{Applied, EvalError, EvalOptions, Task};
 use serde::Serialize;
 
@@ -25,6 +25,9 @@ struct Output {
     /// Metrics over groups of tasks.
     #[serde(skip_serializing_if = "Vec::is_empty")]
     groups: Vec<GroupScore>,
+    /// Groups whose mean is not given.
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    not_averaged: Vec<NotAveraged>,
     /// Tasks without a score.
     #[serde(skip_serializing_if = "Vec::is_empty")]
     failed: Vec<FailedTask>,
@@ -47,11 +50,18 @@ impl TaskOutput {
     }
 }
 
-/// A task that could not be scored.
+/// A task that could not be scored, or is left out.
 #[derive(Serialize)]
 struct FailedTask {
     name: String,
     error: String,
+}
+
+/// A group whose mean is not given, and why.
+#[derive(Serialize)]
+struct NotAveraged {
+    group: String,
+    reason: String,
 }
 
 /// A task's scorecard: its header where it went to a file, else all of it.
@@ -65,7 +75,7 @@ pub(super) type Score<'a> = dyn FnMut(
 
 /// Scores one task after the other and prints what came out. With several tasks, an error comes after all of them were tried.
 pub(super) fn each_task(
-    Loaded { tasks, groups }: &Loaded,
+    Loaded { tasks, groups, left_out }: &Loaded,
     asked: &Asked,
     edit: Option<Applied>,
     out: Option<PathBuf>,
@@ -73,7 +83,9 @@ pub(super) fn each_task(
     common: &Common,
     score: &mut Score<'_>,
 ) -> Result<u8, Failure> {
-    let (mut done, mut headers, mut failed) = (Vec::new(), Vec::new(), Vec::new());
+    let (mut done, mut headers) = (Vec::new(), Vec::new());
+    let left = left_out.iter().map(|left| FailedTask { name: left.name.clone(), error: left.reason.clone() });
+    let mut failed: Vec<FailedTask> = left.collect();
     for (at, task) in tasks.iter().enumerate() {
         let place = out.as_deref().map(|out| card_path(out, task.name()));
         let options = asked.options_for(task, edit.clone());
@@ -84,7 +96,7 @@ pub(super) fn each_task(
         });
         let scored = match scored {
             Ok(scored) => scored,
-            Err(failure) if tasks.len() == 1 => return Err(failure),
+            Err(failure) if tasks.len() == 1 && left_out.is_empty() => return Err(failure),
             Err(failure) => {
                 let rest = &tasks[at + 1..];
                 let error = in_one_line(&failure);
@@ -120,19 +132,27 @@ pub(super) fn each_task(
         }
         headers.push(header);
     }
+    let code = ending(&failed, left_out.len(), tasks.len() + left_out.len(), out.is_some());
     if shown == Shown::Nothing {
-        return ending(&failed, tasks.len(), out.is_some());
-    }
-    let headers: Vec<&ScorecardHeader> = headers.iter().collect();
-    // A mean over some of its tasks would be another number under the group's name.
-    let is_whole = |group: &&Group| !failed.iter().any(|task| group.tasks.contains(&task.name));
-    let groups: Vec<GroupScore> = groups.iter().filter(is_whole).flat_map(|group| group.scores(&headers)).collect();
-    let code = ending(&failed, tasks.len(), out.is_some());
-    if common.json {
-        outln!("{}", serde_json::to_string(&Output { tasks: done, groups, failed })?)?;
         return code;
     }
-    for score in &groups {
+    let headers: Vec<&ScorecardHeader> = headers.iter().collect();
+    let unscored: Vec<&str> = failed.iter().map(|task| task.name.as_str()).collect();
+    let (mut scores, mut not_averaged) = (Vec::<GroupScore>::new(), Vec::new());
+    for group in groups {
+        match group.no_mean(&unscored) {
+            None => scores.extend(group.scores(&headers)),
+            Some(reason) => {
+                remark!("note: no mean of {} is given: {reason}", group.name);
+                not_averaged.push(NotAveraged { group: group.name.clone(), reason });
+            }
+        }
+    }
+    if common.json {
+        outln!("{}", serde_json::to_string(&Output { tasks: done, groups: scores, not_averaged, failed })?)?;
+        return code;
+    }
+    for score in &scores {
         let stderr = score.stderr.map_or_else(String::new, |e| format!(" ± {e:.4}"));
         let of = format!("{} tasks, {} questions", score.tasks, score.n);
         outln!("{} ({of})\n  {:<20} {:.4}{stderr}", score.group, score.metric, score.value)?;
@@ -149,14 +169,17 @@ fn would_fail_all(error: &EvalError, out: Option<&Path>) -> bool {
     }
 }
 
-/// The exit code when all tasks were scored, or every task that was not, with its error.
-fn ending(failed: &[FailedTask], tasks: usize, is_kept: bool) -> Result<u8, Failure> {
+/// The exit code when all tasks were scored, or every task that was not, with its error; `left_out` of them were never begun.
+fn ending(failed: &[FailedTask], left_out: usize, tasks: usize, is_kept: bool) -> Result<u8, Failure> {
     if failed.is_empty() {
         return Ok(0);
     }
     let mut causes = vec![format!("{} of {tasks} tasks could not be scored", failed.len())];
     causes.extend(failed.iter().map(|FailedTask { name, error }| format!("{name}: {error}")));
     let hint = match is_kept {
+        _ if failed.len() == left_out => {
+            "name the tasks that are to be scored one by one, without those that are left out"
+        }
         true => "mend what is named and run the same command again; it scores only the tasks that are not done",
         false => "mend what is named, and run these tasks again",
     };

@@ -7,9 +7,9 @@ use std::sync::atomic::AtomicBool;
 use hone_edit::EditStack;
 use hone_eval::files::{check_writable, write_atomically};
 use hone_eval::statistics::BootstrapOptions;
-use hone_eval::task::group;
+use hone_eval::task::group::{self, Loaded};
 use hone_eval::{DataRoot, Task};
-use hone_locate::attention::{AttentionReport, Before, Looked, Shares, Subject, measure};
+use hone_locate::attention::{AttentionReport, Before, Looked, Shares, measure};
 use hone_locate::difference::{Difference, changes, difference};
 use hone_locate::prompt::{Form, Part};
 use hone_locate::question::{self, Question};
@@ -17,7 +17,7 @@ use hone_locate::{LocateError, Looker};
 use hone_model::Model;
 
 use super::super::load::{ModelArguments, With, load_model_as};
-use super::{Templates, columns, forms, layer};
+use super::{Templates, columns, forms, layer, subject};
 use crate::args::Common;
 use crate::fail::{Failure, INTERRUPTED};
 use crate::print::{outln, remark};
@@ -108,7 +108,7 @@ impl Attention {
             let Some((looked, shares)) = self.look(&other, &EditStack::new(), &asked, "before", common)? else {
                 return Ok(INTERRUPTED);
             };
-            before = Some(Before { subject: self.subject(&other, None), looked, shares });
+            before = Some(Before { subject: subject(&other, None, dtype), looked, shares });
         }
         let changes = match &before {
             Some(before) => changes(&before.looked, &looked, &options)?,
@@ -122,7 +122,7 @@ impl Attention {
             }
             _ => None,
         };
-        let subject = self.subject(&model, self.model.edit_name());
+        let subject = subject(&model, self.model.edit_name(), dtype);
         let report = AttentionReport { source, subject, looked, shares, template, before, changes };
         self.write(&report)?;
         if common.json {
@@ -144,7 +144,8 @@ impl Attention {
             return Ok((file.display().to_string(), rows.into_iter().map(|(_, question)| question).collect()));
         }
         let reference = self.tasks.as_deref().unwrap_or_default();
-        let tasks = group::load(reference, &DataRoot::discover(common.data_root.as_deref()))?.tasks;
+        let Loaded { tasks, left_out, .. } = group::load(reference, &DataRoot::discover(common.data_root.as_deref()))?;
+        left_out.iter().for_each(|left| remark!("note: {} is left out: {}", left.name, left.reason));
         let [task] = tasks.as_slice() else {
             let names: Vec<&str> = tasks.iter().map(Task::name).collect();
             let cause = format!("--tasks {reference}: {} tasks ({})", tasks.len(), names.join(", "));
@@ -186,16 +187,6 @@ impl Attention {
         };
         looked.slim();
         Ok(Some((looked, shares)))
-    }
-
-    fn subject(&self, model: &Model, edit: Option<String>) -> Subject {
-        let source = &model.source;
-        Subject {
-            model: source.reference.clone(),
-            model_sha256: source.sha256.clone(),
-            edit,
-            dtype: self.model.with.dtype.to_string(),
-        }
     }
 
     fn write(&self, report: &AttentionReport) -> Result<(), Failure> {

@@ -4,6 +4,8 @@ mod attention;
 mod dependency;
 
 use clap::{Subcommand, ValueEnum};
+use hone_engine::DType;
+use hone_locate::attention::Subject;
 use hone_locate::prompt::Form;
 use hone_model::Model;
 
@@ -22,7 +24,8 @@ pub struct LocateVerb {
 enum What {
     /// How much attention goes to the user's context, by layer and head, with and without the chat template, before and after.
     Attention(attention::Attention),
-    /// How much each answer of a training set depends on what the user gave; marks those that do.
+    /// How much each answer of a training set depends on what the user gave, before and after; marks those that do.
+    #[command(visible_alias = "dependency")]
     ContextDependency(dependency::ContextDependency),
 }
 
@@ -60,6 +63,12 @@ fn forms(asked: Option<Templates>, otherwise: Templates, model: &Model, common: 
         Templates::On => vec![Form::Chat],
         Templates::Off => vec![Form::Plain],
     }
+}
+
+/// What is looked at.
+fn subject(model: &Model, edit: Option<String>, dtype: DType) -> Subject {
+    let source = &model.source;
+    Subject { model: source.reference.clone(), model_sha256: source.sha256.clone(), edit, dtype: dtype.to_string() }
 }
 
 /// The layer asked for, else the middle one.

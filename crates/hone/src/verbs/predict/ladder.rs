@@ -4,7 +4,7 @@ use std::path::{Path, PathBuf};
 
 use clap::builder::{PossibleValuesParser, TypedValueParser};
 use hone_eval::files::{check_writable, read_scorecards, write_atomically};
-use hone_predict::found::{Estimate, TaskLadder};
+use hone_predict::found::{Estimate, FILE, TaskLadder};
 use hone_predict::{Correlation, Ladder, LadderOptions, PredictError, Rung, ladder};
 use hone_study::results::{Cell, Mark, PlotResult};
 use hone_study::study::PlotKind;
@@ -21,7 +21,7 @@ use crate::print::outln;
   hone predict ladder cards/step-* --compute 1,2,4,8,16,32,64,128 --correlation pearson --out ladder --json
 
 Compute is in any unit, such as 6 · parameters · tokens. The models have to be of one series: checkpoints of one run, or sizes of one
-family.")]
+family. `hone compare … --ladder DIR` puts what is in DIR on a comparison's page.")]
 pub struct LadderVerb {
     /// Directories with the models' scorecards (from `hone eval --out`), at least three.
     #[arg(required = true, value_name = "CARDS_DIR")]
@@ -65,14 +65,14 @@ impl LadderVerb {
         }
         ladder.tasks.iter().try_for_each(|task| print(task, &ladder))?;
         ladder.notes.iter().try_for_each(|note| outln!("note: {note}"))?;
-        outln!("\nwritten: {}", self.out.join("ladder.json").display())?;
+        outln!("\nwritten: {}", self.out.join(FILE).display())?;
         Ok(0)
     }
 }
 
 /// `ladder.json`, and for each task a picture of the survival functions and a line a question.
 fn write(out: &Path, ladder: &Ladder) -> Result<(), Failure> {
-    write_atomically(&out.join("ladder.json"), |file| {
+    write_atomically(&out.join(FILE), |file| {
         serde_json::to_writer_pretty(&mut *file, ladder)?;
         writeln!(file)
     })?;
@@ -112,7 +112,7 @@ fn picture(task: &TaskLadder, ladder: &Ladder) -> PlotResult {
         name: task.name.clone(),
         title: format!("{}: correlation with compute, question by question", task.name),
         kind: PlotKind::Lines,
-        x_label: format!("{} correlation with compute", name_of(ladder.correlation)),
+        x_label: format!("{} correlation with compute", ladder.correlation.name()),
         y_label: "questions above (%)".into(),
         x_logarithmic: false,
         y_logarithmic: false,
@@ -121,12 +121,8 @@ fn picture(task: &TaskLadder, ladder: &Ladder) -> PlotResult {
     }
 }
 
-fn name_of(correlation: Correlation) -> &'static str {
-    Correlation::NAMES.into_iter().find(|(_, of)| *of == correlation).map_or("", |(name, _)| name)
-}
-
 fn print(task: &TaskLadder, ladder: &Ladder) -> Result<(), Failure> {
-    let (models, correlation) = (ladder.models.len(), name_of(ladder.correlation));
+    let (models, correlation) = (ladder.models.len(), ladder.correlation.name());
     outln!("{} ({} questions, {models} models, {correlation} correlation with compute)\n", task.name, task.questions)?;
     let head = ["score", "mean", "95 % interval", "median", "area", "distance", "none", "of the mean"];
     let line = |cells: [String; 8]| {

@@ -1,28 +1,38 @@
-//! Maps of attention as a measure of a comparison: the same numbers, tables and charts that a report shows of any other
-//! ([`hone_eval::measures`]).
-//!
-//! What it does not know: whether the report's models are those of the comparison; it says which they are.
+//! Maps of attention as a measure: what each head gives to the context, before and after.
 
 use hone_eval::measures::chart::HeatMap;
-use hone_eval::measures::{ChartData, Drawing, MeasureResult, Number, TaskMeasure, Unit};
+use hone_eval::measures::{ChartData, Drawing, MeasureResult, Number, Origin, TaskMeasure, Unit};
 
-use crate::attention::{AttentionMass, AttentionReport, Estimate, Looked, Subject};
+use super::{models, named};
+use crate::attention::{AttentionMass, AttentionReport, Estimate, Looked};
 use crate::prompt::{Form, Part};
 
 /// The measure's name.
 pub const NAME: &str = "attention";
+/// The question it answers.
+pub const QUESTION: &str = "Where does it look?";
 
 /// A report's maps, before and after, as a measure. Without another side ([`AttentionReport::before`]) there is only one map.
 pub fn of(report: &AttentionReport) -> MeasureResult {
     let forms = report.looked.forms.iter().map(|measured| measured.form);
     MeasureResult {
         name: NAME.into(),
-        question: "Where does it look?".into(),
+        question: QUESTION.into(),
         legend: "The share of attention that the prompt's last token, which predicts the answer's first, gives to the context: all heads \
                  in the mean, and each on a map of layers by heads. Attention is a share, not use."
             .into(),
         source: "Wang et al. 2025, arXiv 2411.02688".into(),
         tasks: forms.map(|form| of_form(report, form)).collect(),
+        origin: Some(Origin {
+            models: models(report.before.as_ref().map(|before| &before.subject), &report.subject),
+            formulas: vec![
+                "share of a head = mean over questions of its attention from the prompt's last token to the context".into(),
+                "to the context = mean over all layers and heads; change = after − before, question by question".into(),
+                "a head changed where the interval of its own change leaves 0 out".into(),
+            ],
+            intervals: "percentiles of resamples of the questions, both models' maps of a question together (bootstrap)"
+                .into(),
+        }),
     }
 }
 
@@ -67,13 +77,6 @@ fn of_form(report: &AttentionReport, form: Form) -> TaskMeasure {
     measure
 }
 
-fn named(subject: &Subject) -> String {
-    match &subject.edit {
-        Some(edit) => format!("{} + {edit}", subject.model),
-        None => subject.model.clone(),
-    }
-}
-
 fn heat(name: &str, map: &AttentionMass) -> HeatMap {
     let values = map.mass.chunks(map.heads.max(1)).map(<[f64]>::to_vec).collect();
     HeatMap { name: name.into(), values }
@@ -82,7 +85,7 @@ fn heat(name: &str, map: &AttentionMass) -> HeatMap {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::attention::{Before, Looks, Measured, Shares};
+    use crate::attention::{Before, Looks, Measured, Shares, Subject};
     use crate::difference::changes;
     use hone_eval::statistics::BootstrapOptions;
 
@@ -124,6 +127,7 @@ mod tests {
         assert_eq!(maps.iter().map(|map| map.name.as_str()).collect::<Vec<_>>(), ["before", "after"]);
         assert_eq!(maps[0].values.len(), 2, "a row a layer");
         assert!((maps[1].values[0][1] - 0.4).abs() < 1e-6);
+        assert_eq!(found.origin.as_ref().map(|origin| origin.models.as_str()), Some("old → new"));
         assert_eq!(task.notes[..2], ["before: old", "after: new"].map(str::to_owned));
         let alone = of(&AttentionReport { before: None, changes: Vec::new(), ..report });
         assert_eq!(alone.tasks[0].numbers.len(), 1);

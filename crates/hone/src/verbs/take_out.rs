@@ -1,0 +1,128 @@
+//! A model that edits were merged into, with the edits taken out of it again: the rest of `hone export --take-out`.
+//!
+//! What an edit added to a weight is taken away, or its map inverted, in `f32`; the last edit first. Most edits say by themselves what
+//! that is. One that is made of the base's own weights (DoRA, a mask, a weight trained whole) does not, and is refused unless the base is
+//! named. How near the result comes to the model before is measured: to the base, where that is named; else the edits are applied
+//! to the result, which must be the merged model again.
+//!
+//! It does not know what else was merged in. Added changes come out from among others; a rotation or a scaling is undone wholly only
+//! where nothing was merged after it.
+
+use std::path::Path;
+use std::sync::Arc;
+
+use hone_edit::files::{base_reference, read_edit};
+use hone_edit::merge::{LogitDifference, Merger};
+use hone_edit::{Base, EditError, EditStack, StackEntry};
+use hone_engine::DType;
+use hone_model::{Decoder, Hooks, Model, NoHooks};
+use serde::Serialize;
+
+use super::load::{With, load_model};
+use super::merge::split_weight;
+use super::verify;
+use crate::args::Common;
+use crate::fail::Failure;
+use crate::print::remark;
+
+/// What is left of a merged model.
+pub struct TakenOut {
+    /// Its weights.
+    pub decoder: Arc<Decoder>,
+    /// Tensors that the edits had changed.
+    pub tensors: usize,
+    /// How near it comes to what it should be.
+    pub proof: Proof,
+}
+
+/// A difference that should be rounding alone.
+#[derive(Serialize)]
+#[serde(rename_all = "snake_case")]
+pub enum Proof {
+    /// The base that was named, beside what is left.
+    FromBase(LogitDifference),
+    /// The merged model, beside what is left with the edits applied to it.
+    PutBack(LogitDifference),
+}
+
+impl std::fmt::Display for Proof {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        match self {
+            Proof::FromBase(difference) => write!(f, "from the base: {}", verify::shown(difference)),
+            Proof::PutBack(difference) => {
+                write!(f, "applied again: {} from the merged model", verify::shown(difference))
+            }
+        }
+    }
+}
+
+/// `merged` without the edits that `with` names; `base` is the model before, where the user names it.
+pub fn taken_out(merged: &Model, with: &With, base: Option<&str>, common: &Common) -> Result<TakenOut, Failure> {
+    let before = base.map(|reference| load_model(reference, with.dtype, common)).transpose()?;
+    let known = match &before {
+        Some(before) => same_architecture(before, merged)?,
+        None => Base::before(merged),
+    };
+    let mut stack = EditStack::new();
+    let named: Vec<(&Path, f32)> = with.edit.iter().map(|named| weighted(named)).collect();
+    for &(dir, strength) in &named {
+        let edit = read_edit(dir, &known).map_err(|error| refused(error, &named))?;
+        if !common.quiet {
+            edit.warnings.iter().for_each(|warning| remark!("note: {}: {warning}", dir.display()));
+        }
+        stack.push(StackEntry { strength, ..StackEntry::new(edit) })?;
+    }
+    let merger = Merger::new(&stack, &known)?;
+    let decoder = merger.taken_out(&merged.decoder, with.dtype).map_err(|error| refused(error, &named))?;
+    let (decoder, plain): (_, Arc<dyn Hooks>) = (Arc::new(decoder), Arc::new(NoHooks));
+    let proof = match &before {
+        Some(before) => {
+            Proof::FromBase(verify::compare(merged, &(&before.decoder, plain.clone()), &(&decoder, plain))?)
+        }
+        None => {
+            let edited = (&decoder, stack.hooks(DType::F32));
+            Proof::PutBack(verify::compare(merged, &(&merged.decoder, plain), &edited)?)
+        }
+    };
+    Ok(TakenOut { decoder, tensors: merger.names().count(), proof })
+}
+
+/// `DIR=WEIGHT` as both; a directory alone was merged as it is.
+fn weighted(named: &Path) -> (&Path, f32) {
+    let (dir, weight) = named.to_str().map_or((None, None), |text| {
+        let (dir, weight) = split_weight(text);
+        (Some(Path::new(dir)), weight)
+    });
+    (dir.unwrap_or(named), weight.unwrap_or(1.0))
+}
+
+/// The base, if it can be what `merged` was before.
+fn same_architecture(before: &Model, merged: &Model) -> Result<Base, Failure> {
+    let (base, other) = (Base::of(before), Base::of(merged));
+    let differs = |what: String| {
+        let cause = format!("`{}` was not merged into `{}`: {what}", base.reference, other.reference);
+        Failure::user(cause, "name the model that the edits were merged into as `--base`")
+    };
+    if base.model_type != other.model_type {
+        return Err(differs(format!("one is `{}`, the other `{}`", base.model_type, other.model_type)));
+    }
+    for weight in &base.weights {
+        let shape = other.weight(&weight.name).map(|weight| &weight.shape);
+        if shape != Some(&weight.shape) {
+            let there = shape.map_or("is not there".to_string(), |shape| format!("has shape {shape:?}"));
+            return Err(differs(format!("`{}` of shape {:?} {there} in the other", weight.name, weight.shape)));
+        }
+    }
+    Ok(base)
+}
+
+/// A failure, with the base that the adapters name where that helps.
+fn refused(error: EditError, named: &[(&Path, f32)]) -> Failure {
+    let unknown = matches!(error, EditError::UnknownBase { .. });
+    let base = named.iter().find_map(|(dir, _)| base_reference(dir).ok()).filter(|_| unknown);
+    let failure = Failure::from(error);
+    match base {
+        Some(base) => Failure { hint: Some(format!("the adapter names it: `--base {base}`")), ..failure },
+        None => failure,
+    }
+}
