@@ -17,7 +17,8 @@
 //! chosen by, its validation loss, stays the cross-entropy, as in the paper.
 //!
 //! It knows nothing of answers: whether fewer of them flip is for `hone compare --measure compatibility` to say, beside the
-//! controls that tell agreement with the old version from the averaging any distillation does ([`Mask::NeverOld`]).
+//! controls that tell agreement with the old version from more training ([`Mask::NeverOld`] of an update that does not start as the
+//! new version, [`Mask::AlwaysOld`], the same steps without this objective).
 
 use std::path::Path;
 use std::sync::Arc;
@@ -127,6 +128,12 @@ impl Versions {
             (None, Some(new)) => (new, None),
             (None, None) => return Ok(None),
         };
+        let starts_as = recipe.method.0.get("init_from").and_then(Value::as_str);
+        if config.mask == Mask::NeverOld && config.cross_entropy == 0.0 && config.new.edit.as_deref() == starts_as {
+            let what = "`train.compatibility.mask: never_old`: the update starts as the version it is to agree with, so training \
+                        changes nothing; leave `method.init_from` out, or give `cross_entropy` a weight";
+            warnings.push(what.into());
+        }
         let (temperature, cross_entropy) = (config.temperature as f32, config.cross_entropy as f32);
         Ok(Some(Versions { first, second, mask: config.mask, temperature, cross_entropy, warnings }))
     }

@@ -266,6 +266,9 @@ fn a_run_that_starts_as_its_own_teacher_passes_its_checks() {
                 _ => None,
             });
             assert!(loss.unwrap().abs() < 1e-9, "{method} in {dtype}: {loss:?}");
+            let told =
+                |event: &Event| matches!(event, Event::Warning { message } if message.contains("changes nothing"));
+            assert!(events.iter().any(told), "{method}: nothing said");
         }
     }
 }
