@@ -250,8 +250,15 @@ fn what_could_only_fail_later_is_refused_before_anything_runs() {
 #[test]
 fn the_list_says_what_a_study_needs() {
     let dir = study("tiny", TINY);
-    let output =
-        hone().current_dir(dir.path()).args(["study", "list", "--json"]).assert().success().get_output().stdout.clone();
+    let output = hone()
+        .env_remove("HONE_DATA")
+        .current_dir(dir.path())
+        .args(["study", "list", "--json"])
+        .assert()
+        .success()
+        .get_output()
+        .stdout
+        .clone();
     let list: Value = serde_json::from_slice(&output).expect("one JSON document");
     let named = |name: &str| list.as_array().and_then(|all| all.iter().find(|s| s["name"] == name)).cloned();
     let tiny = named("tiny").expect("the study of the directory");
