@@ -35,6 +35,9 @@ pub struct DataConfig {
     /// Jinja template that makes the prompt from a row's columns.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub prompt_template: Option<String>,
+    /// More of them, which say the same in other words. A row becomes an example each; a step reads all of them or none.
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    pub wordings: Vec<String>,
     /// Jinja template that makes the completion from a row's columns.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub completion_template: Option<String>,
@@ -64,7 +67,7 @@ pub struct DataConfig {
     pub shuffle: bool,
     /// Seed of that order.
     pub seed: u64,
-    /// Use only the first examples, so many (of each source, where several are mixed).
+    /// Use only the first rows that make an example, so many (of each source, where several are mixed).
     #[serde(skip_serializing_if = "Option::is_none")]
     pub limit: Option<usize>,
     /// What a malformed row does: `error` stops, `skip` drops and counts it.
@@ -87,6 +90,7 @@ impl Default for DataConfig {
             format: "auto".into(),
             columns: BTreeMap::new(),
             prompt_template: None,
+            wordings: Vec::new(),
             completion_template: None,
             chat_template: ChatUse::default(),
             train_on: None,
@@ -136,12 +140,15 @@ pub struct SourceConfig {
     /// Jinja template that makes the prompt from a row's columns.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub prompt_template: Option<String>,
+    /// More of them, which say the same in other words. A row becomes an example each; a step reads all of them or none.
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    pub wordings: Vec<String>,
     /// Jinja template that makes the completion from a row's columns.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub completion_template: Option<String>,
     /// Whether rows with a prompt and an answer become a conversation.
     pub chat_template: ChatUse,
-    /// Use only the first examples, so many.
+    /// Use only the first rows that make an example, so many.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub limit: Option<usize>,
 }
@@ -257,6 +264,7 @@ impl DataConfig {
             format: self.format.clone(),
             columns: self.columns.clone(),
             prompt_template: self.prompt_template.clone(),
+            wordings: self.wordings.clone(),
             completion_template: self.completion_template.clone(),
             chat_template: self.chat_template,
             limit: self.limit,
@@ -334,6 +342,15 @@ impl DataConfig {
                 "both `validation_fraction` and `validation_files`",
                 "one of them",
                 "remove `validation_fraction` to validate on the files alone",
+            ));
+        }
+        let worded = self.mix.iter().any(|source| !source.wordings.is_empty()) || !self.wordings.is_empty();
+        if worded && self.packing != Packing::Off {
+            return Err(DataError::config(
+                "packing",
+                "`packing` beside `wordings`",
+                "one of them: the wordings of a row are read together as they are",
+                "remove `packing`; a step then reads `train.batch_size` rows, each in all its wordings",
             ));
         }
         let weighted = self.mix.iter().filter(|s| s.weight.is_some()).count();

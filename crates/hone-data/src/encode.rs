@@ -34,11 +34,18 @@ pub struct TokenisedExample {
     pub source: SourceRef,
     /// Which entry of `data.mix` it belongs to.
     pub part: usize,
+    /// Which of its row's wordings it is; 0 for the first, or the only one.
+    pub wording: usize,
     /// Tokens cut off to fit `max_length`.
     pub truncated: usize,
 }
 
 impl TokenisedExample {
+    /// Whether it is the row of the data that `before`, its neighbour in the data, is, in other words.
+    pub fn is_another_wording_of(&self, before: &TokenisedExample) -> bool {
+        self.wording > 0 && (self.part, &self.source) == (before.part, &before.source)
+    }
+
     /// Number of trained tokens.
     pub fn trained_tokens(&self) -> usize {
         self.trained.iter().filter(|&&t| t).count()
@@ -186,7 +193,8 @@ fn fit(ids: Vec<u32>, trained: Vec<bool>, example: &Example, bos: Option<u32>, o
         if let Some(first) = trained.first_mut() {
             *first = false;
         }
-        TokenisedExample { ids, trained, source: example.source.clone(), part: example.part, truncated }
+        let (source, part, wording) = (example.source.clone(), example.part, example.wording);
+        TokenisedExample { ids, trained, source, part, wording, truncated }
     };
     if length <= limit {
         return Outcome::Kept(vec![one(ids, trained, 0)]);

@@ -148,6 +148,9 @@ pub struct Example {
     pub source: SourceRef,
     /// Which entry of `data.mix` it belongs to; 0 where nothing is mixed.
     pub part: usize,
+    /// Which of its row's wordings it is; 0 for the first, or the only one.
+    #[serde(default)]
+    pub wording: usize,
     /// What it says.
     pub body: Body,
 }

@@ -54,18 +54,18 @@ pub fn load(config: &DataConfig, base: &Path, abilities: Abilities) -> Result<Lo
     let mut validation = Vec::new();
     for (part, source) in sources.iter().enumerate() {
         let key = if config.mix.is_empty() { String::new() } else { format!("mix[{part}].") };
-        for (example, hash) in loader.source(source, part, false, &key)? {
+        for (row, hash) in loader.source(source, part, false, &key)? {
             match config.validation_fraction > 0.0 && is_validation(&hash, config.validation_fraction) {
-                true => validation.push(example),
-                false => train.push(example),
+                true => validation.extend(row),
+                false => train.extend(row),
             }
         }
     }
     if let Some(source) = config.validation_source() {
         let trained: HashSet<ContentHash> = std::mem::take(&mut loader.seen);
-        for (example, hash) in loader.source(&source, 0, true, "")? {
-            loader.report.validation_in_training += usize::from(trained.contains(&hash));
-            validation.push(example);
+        for (row, hash) in loader.source(&source, 0, true, "")? {
+            loader.report.validation_in_training += if trained.contains(&hash) { row.len() } else { 0 };
+            validation.extend(row);
         }
         if validation.is_empty() {
             return Err(nothing("validation", &loader.report));
@@ -114,7 +114,9 @@ struct Loader<'a> {
     report: DataReport,
 }
 
-type Hashed = Vec<(Example, ContentHash)>;
+/// Rows, each as its examples (several where it has several wordings), with the hash of the first one: a row is on one side of
+/// the split.
+type Hashed = Vec<(Vec<Example>, ContentHash)>;
 
 impl Loader<'_> {
     fn source(&mut self, source: &SourceConfig, part: usize, validation: bool, key: &str) -> Result<Hashed, DataError> {
@@ -190,33 +192,34 @@ impl Loader<'_> {
     /// Keeps a file's rows as examples, up to `limit`.
     fn examples(
         &mut self,
-        rows: impl Iterator<Item = Result<(Body, SourceRef), DataError>>,
+        rows: impl Iterator<Item = Result<(Vec<Body>, SourceRef), DataError>>,
         limit: Option<usize>,
         report: &mut FileReport,
         kept: &mut Hashed,
     ) -> Result<(), DataError> {
+        let before = kept.len();
         for row in rows {
-            if limit.is_some_and(|l| report.examples >= l) {
+            if limit.is_some_and(|l| kept.len() - before >= l) {
                 report.limited = true;
                 break;
             }
             report.rows += 1;
-            if let Some(example) = self.example(row, report.part)? {
-                report.examples += 1;
-                kept.push(example);
+            if let Some(row) = self.row(row, report.part)? {
+                report.examples += row.0.len();
+                kept.push(row);
             }
         }
         Ok(())
     }
 
-    /// A row as an example, or `None` where it was dropped.
-    fn example(
+    /// A row as its examples, or `None` where all were dropped.
+    fn row(
         &mut self,
-        row: Result<(Body, SourceRef), DataError>,
+        row: Result<(Vec<Body>, SourceRef), DataError>,
         part: usize,
-    ) -> Result<Option<(Example, ContentHash)>, DataError> {
+    ) -> Result<Option<(Vec<Example>, ContentHash)>, DataError> {
         let skip = self.config.on_bad_row == OnBadRow::Skip;
-        let (body, source) = match row {
+        let (bodies, source) = match row {
             Ok(row) => row,
             Err(DataError::Row(error)) if skip => {
                 let field = error.field.as_ref().map_or_else(String::new, |f| format!("`{f}`: "));
@@ -226,24 +229,35 @@ impl Loader<'_> {
             }
             Err(error) => return Err(error),
         };
+        let first = bodies.first().map(content_hash);
+        let mut examples = Vec::with_capacity(bodies.len());
+        for (wording, body) in bodies.into_iter().enumerate() {
+            if self.is_kept(&body, &source) {
+                examples.push(Example { source: source.clone(), part, wording, body });
+            }
+        }
+        Ok(first.filter(|_| !examples.is_empty()).map(|hash| (examples, hash)))
+    }
+
+    /// Whether an example says something, and, where the recipe asks for that, something new.
+    fn is_kept(&mut self, body: &Body, source: &SourceRef) -> bool {
         if body.is_empty() {
-            let detail = match &body {
+            let detail = match body {
                 Body::Text(_) => "no text",
                 Body::Preference { .. } => "an answer without text",
                 Body::PromptCompletion { .. } | Body::Conversation { .. } => "no answer",
             };
-            self.report.drops.add(DropReason::Empty, &source, detail);
-            return Ok(None);
+            self.report.drops.add(DropReason::Empty, source, detail);
+            return false;
         }
-        let hash = content_hash(&body);
-        if !self.seen.insert(hash) {
+        if !self.seen.insert(content_hash(body)) {
             self.report.duplicates += 1;
             if self.config.duplicates == Duplicates::Drop {
-                self.report.drops.add(DropReason::Duplicate, &source, "says the same as an earlier row");
-                return Ok(None);
+                self.report.drops.add(DropReason::Duplicate, source, "says the same as an earlier row");
+                return false;
             }
         }
-        Ok(Some((Example { source, part, body }, hash)))
+        true
     }
 }
 

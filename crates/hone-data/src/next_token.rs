@@ -32,6 +32,8 @@ pub struct FlatBatch {
     pub segments: Vec<DocumentRange>,
     /// The source of the mix each document belongs to: its task, for edits that differ by task.
     pub groups: Vec<u32>,
+    /// For each document the one that is its row's first wording: itself, but for those that say the same in other words.
+    pub first_wordings: Vec<u32>,
     /// Flat index of the token that predicts.
     pub rows: Vec<u32>,
     /// The token it should predict.
@@ -54,7 +56,9 @@ impl<'a> StepBatch<'a> {
     /// Flat tokens, segments and predictions.
     pub fn layout(&self) -> FlatBatch {
         let mut batch = FlatBatch::default();
-        for sequence in &self.sequences {
+        for (at, sequence) in self.sequences.iter().enumerate() {
+            let before = at.checked_sub(1).filter(|before| sequence.is_another_wording_of(self.sequences[*before]));
+            batch.first_wordings.push(before.map_or(at as u32, |before| batch.first_wordings[before]));
             let (start, len) = (batch.ids.len(), sequence.ids.len());
             batch.ids.extend_from_slice(&sequence.ids);
             batch.positions.extend(0..len as u32);

@@ -17,7 +17,7 @@ use crate::error::DataError;
 /// How examples are packed into rows.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub enum Packing {
-    /// One example a row.
+    /// One example a row, or one row of the data in all its wordings.
     #[default]
     Off,
     /// Neighbours together, in the order of the data.
@@ -43,8 +43,7 @@ pub fn pack(
     sequence_length: usize,
 ) -> Result<Vec<TrainRow>, DataError> {
     if packing == Packing::Off {
-        let single = |(index, e): (usize, &TokenisedExample)| TrainRow { documents: vec![index], part: e.part };
-        return Ok(examples.iter().enumerate().map(single).collect());
+        return Ok(together(examples));
     }
     if let Some((index, long)) = examples.iter().enumerate().find(|(_, e)| e.ids.len() > sequence_length) {
         let (place, length) = (long.source.clone(), long.ids.len());
@@ -63,6 +62,18 @@ pub fn pack(
         rows.extend(packed.into_iter().map(row));
     }
     Ok(rows)
+}
+
+/// Examples one a row, and those that are one row of the data in several wordings in one.
+fn together(examples: &[TokenisedExample]) -> Vec<TrainRow> {
+    let same = |a: &TokenisedExample, b: &TokenisedExample| b.is_another_wording_of(a);
+    let mut at = 0;
+    let row = |wordings: &[TokenisedExample]| {
+        let from = at;
+        at += wordings.len();
+        TrainRow { documents: (from..at).collect(), part: wordings[0].part }
+    };
+    examples.chunk_by(same).map(row).collect()
 }
 
 fn in_order(lengths: &[usize], room: usize) -> Vec<Vec<usize>> {

@@ -29,7 +29,9 @@ fn read_as(yaml: &str, abilities: Abilities, value: Value) -> Result<Body, Strin
     let interpreter = Interpreter::new(&source, abilities, "").map_err(|e| e.to_string())?;
     let row = row(value);
     let reading = interpreter.detect(Path::new("rows.jsonl"), std::slice::from_ref(&row)).map_err(|e| e.to_string())?;
-    reading.read(&row).map_err(|e| e.to_string())
+    let bodies = reading.read(&row).map_err(|e| e.to_string())?;
+    assert_eq!(bodies.len(), 1, "one wording");
+    Ok(bodies.into_iter().next().unwrap())
 }
 
 fn read(value: Value) -> Body {
@@ -332,6 +334,10 @@ fn settings_that_cannot_be_followed_name_their_key() {
     assert!(refused("columns: {promt: question}", CHAT).contains("`data.mix[1].columns`: found the field `promt`"));
     assert!(refused("chat_template: always", NO_CHAT).contains("the model has no chat template"));
     assert!(refused("completion_template: x", CHAT).contains("without a `prompt_template`"));
+    let alone = refused("wordings: [x]", CHAT);
+    assert!(alone.contains("`data.mix[1].wordings`: found `wordings` without a `prompt_template`"), "{alone}");
+    let broken = refused("{prompt_template: x, wordings: [y, '{{ z']}", CHAT);
+    assert!(broken.contains("`data.mix[1].wordings[1]`: found a template that cannot be read"), "{broken}");
     assert!(refused("{format: alpaca, prompt_template: x}", CHAT).contains("templates take the place of a format"));
     assert_eq!(source("chat_template: never").chat_template, ChatUse::Never);
 }

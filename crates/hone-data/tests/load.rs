@@ -6,7 +6,9 @@ use std::collections::BTreeSet;
 use std::path::Path;
 
 use common::{TestCodec, fixture, real_data};
-use hone_data::{Abilities, Body, Codec, DataConfig, DataError, DropReason, Example, Loaded, load, tokenise};
+use hone_data::{
+    Abilities, BatchPlan, Body, Codec, DataConfig, DataError, DropReason, Example, Loaded, StepBatch, load, tokenise,
+};
 use proptest::prelude::*;
 
 const CHAT: Abilities = Abilities { chat_template: true, tool_calls: true };
@@ -64,6 +66,38 @@ fn the_samples_load_with_their_formats_said_aloud() {
     let text = load_in(&fixture(""), "path: shakespeare.txt").unwrap();
     assert_eq!(text.train[1].body, Body::Text("All:\nSpeak, speak.".into()));
     assert_eq!(text.train[1].source.line, Some(4));
+}
+
+#[test]
+fn a_row_in_several_wordings_is_one_row_everywhere() {
+    let file = rows((0..60).map(|i| format!("the number {i}")));
+    let yaml = "{path: a.jsonl, prompt_template: 'Say {{ text }}', wordings: ['Write {{ text }}', 'Spell {{ text }}'], \
+                completion_template: ' {{ text }}', limit: 50, validation_fraction: 0.3, shuffle: false}";
+    let loaded = load_files(&[("a.jsonl", &file)], yaml).unwrap();
+    assert_eq!((loaded.report.rows_read, loaded.train.len() + loaded.validation.len()), (50, 150));
+    assert!(loaded.report.files[0].limited && loaded.report.files[0].examples == 150);
+    for side in [&loaded.train, &loaded.validation] {
+        assert!(side.len() >= 15 && side.len().is_multiple_of(3), "{}", side.len());
+        for row in side.chunks(3) {
+            let said: Vec<String> = texts(row).iter().map(|text| text.split(' ').next().unwrap().into()).collect();
+            assert_eq!(said, ["Say", "Write", "Spell"]);
+            assert_eq!(row.iter().map(|e| e.wording).collect::<Vec<_>>(), [0, 1, 2]);
+            assert!(row.iter().all(|e| e.source == row[0].source));
+        }
+    }
+    let config = config(yaml);
+    let data = tokenise(&loaded, &config, &TestCodec::plain()).unwrap();
+    let plan = BatchPlan::for_examples(&data.train, &config, data.max_length, 2).unwrap();
+    assert_eq!(plan.rows_per_epoch(), loaded.train.len() / 3);
+    assert_eq!(plan.step(1), [6, 7, 8, 9, 10, 11]);
+    let batch = StepBatch::new(&data.train, &plan.step(1)).layout();
+    assert_eq!(batch.first_wordings, [0, 0, 0, 3, 3, 3]);
+    // Without the first of them a row is still its own.
+    let rest: Vec<_> = data.train.iter().filter(|e| e.wording > 0).cloned().collect();
+    let plan = BatchPlan::for_examples(&rest, &config, data.max_length, 2).unwrap();
+    assert_eq!((plan.rows_per_epoch(), plan.step(0)), (loaded.train.len() / 3, vec![0, 1, 2, 3]));
+    let packed = load_files(&[("a.jsonl", &file)], &yaml.replace("limit: 50", "packing: true")).unwrap_err();
+    assert!(packed.contains("`data.packing`: found `packing` beside `wordings`"), "{packed}");
 }
 
 #[test]

@@ -17,6 +17,7 @@ fn documents(lengths: &[(usize, usize)]) -> Vec<TokenisedExample> {
         trained: (0..length).map(|t| t % 3 != 0).collect(),
         source: place(index + 1),
         part,
+        wording: 0,
         truncated: 0,
     };
     lengths.iter().enumerate().map(document).collect()

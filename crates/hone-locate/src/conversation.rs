@@ -49,8 +49,8 @@ pub fn of_file(path: &Path, limit: usize) -> Result<Vec<Conversation>, LocateErr
         }
         let reading = interpreter.detect(&file.path, &rows[..rows.len().min(DETECTION_ROWS)])?;
         for row in rows {
-            let body = reading.read(&row).map_err(hone_data::DataError::from)?;
-            let Body::Conversation { messages, .. } = body else {
+            let body = reading.read(&row).map_err(hone_data::DataError::from)?.into_iter().next();
+            let Some(Body::Conversation { messages, .. }) = body else {
                 let place = row.source.to_string();
                 let problem = format!(
                     "rows of the format `{}` are no conversations; name the columns with `--question` and `--answer`",

@@ -17,7 +17,7 @@
 //! The gradient is that of [`crate::step`], on what the training loop would read: the recipe's encoding and masks, the
 //! source as the task. There is no training noise (dropout, relaxed routing), no clipping and no optimiser. It knows nothing
 //! of what methods do beside forward and backward ([`hone_edit::TrainingRules`]: penalties, masks of gradients), nor of versions
-//! that are trained towards (`train.compatibility`).
+//! that are trained towards (`train.compatibility`), nor of wordings that are held together (`train.wording_consistency`).
 
 use std::num::NonZeroUsize;
 use std::path::{Component, Path};
@@ -36,7 +36,7 @@ use crate::machine::available_memory;
 use crate::prepare::PreparedData;
 use crate::recipe::Recipe;
 use crate::session::check_dtype;
-use crate::step::{self, Pass};
+use crate::step::{self, Objective, Pass};
 
 /// Keys shown where none was found.
 const SHOWN_KEYS: usize = 3;
@@ -138,7 +138,7 @@ pub fn alignment(
     let dtype = DType::from(recipe.train.dtype);
     let hooks = stack.hooks(dtype);
     let recompute = recipe.train.recompute;
-    let pass = Pass { hooks: &hooks, dtype, recompute, key: None, consistency: None, versions: None };
+    let pass = Pass { hooks: &hooks, dtype, recompute, key: None, objective: Objective::NextToken };
     let (mut sources, mut gradients) = (Vec::new(), Vec::new());
     for (part, name) in names.into_iter().enumerate() {
         let own: Vec<usize> = (0..examples.len()).filter(|&at| examples[at].part == part).collect();

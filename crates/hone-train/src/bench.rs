@@ -20,7 +20,7 @@ use crate::objective::next_token_loss;
 use crate::optimizer::Optimizer;
 use crate::recipe::{Optimizer as OptimizerKind, TrainConfig};
 use crate::rules::Rules;
-use crate::step::{self, Pass};
+use crate::step::{self, Objective, Pass};
 
 /// What to time.
 #[derive(Clone, Debug)]
@@ -93,6 +93,7 @@ pub fn run(
     let train = TrainConfig { max_grad_norm: 0.0, optimizer: bench.optimizer, ..TrainConfig::default() };
     let mut optimizer = stack.as_ref().map(|stack| Optimizer::new(&train, stack));
     let consistency = stack.as_ref().and_then(|stack| Rules::of(stack).consistency());
+    let objective = consistency.map_or(Objective::NextToken, Objective::TwoPasses);
     let batches = match &bench.ids {
         Some(given) => given.iter().map(|rows| given_batch(model, bench, rows)).collect::<Result<Vec<_>, _>>()?,
         None => (0..BATCHES).map(|index| flat(bench, random_ids(model, bench, index))).collect(),
@@ -112,8 +113,8 @@ pub fn run(
             (Some(stack), Some(optimizer)) => {
                 let hooks = stack.hooks(bench.dtype);
                 let key = Some(RandomKey::new(bench.seed).index(index as u64));
-                let (dtype, recompute, versions) = (bench.dtype, bench.recompute, None);
-                let pass = Pass { hooks: &hooks, dtype, recompute, key, consistency, versions };
+                let (dtype, recompute) = (bench.dtype, bench.recompute);
+                let pass = Pass { hooks: &hooks, dtype, recompute, key, objective };
                 let (sums, gradients) = step::gradients(model, &pass, std::slice::from_ref(batch), targets as f32);
                 drop(hooks);
                 step::update(stack, optimizer, &gradients, &train, 2e-4);
@@ -181,6 +182,7 @@ fn flat(bench: &StepBench, ids: Vec<u32>) -> FlatBatch {
         positions: (0..ids.len() as u32).map(|row| row % seq).collect(),
         segments: (0..bench.batch).map(|i| DocumentRange { start: i * bench.seq, len: bench.seq }).collect(),
         groups: vec![0; bench.batch],
+        first_wordings: (0..bench.batch as u32).collect(),
         targets: rows.iter().map(|row| ids[*row as usize + 1]).collect(),
         weights: vec![1.0; rows.len()],
         rows,

@@ -80,6 +80,10 @@ pub struct StepMetrics {
     /// Share of those that learned from the old version, under `train.compatibility`.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub old_share: Option<f64>,
+    /// How far answers under other wordings than a row's first are from the one under that, a token, in nats; under
+    /// `train.wording_consistency`.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub wordings_apart: Option<f64>,
     /// Wall time of the step.
     pub seconds: f64,
     /// Tokens read a second.

@@ -8,6 +8,7 @@
 //! | What does the loop read, and what does it train? | [`prepare`], [`codec`] |
 //! | How does a step go? | [`trainer`], [`step`], [`objective`], [`optimizer`], [`schedule`] |
 //! | How is an update held to the version before it? | [`compatibility`] |
+//! | How are a question's wordings held together? | [`wordings`] |
 //! | How does a run begin and end? | [`session`] |
 //! | What is on the disk? | [`checkpoint`], [`metrics`], [`provenance`] |
 //! | Can the numbers be trusted? | [`invariants`] |
@@ -39,6 +40,7 @@ pub mod schedule;
 pub mod session;
 pub mod step;
 pub mod trainer;
+pub mod wordings;
 
 pub use codec::ModelCodec;
 pub use error::TrainError;

@@ -95,6 +95,11 @@ fn fingerprint(tokenised: &Tokenised) -> String {
         hash.update((examples.len() as u64).to_le_bytes());
         for example in examples {
             hash.update((example.ids.len() as u64).to_le_bytes());
+            // Which step reads an example follows from it; what has one wording has the number it had before there were several.
+            if example.wording > 0 {
+                hash.update(b"wording");
+                hash.update((example.wording as u64).to_le_bytes());
+            }
             for (id, trained) in example.ids.iter().zip(&example.trained) {
                 hash.update((id << 1 | u32::from(*trained)).to_le_bytes());
             }

@@ -28,6 +28,7 @@ use crate::recipe::{Precision, Recipe};
 use crate::rules::Rules;
 use crate::schedule::LearningRate;
 use crate::trainer::{EndReason, Listener, Outcome, Trainer, adapter_directory};
+use crate::wordings;
 
 /// Examples shown with their trained tokens marked.
 const SHOWN: usize = 3;
@@ -64,10 +65,18 @@ impl Trainer {
         }
         check_dtype(&models.model, recipe.train.dtype)?;
         let (rules, versions) = (Rules::of(&stack), Versions::read(&recipe, &models, &data)?);
-        if versions.is_some() && rules.consistency().is_some() {
+        let own = match (&versions, recipe.train.wording_consistency) {
+            (Some(_), _) => Some("compatibility"),
+            (None, Some(_)) => Some("wording_consistency"),
+            (None, None) => None,
+        };
+        if recipe.train.wording_consistency.is_some() {
+            wordings::check(&data)?;
+        }
+        if let (Some(key), Some(_)) = (own, rules.consistency()) {
             return Err(TrainError::Setup {
                 what: format!(
-                    "`{}` compares two passes of each batch, for which `train.compatibility` has no place",
+                    "`{}` compares two passes of each batch, for which `train.{key}` has no place",
                     recipe.method.word()
                 ),
                 next: "leave that out (`method.consistency_weight: 0`), or take another method".into(),

@@ -14,6 +14,7 @@ use crate::compatibility::Versions;
 use crate::objective::{consistent_loss, divergence_from_base, next_token_loss};
 use crate::optimizer::{Optimizer, gradient_norm};
 use crate::recipe::TrainConfig;
+use crate::wordings::wording_loss;
 
 /// How a forward and backward pass is made.
 pub struct Pass<'a> {
@@ -25,11 +26,22 @@ pub struct Pass<'a> {
     pub recompute: bool,
     /// Key of the training noise (dropout); without one there is none.
     pub key: Option<RandomKey>,
-    /// Weight of how far the predictions of a second pass, with other noise, are from those of the first; without one there
-    /// is no second pass. See [`hone_edit::TrainingRules::consistency`].
-    pub consistency: Option<f32>,
-    /// The versions whose predictions are trained towards, instead of the data's tokens.
-    pub versions: Option<&'a Versions>,
+    /// What is trained towards.
+    pub objective: Objective<'a>,
+}
+
+/// What a pass trains towards.
+#[derive(Clone, Copy)]
+pub enum Objective<'a> {
+    /// The data's tokens.
+    NextToken,
+    /// The data's tokens, and a second pass with other noise that predicts what the first does: the weight of how far it is from
+    /// that. See [`hone_edit::TrainingRules::consistency`].
+    TwoPasses(f32),
+    /// The data's tokens, and the same answer for a row's other wordings: the weight of how far they are from the first.
+    Wordings(f32),
+    /// The predictions of other versions, instead of the data's tokens.
+    Versions(&'a Versions),
 }
 
 /// What is summed over the trained tokens of a step.
@@ -39,6 +51,10 @@ pub struct Sums {
     pub loss: f64,
     /// Trained tokens that learned from the old one of the versions.
     pub of_old: usize,
+    /// How far answers under other wordings than a row's first are from the one under that, in nats.
+    pub apart: f64,
+    /// The tokens this is summed over.
+    pub reworded: usize,
 }
 
 impl Pass<'_> {
@@ -56,24 +72,30 @@ impl Pass<'_> {
 }
 
 /// Forward and backward of a step's micro-batches: `Σ −ln p` and the gradients of `Σ −ln p / normaliser` (and of what
-/// [`Pass::consistency`] adds), or the same of the loss of [`Pass::versions`].
+/// [`Pass::objective`] adds), or the same of the loss of [`Objective::Versions`].
 pub fn gradients(model: &Model, pass: &Pass, batches: &[FlatBatch], normaliser: f32) -> (Sums, Gradients) {
     let mut gradients = Gradients::new();
     let mut sums = Sums::default();
     for (index, batch) in batches.iter().enumerate() {
         let at = (index, batches.len());
         let cx = pass.context(Tape::recording(), at, None);
-        let (loss, sum) = match (pass.versions, pass.consistency) {
-            (Some(versions), _) => {
+        let (loss, sum) = match pass.objective {
+            Objective::Versions(versions) => {
                 let out = versions.loss(model, &cx, batch, normaliser);
                 sums.of_old += out.of_old;
                 (out.loss, out.sum)
             }
-            (None, None) => {
+            Objective::NextToken => {
                 let out = next_token_loss(model, &cx, batch, normaliser);
                 (out.loss, out.nll_sum)
             }
-            (None, Some(weight)) => {
+            Objective::Wordings(weight) => {
+                let out = wording_loss(model, &cx, batch, normaliser, weight);
+                sums.apart += out.apart;
+                sums.reworded += out.tokens;
+                (out.loss, out.nll_sum)
+            }
+            Objective::TwoPasses(weight) => {
                 let again = pass.context(cx.tape.clone(), at, Some("again"));
                 let out = consistent_loss(model, [&cx, &again], batch, normaliser, weight);
                 (out.loss, out.nll_sum)

@@ -28,7 +28,7 @@ use crate::prepare::PreparedData;
 use crate::recipe::Recipe;
 use crate::rules::Rules;
 use crate::schedule::LearningRate;
-use crate::step::{self, Pass, Sums};
+use crate::step::{self, Objective, Pass, Sums};
 
 /// Receives what a run says.
 pub type Listener<'a> = &'a mut dyn FnMut(Event);
@@ -174,6 +174,7 @@ impl Trainer {
             gradient_norm: norm,
             tokens,
             trained_tokens,
+            wordings_apart: (sums.reworded > 0).then(|| sums.apart / sums.reworded as f64),
             old_share: self.versions.as_ref().map(|_| sums.of_old as f64 / trained_tokens as f64),
             seconds,
             tokens_per_second: tokens as f64 / seconds.max(1e-9),
@@ -184,9 +185,15 @@ impl Trainer {
 
     /// How a forward and backward pass of this run is made. Without a key there is no training noise (dropout).
     fn pass<'a>(&'a self, hooks: &'a Arc<dyn Hooks>, key: Option<RandomKey>) -> Pass<'a> {
-        // Without noise two passes are the same, and the second adds nothing but its time, which estimates are about.
-        let (recompute, consistency) = (self.recipe.train.recompute, self.rules.consistency());
-        Pass { hooks, dtype: self.dtype, recompute, key, consistency, versions: self.versions.as_ref() }
+        let wordings = self.recipe.train.wording_consistency;
+        let objective = match (&self.versions, wordings, self.rules.consistency()) {
+            (Some(versions), ..) => Objective::Versions(versions),
+            (None, Some(weight), _) => Objective::Wordings(weight as f32),
+            // Without noise two passes are the same, and the second adds nothing but its time, which estimates are about.
+            (None, None, Some(weight)) => Objective::TwoPasses(weight),
+            (None, None, None) => Objective::NextToken,
+        };
+        Pass { hooks, dtype: self.dtype, recompute: self.recipe.train.recompute, key, objective }
     }
 
     /// Forward and backward of a step's micro-batches: the sum of its loss over the trained tokens, and the gradients of that sum

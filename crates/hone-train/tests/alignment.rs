@@ -11,7 +11,7 @@ use hone_edit::{EditStack, Role};
 use hone_engine::DType;
 use hone_model::Model;
 use hone_train::alignment::{Alignment, AlignmentOptions, alignment, batches_of, chosen_parameters, gradient};
-use hone_train::step::Pass;
+use hone_train::step::{Objective, Pass};
 use hone_train::{PreparedData, Recipe, TrainError, new_edit, recipe};
 
 /// A mix of so many sources, its method, and perhaps more.
@@ -120,8 +120,8 @@ fn the_sources_gradients_add_up_to_that_of_all() {
         let stack = EditStack::training(new_edit(&recipe, &model).unwrap());
         let parameters = chosen_parameters(&stack, None).unwrap();
         let hooks = stack.hooks(DType::F32);
-        let (consistency, versions) = (None, None);
-        let pass = Pass { hooks: &hooks, dtype: DType::F32, recompute: false, key: None, consistency, versions };
+        let objective = Objective::NextToken;
+        let pass = Pass { hooks: &hooks, dtype: DType::F32, recompute: false, key: None, objective };
         let examples = &data.tokenised.train;
         let of = |documents: Vec<usize>, batch_size: usize| {
             gradient(&model, &pass, &parameters, &batches_of(examples, &documents, batch_size), 100.0)

@@ -8,16 +8,17 @@ use std::sync::Arc;
 use std::sync::atomic::Ordering;
 
 use common::versions::{Setting, another};
-use common::{Run, adapter_bytes, example, prepared, sentences, stories, stories_path, train, train_with};
+use common::{
+    Run, adapter_bytes, divergence, example, log_probs, prepared, sentences, stories, stories_path, train, train_with,
+};
 use hone_data::{FlatBatch, StepBatch};
 use hone_edit::{EditStack, load_edit, save_edit};
-use hone_engine::ops::head_logits;
 use hone_engine::{DType, ParamId, Tape, Tensor};
 use hone_model::tokenizer::Tokenizer;
 use hone_model::{Context, Hooks, Model};
 use hone_train::compatibility::{Models, Versions};
-use hone_train::objective::{next_token_loss, token_batch};
-use hone_train::step::{self, Pass};
+use hone_train::objective::next_token_loss;
+use hone_train::step::{self, Objective, Pass};
 use hone_train::{Event, PreparedData, Recipe, Start, TrainError, Trainer, new_edit, recipe};
 use serde_json::Value;
 
@@ -31,23 +32,6 @@ fn versions(recipe: &Recipe, models: impl Into<Models>, data: &PreparedData) -> 
 fn batch(model: &Model) -> FlatBatch {
     let examples = sentences(model, 7);
     StepBatch::new(&examples, &[0, 1, 2, 3, 4, 5, 6]).layout()
-}
-
-/// `ln softmax(z / T)` of every trained token.
-fn log_probs(model: &Model, hooks: &Arc<dyn Hooks>, batch: &FlatBatch, temperature: f64) -> Vec<Vec<f64>> {
-    let cx = Context::inference(hooks.clone(), DType::F32);
-    let hidden = model.decoder.hidden(&cx, &token_batch(batch)).value;
-    let logits = head_logits(&hidden, &model.decoder.head(&cx), &batch.rows, None);
-    let row = |row: &[f32]| {
-        let divided: Vec<f64> = row.iter().map(|l| f64::from(*l) / temperature).collect();
-        let sum = divided.iter().map(|l| l.exp()).sum::<f64>().ln();
-        divided.iter().map(|l| l - sum).collect()
-    };
-    logits.as_slice::<f32>().chunks(logits.rows_cols().1).map(row).collect()
-}
-
-fn divergence(q: &[f64], p: &[f64]) -> f64 {
-    q.iter().zip(p).map(|(q, p)| q.exp() * (q - p)).sum()
 }
 
 /// What a mask says of every trained token, from log-probabilities of the update and of the old version.
@@ -139,8 +123,8 @@ fn an_update_that_is_both_versions_has_nothing_to_learn() {
             let versions = versions(&recipe, setting.model.clone(), &setting.data(&recipe)).unwrap();
             let stack = EditStack::training(new_edit(&recipe, &setting.model).unwrap());
             let (hooks, batch) = (stack.hooks(dtype), batch(&setting.model));
-            let (key, consistency, versions) = (None, None, Some(&versions));
-            let pass = Pass { hooks: &hooks, dtype, recompute: false, key, consistency, versions };
+            let (key, objective) = (None, Objective::Versions(&versions));
+            let pass = Pass { hooks: &hooks, dtype, recompute: false, key, objective };
             let (sums, gradients) = step::gradients(&setting.model, &pass, &[batch], 1.0);
             assert_eq!(sums.loss, 0.0, "{mask} in {dtype}");
             for (id, param) in stack.trained_params() {
@@ -163,8 +147,8 @@ fn the_gradient_is_the_derivative() {
         let versions = versions(&recipe, setting.model.clone(), &setting.data(&recipe)).unwrap();
         let edit = load_edit(&setting.dir("update"), &setting.model).unwrap().entries.remove(0).edit;
         let hooks = EditStack::training(edit.clone()).hooks(DType::F32);
-        let (key, consistency, read) = (None, None, Some(&versions));
-        let pass = Pass { hooks: &hooks, dtype: DType::F32, recompute: false, key, consistency, versions: read };
+        let (key, objective) = (None, Objective::Versions(&versions));
+        let pass = Pass { hooks: &hooks, dtype: DType::F32, recompute: false, key, objective };
         let (_, gradients) = step::gradients(&setting.model, &pass, std::slice::from_ref(&batch), 1.0);
         let of = |number: usize| gradients.param(ParamId(number as u32)).unwrap().to_vec_f32();
         let square: f64 = (0..edit.params.len()).flat_map(of).map(|g| f64::from(g) * f64::from(g)).sum();

@@ -13,7 +13,7 @@ use hone_engine::{DType, ParamId, RandomKey, Tape, Tensor};
 use hone_model::{Context, Model};
 use hone_train::alignment::batches_of;
 use hone_train::objective::consistent_loss;
-use hone_train::step::{self, Pass};
+use hone_train::step::{self, Objective, Pass};
 use hone_train::{Event, PreparedData, Recipe, Start, new_edit, recipe};
 
 const STEPS: usize = 24;
@@ -164,8 +164,8 @@ fn the_gradient_of_a_consistent_loss_is_its_derivative() {
     };
     let gradient = |consistency: Option<f32>| {
         let hooks = EditStack::training(edit.clone()).hooks(DType::F32);
-        let (key, versions) = (Some(key), None);
-        let pass = Pass { hooks: &hooks, dtype: DType::F32, recompute: false, key, consistency, versions };
+        let (key, objective) = (Some(key), consistency.map_or(Objective::NextToken, Objective::TwoPasses));
+        let pass = Pass { hooks: &hooks, dtype: DType::F32, recompute: false, key, objective };
         let (sums, gradients) = step::gradients(&model, &pass, std::slice::from_ref(batch), normaliser);
         (sums.loss, gradients)
     };

@@ -8,12 +8,13 @@ use std::time::{Duration, Instant};
 use serde_json::Value;
 
 const ROWS: usize = 150;
+const HANDS: [&str; 2] = ["left", "right"];
 
 /// A task of `yaml` over rows of many lengths.
 fn task(directory: &Path, name: &str, yaml: &str) -> PathBuf {
     let row = |i: usize| {
         let more = " It was a sunny day and they played in the park.".repeat(1 + i % 5);
-        serde_json::json!({ "text": format!("Tom has {i} red balls and {} dogs.{more} He", i % 7), "right": i % 2 })
+        serde_json::json!({ "text": format!("Tom has {i} red balls and {} dogs.{more} He", i % 7), "right": i % 2, "hand": HANDS[i % 2] })
     };
     let rows: String = (0..ROWS).map(|i| row(i).to_string() + "\n").collect();
     std::fs::write(directory.join("rows.jsonl"), rows).expect("written");
@@ -23,9 +24,9 @@ fn task(directory: &Path, name: &str, yaml: &str) -> PathBuf {
     file
 }
 
-fn eval(task: &Path, out: &Path) -> Command {
+fn eval(task: &Path, out: &Path, more: &[String]) -> Command {
     let mut command = Command::new(assert_cmd::cargo::cargo_bin!("hone"));
-    command.args(["--quiet", "eval", "stories260k", "--tasks"]).arg(task).arg("--out").arg(out);
+    command.args(["--quiet", "eval", "stories260k", "--tasks"]).arg(task).arg("--out").arg(out).args(more);
     command.stdout(Stdio::null());
     command
 }
@@ -55,18 +56,18 @@ fn card(path: &Path) -> Vec<String> {
 const KEPT: &str = "This row was kept. ";
 
 /// Runs the task undisturbed, and killed where so many examples are done; whether rows were ever out of order.
-fn killed(name: &str, yaml: &str, kills: &[usize]) -> bool {
+fn killed(name: &str, yaml: &str, more: &[String], kills: &[usize]) -> bool {
     let directory = tempfile::tempdir().expect("a directory");
     let file = task(directory.path(), name, yaml);
     let (whole, out) = (directory.path().join("whole"), directory.path().join("killed"));
-    assert!(eval(&file, &whole).status().expect("it runs").success());
+    assert!(eval(&file, &whole, more).status().expect("it runs").success());
     let expected = card(&whole.join(format!("{name}.jsonl")));
     assert_eq!(expected.len(), 1 + ROWS);
     let (place, part) = (out.join(format!("{name}.jsonl")), out.join(format!("{name}.jsonl.part")));
     let (mut before, mut done) = (Vec::new(), Vec::new());
     let (mut within_a_wave, mut out_of_order) = (false, false);
     for &until in kills {
-        let mut process = eval(&file, &out).spawn().expect("it runs");
+        let mut process = eval(&file, &out, more).spawn().expect("it runs");
         let patience = Instant::now() + Duration::from_secs(120);
         while marked(&part).len() < until && Instant::now() < patience {
             let ended = process.try_wait().expect("it is ours");
@@ -94,7 +95,7 @@ fn killed(name: &str, yaml: &str, kills: &[usize]) -> bool {
     // To be known again.
     let text = std::fs::read_to_string(&part).expect("it is there");
     std::fs::write(&part, text.replace("\"prompt\":\"", &format!("\"prompt\":\"{KEPT}"))).expect("written");
-    assert!(eval(&file, &out).status().expect("it runs").success());
+    assert!(eval(&file, &out, more).status().expect("it runs").success());
     assert!(!part.exists());
     let mut found = card(&place);
     for (at, row) in found.iter_mut().skip(1).enumerate() {
@@ -110,12 +111,24 @@ fn texts_that_are_drawn_several_times() {
     let yaml = "output_type: generate_until\ndoc_to_target: right\nrepeats: 2\n\
         generation_kwargs: {until: ['.'], max_gen_toks: 120, do_sample: true, temperature: 0.8}\n\
         metric_list: [{metric: exact_match}]\n";
-    assert!(killed("texts", yaml, &[5, 30, 100]), "texts end when they end");
+    assert!(killed("texts", yaml, &[], &[5, 30, 100]), "texts end when they end");
+}
+
+const CHOICES: &str = "output_type: multiple_choice\n\
+    doc_to_choice: [' was very happy.', ' went home with his mom and dad.']\n\
+    doc_to_target: right\nmetric_list: [{metric: acc}, {metric: ece}]\n";
+
+#[test]
+fn choices_with_an_edit_of_their_own_each() {
+    let edits = Path::new(env!("CARGO_MANIFEST_DIR")).join("../hone-edit/tests/golden/peft");
+    let mut more = vec!["--route".to_owned(), "hand".to_owned()];
+    for (hand, edit) in HANDS.iter().zip(["plain", "rslora"]) {
+        more.extend(["--edit-for".to_owned(), format!("{hand}={}", edits.join(edit).display())]);
+    }
+    killed("routed", CHOICES, &more, &[5, 40, 90]);
 }
 
 #[test]
 fn choices() {
-    let yaml = "output_type: multiple_choice\ndoc_to_choice: [' was very happy.', ' went home with his mom and dad.']\n\
-        doc_to_target: right\nmetric_list: [{metric: acc}, {metric: ece}]\n";
-    assert!(!killed("choices", yaml, &[5, 40, 90]));
+    assert!(!killed("choices", CHOICES, &[], &[5, 40, 90]));
 }

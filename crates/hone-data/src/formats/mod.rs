@@ -177,13 +177,13 @@ pub struct Reading<'a> {
 }
 
 impl Reading<'_> {
-    /// A row as an example's body.
-    pub fn read(&self, row: &RawRow) -> Result<Body, Box<RowError>> {
+    /// A row as what its example says, or its examples, where the recipe asks for the row in several wordings.
+    pub fn read(&self, row: &RawRow) -> Result<Vec<Body>, Box<RowError>> {
         let fields = self.interpreter.fields(row);
         let options = &self.interpreter.options;
         match (&self.interpreter.template, self.format) {
             (Some(template), _) => template.read(&fields, options),
-            (None, Some(format)) => format.read(&fields, options),
+            (None, Some(format)) => Ok(vec![format.read(&fields, options)?]),
             (None, None) => Err(fields.error(None, "no format", "a decided format", "name it with `format`")),
         }
     }

@@ -1,5 +1,6 @@
 //! Rows of any layout through the recipe's own Jinja templates: `prompt_template` and `completion_template`, with the row's
-//! columns as variables. A variable the row does not have is an error, never an empty text.
+//! columns as variables. A variable the row does not have is an error, never an empty text. `wordings` are more prompt templates:
+//! the same row in other words.
 
 use minijinja::syntax::SyntaxConfig;
 use minijinja::{Environment, UndefinedBehavior};
@@ -14,15 +15,26 @@ pub struct RowTemplate {
     environment: Environment<'static>,
     /// Without a template the completion is the field `completion`.
     has_completion: bool,
+    /// The prompts by their names: the template and its other wordings.
+    prompts: Vec<String>,
 }
 
 const PROMPT: &str = "prompt_template";
 const COMPLETION: &str = "completion_template";
+const WORDINGS: &str = "wordings";
 
 impl RowTemplate {
     /// The templates of `source`, if it has any; `key` is its place in the recipe.
     pub fn new(source: &SourceConfig, key: &str) -> Result<Option<RowTemplate>, DataError> {
         let Some(prompt) = &source.prompt_template else {
+            if !source.wordings.is_empty() {
+                return Err(DataError::config(
+                    format!("{key}{WORDINGS}"),
+                    "`wordings` without a `prompt_template`",
+                    "both: the template, and others that say the same in other words",
+                    "make the first of them the `prompt_template`",
+                ));
+            }
             if source.completion_template.is_some() {
                 return Err(DataError::config(
                     format!("{key}{COMPLETION}"),
@@ -47,25 +59,27 @@ impl RowTemplate {
         if let Ok(syntax) = SyntaxConfig::builder().keep_trailing_newline(true).build() {
             environment.set_syntax(syntax);
         }
-        let templates = [(PROMPT, Some(prompt)), (COMPLETION, source.completion_template.as_ref())];
-        for (name, text) in templates {
-            let Some(text) = text else { continue };
-            environment.add_template_owned(name, text.clone()).map_err(|error| {
+        let others = source.wordings.iter().enumerate().map(|(at, text)| (format!("{WORDINGS}[{at}]"), text));
+        let prompts: Vec<(String, &String)> = std::iter::once((PROMPT.to_string(), prompt)).chain(others).collect();
+        let completion = source.completion_template.iter().map(|text| (COMPLETION.to_string(), text));
+        for (name, text) in prompts.iter().cloned().chain(completion) {
+            environment.add_template_owned(name.clone(), text.clone()).map_err(|error| {
                 let found = format!("a template that cannot be read ({error})");
                 DataError::config(format!("{key}{name}"), found, "a Jinja template", "correct it: `{{ column }}`")
             })?;
         }
-        Ok(Some(RowTemplate { environment, has_completion: source.completion_template.is_some() }))
+        let prompts = prompts.into_iter().map(|(name, _)| name).collect();
+        Ok(Some(RowTemplate { environment, has_completion: source.completion_template.is_some(), prompts }))
     }
 
-    /// A row as a prompt and its completion.
-    pub fn read(&self, row: &Fields, options: &ReadOptions) -> Result<Body, Box<RowError>> {
-        let prompt = self.render(PROMPT, row)?;
+    /// A row as a prompt and its completion, in every wording.
+    pub fn read(&self, row: &Fields, options: &ReadOptions) -> Result<Vec<Body>, Box<RowError>> {
         let completion = match self.has_completion {
             true => self.render(COMPLETION, row)?,
             false => row.text("completion")?.to_string(),
         };
-        Ok(options.prompt_completion(prompt, completion))
+        let body = |name: &String| Ok(options.prompt_completion(self.render(name, row)?, completion.clone()));
+        self.prompts.iter().map(body).collect()
     }
 
     fn render(&self, name: &str, row: &Fields) -> Result<String, Box<RowError>> {

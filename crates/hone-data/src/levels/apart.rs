@@ -55,6 +55,7 @@ pub(super) fn drop_leaked(split: &mut [TaskSplit], tasks: &[CollectionTask], sha
     let example = |part: usize, row: usize| Example {
         source: SourceRef { file: Arc::clone(&file), row: row + 1, line: None },
         part,
+        wording: 0,
         body: Body::PromptCompletion {
             prompt: tasks[part].rows[row].prompt.clone(),
             completion: tasks[part].rows[row].completion.clone(),

@@ -139,7 +139,7 @@ pub fn place(row: usize) -> SourceRef {
 }
 
 pub fn example(body: Body) -> Example {
-    Example { source: place(1), part: 0, body }
+    Example { source: place(1), part: 0, wording: 0, body }
 }
 
 pub fn turns(list: &[(&str, &str)]) -> Vec<Message> {

@@ -65,6 +65,10 @@ pub struct TrainConfig {
     /// Stay compatible with the version before this one; by default the loss is the cross-entropy on the data alone.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub compatibility: Option<Compatibility>,
+    /// Weight of how far answers under the wordings of `data.wordings` are from the one under the `prompt_template` (arXiv 2306.11270;
+    /// its own: 0.8); by default they are not compared.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub wording_consistency: Option<f64>,
 }
 
 /// The optimiser.
@@ -163,6 +167,7 @@ impl Default for TrainConfig {
             save_every: None,
             log_every: 1,
             compatibility: None,
+            wording_consistency: None,
         }
     }
 }

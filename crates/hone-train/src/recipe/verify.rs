@@ -187,6 +187,15 @@ pub fn values(recipe: &Recipe) -> Result<(), Fault> {
     if let Some(compatibility) = &train.compatibility {
         compatibility.check(recipe.method.0.get(warm_start::FIELD).is_some_and(Value::is_string))?;
     }
+    if let Some(weight) = train.wording_consistency {
+        if !positive(weight) {
+            return fault("wording_consistency", weight.to_string(), "a number above 0, or nothing to leave it out");
+        }
+        if train.compatibility.is_some() {
+            let found = format!("{weight} beside `train.compatibility`");
+            return fault("wording_consistency", found, "one of them: each is a loss of its own");
+        }
+    }
     if recipe.eval.limit == Some(0) {
         let what = "`eval.limit`: found 0, expected 1 or more, or nothing for all questions".to_owned();
         return Err((vec!["eval".into(), "limit".into()], what));

@@ -8,10 +8,12 @@ use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::sync::atomic::AtomicBool;
 
-use hone_data::{Body, DataReport, Example, Loaded, SourceRef, Tokenised, TokenisedExample};
+use hone_data::{Body, DataReport, Example, FlatBatch, Loaded, SourceRef, Tokenised, TokenisedExample};
 use hone_edit::EditStack;
 use hone_engine::DType;
-use hone_model::{LoadOptions, Model};
+use hone_engine::ops::head_logits;
+use hone_model::{Context, Hooks, LoadOptions, Model};
+use hone_train::objective::token_batch;
 use hone_train::{Event, Outcome, PreparedData, Recipe, Start, TrainError, Trainer, new_edit, recipe};
 
 pub fn stories_path() -> PathBuf {
@@ -33,7 +35,7 @@ pub fn recipe(train: &str, data: &str) -> Recipe {
 
 pub fn example(ids: Vec<u32>, trained: Vec<bool>, row: usize) -> TokenisedExample {
     let source = SourceRef { file: Path::new("test").into(), row, line: None };
-    TokenisedExample { ids, trained, source, part: 0, truncated: 0 }
+    TokenisedExample { ids, trained, source, part: 0, wording: 0, truncated: 0 }
 }
 
 /// Data from token ids alone.
@@ -41,6 +43,7 @@ pub fn prepared(train: Vec<TokenisedExample>, validation: Vec<TokenisedExample>,
     let body = |e: &TokenisedExample| Example {
         source: e.source.clone(),
         part: 0,
+        wording: e.wording,
         body: Body::PromptCompletion { prompt: "a".into(), completion: "b".into() },
     };
     let mut report = DataReport::default();
@@ -115,4 +118,22 @@ pub fn train(model: &Arc<Model>, data: &Arc<PreparedData>, recipe: &Recipe, run:
 
 pub fn adapter_bytes(run: &Path) -> Vec<u8> {
     std::fs::read(run.join("adapter/adapter_model.safetensors")).unwrap()
+}
+
+/// `ln softmax(z / T)` of every trained token.
+pub fn log_probs(model: &Model, hooks: &Arc<dyn Hooks>, batch: &FlatBatch, temperature: f64) -> Vec<Vec<f64>> {
+    let cx = Context::inference(hooks.clone(), DType::F32);
+    let hidden = model.decoder.hidden(&cx, &token_batch(batch)).value;
+    let logits = head_logits(&hidden, &model.decoder.head(&cx), &batch.rows, None);
+    let row = |row: &[f32]| {
+        let divided: Vec<f64> = row.iter().map(|l| f64::from(*l) / temperature).collect();
+        let sum = divided.iter().map(|l| l.exp()).sum::<f64>().ln();
+        divided.iter().map(|l| l - sum).collect()
+    };
+    logits.as_slice::<f32>().chunks(logits.rows_cols().1).map(row).collect()
+}
+
+/// `KL(q ‖ p)` of two such rows.
+pub fn divergence(q: &[f64], p: &[f64]) -> f64 {
+    q.iter().zip(p).map(|(q, p)| q.exp() * (q - p)).sum()
 }
