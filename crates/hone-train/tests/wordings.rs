@@ -10,6 +10,7 @@ use hone_data::{FlatBatch, StepBatch, TokenisedExample};
 use hone_edit::{EditStack, load_edit};
 use hone_engine::{DType, ParamId, RandomKey, Tape, Tensor};
 use hone_model::{Context, Model};
+use hone_train::invariants::Status;
 use hone_train::step::{self, Objective, Pass};
 use hone_train::wordings::wording_loss;
 use hone_train::{Event, PreparedData, Recipe, Start, TrainError, Trainer, new_edit};
@@ -151,6 +152,9 @@ fn a_step_reads_rows_in_all_their_wordings_and_brings_them_together() {
         assert_eq!(data.plan.rows_per_epoch(), 6);
         let run = train(&model, &data, &recipe, &directory.path().join(name), Start::Fresh);
         run.outcome.as_ref().unwrap();
+        // A step is cut between rows, never between the wordings of one: that holds before the run begins.
+        let held = |event: &Event| matches!(event, Event::Checked(check) if check.name == "accumulation" && check.status == Status::Held);
+        assert!(run.events.iter().any(held), "{name}");
         run
     };
     let apart = |name: &str| {

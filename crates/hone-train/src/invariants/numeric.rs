@@ -21,22 +21,26 @@ pub struct StepResult {
 /// Runs a step's micro-batches; the normaliser is the step's number of trained tokens.
 pub type RunStep<'a> = &'a dyn Fn(&[FlatBatch], f32) -> StepResult;
 
-/// The shortest few of the first examples: enough for the checks, quick to run.
-pub fn few(examples: &[TokenisedExample]) -> Vec<&TokenisedExample> {
-    let mut first: Vec<&TokenisedExample> = examples.iter().take(LOOKED_AT).collect();
-    first.sort_by_key(|e| e.ids.len());
+/// The shortest few of the first examples, each with the other wordings of its row, which a step reads together: enough for the
+/// checks, quick to run.
+pub fn few(examples: &[TokenisedExample]) -> Vec<&[TokenisedExample]> {
+    let looked_at = &examples[..examples.len().min(LOOKED_AT)];
+    let mut first: Vec<&[TokenisedExample]> = looked_at.chunk_by(|a, b| b.is_another_wording_of(a)).collect();
+    first.sort_by_key(|row| row.iter().map(|e| e.ids.len()).sum::<usize>());
     first.truncate(EXAMPLES);
     first
 }
 
 /// Both checks: the examples together as one packed row, and each as a micro-batch of its own, are the same step.
-pub fn check(examples: &[&TokenisedExample], dtype: DType, run: RunStep) -> Vec<Check> {
+pub fn check(examples: &[&[TokenisedExample]], dtype: DType, run: RunStep) -> Vec<Check> {
     if examples.len() < 2 {
         let why = "one example only";
         return vec![Check::skipped("packed_loss", why, PACKED), Check::skipped("accumulation", why, ACCUMULATED)];
     }
-    let together = StepBatch { sequences: examples.to_vec() }.layout();
-    let apart: Vec<FlatBatch> = examples.iter().map(|e| StepBatch { sequences: vec![e] }.layout()).collect();
+    let layout =
+        |rows: &[&[TokenisedExample]]| StepBatch { sequences: rows.iter().copied().flatten().collect() }.layout();
+    let together = layout(examples);
+    let apart: Vec<FlatBatch> = examples.chunks(1).map(layout).collect();
     let trained = together.rows.len() as f32;
     let together = run(&[together], trained);
     let apart = run(&apart, trained);
