@@ -212,15 +212,7 @@ fn interleave(lists: &[Vec<usize>]) -> Vec<usize> {
 
 /// A permutation of `0..len`, a function of the seed, the stream and the index; see the module's text.
 pub fn permutation(len: usize, seed: u64, stream: u64, index: u64) -> Vec<usize> {
-    let mut hash = Sha256::new();
-    hash.update(b"hone-data order 1");
-    for word in [seed, stream, index] {
-        hash.update(word.to_le_bytes());
-    }
-    let digest = hash.finalize();
-    let mut key = [0; 8];
-    key.copy_from_slice(&digest[..8]);
-    let mut random = SplitMix64(u64::from_le_bytes(key));
+    let mut random = SplitMix64::seeded("hone-data order 1", &[seed, stream, index]);
     let mut order: Vec<usize> = (0..len).collect();
     for last in (1..len).rev() {
         order.swap(last, random.below(last as u64 + 1) as usize);
@@ -228,9 +220,23 @@ pub fn permutation(len: usize, seed: u64, stream: u64, index: u64) -> Vec<usize>
     order
 }
 
-struct SplitMix64(u64);
+/// The generator of the module's text.
+pub(crate) struct SplitMix64(u64);
 
 impl SplitMix64 {
+    /// Seeded with the first 8 bytes of the hash of `label` and these words.
+    pub(crate) fn seeded(label: &str, words: &[u64]) -> SplitMix64 {
+        let mut hash = Sha256::new();
+        hash.update(label);
+        for word in words {
+            hash.update(word.to_le_bytes());
+        }
+        let digest = hash.finalize();
+        let mut key = [0; 8];
+        key.copy_from_slice(&digest[..8]);
+        SplitMix64(u64::from_le_bytes(key))
+    }
+
     fn next(&mut self) -> u64 {
         self.0 = self.0.wrapping_add(0x9E37_79B9_7F4A_7C15);
         let mut z = self.0;
@@ -239,7 +245,8 @@ impl SplitMix64 {
         z ^ (z >> 31)
     }
 
-    fn below(&mut self, n: u64) -> u64 {
+    /// A number below `n`, each as likely.
+    pub(crate) fn below(&mut self, n: u64) -> u64 {
         loop {
             let product = u128::from(self.next()) * u128::from(n);
             // `2^64 mod n` of the low halves would favour some results.

@@ -38,6 +38,9 @@ pub struct DataConfig {
     /// More of them, which say the same in other words. A row becomes an example each; a step reads all of them or none.
     #[serde(skip_serializing_if = "Vec::is_empty")]
     pub wordings: Vec<String>,
+    /// Other rows of the same file that a row's templates see as `shots`, a list; so many, drawn by `seed`.
+    #[serde(skip_serializing_if = "is_zero")]
+    pub shots: usize,
     /// Jinja template that makes the completion from a row's columns.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub completion_template: Option<String>,
@@ -91,6 +94,7 @@ impl Default for DataConfig {
             columns: BTreeMap::new(),
             prompt_template: None,
             wordings: Vec::new(),
+            shots: 0,
             completion_template: None,
             chat_template: ChatUse::default(),
             train_on: None,
@@ -143,6 +147,9 @@ pub struct SourceConfig {
     /// More of them, which say the same in other words. A row becomes an example each; a step reads all of them or none.
     #[serde(skip_serializing_if = "Vec::is_empty")]
     pub wordings: Vec<String>,
+    /// Other rows of the same file that a row's templates see as `shots`, a list; so many, drawn by `seed`.
+    #[serde(skip_serializing_if = "is_zero")]
+    pub shots: usize,
     /// Jinja template that makes the completion from a row's columns.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub completion_template: Option<String>,
@@ -157,6 +164,10 @@ impl Default for SourceConfig {
     fn default() -> Self {
         DataConfig::default().as_source()
     }
+}
+
+fn is_zero(number: &usize) -> bool {
+    *number == 0
 }
 
 /// How a file is read.
@@ -265,6 +276,7 @@ impl DataConfig {
             columns: self.columns.clone(),
             prompt_template: self.prompt_template.clone(),
             wordings: self.wordings.clone(),
+            shots: self.shots,
             completion_template: self.completion_template.clone(),
             chat_template: self.chat_template,
             limit: self.limit,

@@ -32,6 +32,7 @@ pub mod packing;
 pub mod preview;
 pub mod readers;
 pub mod report;
+pub mod shots;
 pub mod spans;
 pub mod split;
 pub mod yaml;

@@ -20,6 +20,7 @@ use crate::example::{Body, Example, SourceRef};
 use crate::formats::{DETECTION_ROWS, Interpreter};
 use crate::readers::{DataFile, Limits, RawRow, ReaderOptions, open, resolve};
 use crate::report::{DataReport, FileReport, split_report};
+use crate::shots::with_shots;
 use crate::split::is_validation;
 
 /// A data set that was read and split, in the order of the files.
@@ -144,7 +145,7 @@ impl Loader<'_> {
                 examples: 0,
                 limited: false,
             };
-            self.file(&file, source, &interpreter, left, &mut report, &mut kept)?;
+            self.file(&file, (source, key), &interpreter, left, &mut report, &mut kept)?;
             self.report.rows_read += report.rows;
             if let Some(detection) = &report.detection {
                 *self.report.formats.entry(detection.format.clone()).or_default() += report.examples;
@@ -157,7 +158,7 @@ impl Loader<'_> {
     fn file(
         &mut self,
         file: &DataFile,
-        source: &SourceConfig,
+        (source, key): (&SourceConfig, &str),
         interpreter: &Interpreter,
         limit: Option<usize>,
         report: &mut FileReport,
@@ -176,6 +177,10 @@ impl Loader<'_> {
         }
         let sample: Vec<RawRow> = first.iter().flatten().cloned().collect();
         let rows = first.into_iter().chain(rows);
+        let rows = match source.shots {
+            0 => Box::new(rows),
+            count => with_shots(rows, count, limit, self.config.seed, key)?,
+        };
         if sample.is_empty() {
             // Nothing but malformed rows, if any.
             return self.examples(rows.filter_map(Result::err).map(Err), limit, report, kept);

@@ -101,6 +101,49 @@ fn a_row_in_several_wordings_is_one_row_everywhere() {
 }
 
 #[test]
+fn templates_see_other_rows_as_shots() {
+    let file: String = (0..30).map(|i| format!("{{\"q\": \"q{i}\", \"a\": \"a{i}\"}}\n")).collect();
+    let yaml = |more: &str| {
+        let prompt = "{% for shot in shots %}{{ shot.q }}{{ shot.a }} {% endfor %}{{ q }}";
+        format!("{{path: a.jsonl, prompt_template: '{prompt}', completion_template: '{{{{ a }}}}', {more}}}")
+    };
+    let prompts = |more: &str| -> Vec<String> {
+        let loaded = load_files(&[("a.jsonl", &file)], &yaml(more)).unwrap();
+        loaded.train.iter().map(|e| e.body.texts()[0].to_string()).collect()
+    };
+    let first = prompts("shots: 3, limit: 20");
+    let mut seen = std::collections::BTreeSet::new();
+    for (at, prompt) in first.iter().enumerate() {
+        let words: Vec<&str> = prompt.split(' ').collect();
+        let (own, shots) = words.split_last().unwrap();
+        assert_eq!((*own, shots.len()), (format!("q{at}").as_str(), 3), "{prompt}");
+        for shot in shots {
+            let (q, a) = shot[1..].split_once('a').unwrap();
+            let row: usize = q.parse().unwrap();
+            assert!(q == a && row != at && row < 20, "row {at}: {shot}");
+            seen.insert(row);
+        }
+        let distinct: std::collections::BTreeSet<_> = shots.iter().collect();
+        assert_eq!(distinct.len(), 3, "{prompt}");
+    }
+    // Of 60 draws about one row in twenty is missed.
+    assert!(first.len() == 20 && seen.len() >= 17, "{seen:?}");
+    assert_eq!(prompts("shots: 3, limit: 20"), first);
+    assert_ne!(prompts("shots: 3, limit: 20, seed: 1"), first);
+    assert_eq!(prompts("shots: 2, limit: 3").len(), 3, "all the others");
+
+    let refused = |file: &str, more: &str| load_files(&[("a.jsonl", file)], &yaml(more)).unwrap_err();
+    let few = refused(&file, "shots: 3, limit: 3");
+    assert!(few.contains("`data.shots`: found 3 beside 3 rows"), "{few}");
+    let taken = refused("{\"q\": 1, \"a\": 2, \"shots\": 3}\n{\"q\": 1, \"a\": 2}\n", "shots: 1");
+    assert!(taken.contains("row 1 (line 1), field `shots`: found a column of this name"), "{taken}");
+    let alone = load_files(&[("a.jsonl", &file)], "{path: a.jsonl, columns: {prompt: q, completion: a}, shots: 1}");
+    assert!(alone.unwrap_err().contains("`shots` without a `prompt_template`"));
+    let unasked = refused(&file, "shots: 0");
+    assert!(unasked.contains("no `shots`"), "{unasked}");
+}
+
+#[test]
 fn a_file_is_named_by_size_and_hash() {
     let loaded = load_files(&[("a.txt", "abc")], "path: a.txt").unwrap();
     let file = &loaded.report.files[0];

@@ -9,6 +9,7 @@ use super::{Fields, ReadOptions};
 use crate::config::SourceConfig;
 use crate::error::{DataError, RowError, names};
 use crate::example::Body;
+use crate::shots;
 
 /// Compiled templates of a source.
 pub struct RowTemplate {
@@ -33,6 +34,14 @@ impl RowTemplate {
                     "`wordings` without a `prompt_template`",
                     "both: the template, and others that say the same in other words",
                     "make the first of them the `prompt_template`",
+                ));
+            }
+            if source.shots > 0 {
+                return Err(DataError::config(
+                    format!("{key}{}", shots::COLUMN),
+                    "`shots` without a `prompt_template`",
+                    "templates that show them",
+                    "write them there: `{% for shot in shots %}{{ shot.question }} …{% endfor %}`",
                 ));
             }
             if source.completion_template.is_some() {
