@@ -220,6 +220,26 @@ fn a_locked_server_ends_it_and_what_was_answered_is_not_asked_again() {
     assert_eq!(card.header.metrics[0].value, 79.0 / 80.0);
 }
 
+/// Servers like to quote what they refuse.
+#[test]
+fn what_a_server_says_of_a_sensitive_question_is_not_repeated() {
+    let directory = tempfile::tempdir().unwrap();
+    let said = |sensitive: bool, code: u16| {
+        let server = serve(move |_, _| Behaviour::Status(code, "content policy: Say 0."));
+        let mut task = task(directory.path(), 3);
+        task.config.sensitive = sensitive;
+        let place = directory.path().join(format!("{sensitive}{code}.jsonl"));
+        let options = EvalOptions::default();
+        let error = ask_into(&place, &endpoint(&server), &task, &options, &mut |_| {}, &AtomicBool::new(false));
+        error.unwrap_err().to_string()
+    };
+    for code in [400, 401] {
+        assert!(said(false, code).contains("content policy: Say 0."));
+        let hidden = said(true, code);
+        assert!(hidden.contains(&format!("status {code}: (not shown")) && !hidden.contains("Say 0"), "{hidden}");
+    }
+}
+
 #[test]
 fn an_example_that_is_not_answered_counts_as_wrong_and_the_others_go_on() {
     let directory = tempfile::tempdir().unwrap();

@@ -108,6 +108,7 @@ impl<'a> Asker<'a> {
         self.earlier = earlier;
         let (endpoint, options, stop) = (self.endpoint, self.options, self.stop);
         let repeats = task.config.repeats.max(1);
+        let sensitive = task.config.sensitive;
         let asked = items.len() * repeats;
         let bodies: Vec<Value> =
             (0..asked).map(|at| endpoint.body(task, items[at / repeats], options, at % repeats)).collect();
@@ -126,7 +127,7 @@ impl<'a> Asker<'a> {
                     while !over() {
                         let at = next.fetch_add(1, Ordering::Relaxed);
                         let Some(body) = bodies.get(at) else { break };
-                        let reply = endpoint.answered(&agent, options, body, &over);
+                        let reply = endpoint.answered(&agent, options, (body, sensitive), &over);
                         if matches!(reply, Reply::Wrong(_)) {
                             given_up.store(true, Ordering::Relaxed);
                         }
@@ -205,12 +206,18 @@ impl<'a> Asker<'a> {
 }
 
 impl Endpoint {
-    /// What comes of `body`, after as many tries as it takes.
-    fn answered(&self, agent: &ureq::Agent, options: &EvalOptions, body: &Value, over: &dyn Fn() -> bool) -> Reply {
+    /// What comes of `body`, after as many tries as it takes. If it is `sensitive`, what the server says is not repeated.
+    fn answered(
+        &self,
+        agent: &ureq::Agent,
+        options: &EvalOptions,
+        (body, sensitive): (&Value, bool),
+        over: &dyn Fn() -> bool,
+    ) -> Reply {
         let mut wait = self.first_wait;
         let mut tries = 0;
         loop {
-            let (problem, asked, for_all) = match self.once(agent, options, body) {
+            let (problem, asked, for_all) = match self.once(agent, options, (body, sensitive)) {
                 Ok(text) => return Reply::Text(text),
                 Err(Trouble::Refused(problem)) => return Reply::Missing(Missing { problem, refused: true }),
                 Err(Trouble::Lasting(problem)) => return Reply::Wrong(problem),
@@ -236,7 +243,16 @@ impl Endpoint {
         }
     }
 
-    fn once(&self, agent: &ureq::Agent, options: &EvalOptions, body: &Value) -> Result<String, Trouble> {
+    fn once(
+        &self,
+        agent: &ureq::Agent,
+        options: &EvalOptions,
+        (body, sensitive): (&Value, bool),
+    ) -> Result<String, Trouble> {
+        let start = |text: &str| match sensitive {
+            true => "(not shown: it may repeat a question that is `sensitive`)".to_string(),
+            false => start(text),
+        };
         let passing = |problem: String| Trouble::Passing { problem, wait: None, for_all: false };
         let mut request = agent.post(&self.place(options)).set("Content-Type", "application/json");
         if let Some(key) = &self.key {

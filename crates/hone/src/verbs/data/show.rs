@@ -11,7 +11,7 @@ use serde::Serialize;
 use super::super::load::load_model;
 use crate::args::Common;
 use crate::fail::Failure;
-use crate::print::outln;
+use crate::print::{TRAINED, outln};
 
 /// Arguments of `hone data show`.
 #[derive(clap::Args, Debug)]
@@ -60,7 +60,7 @@ impl Show {
 pub fn marked(pieces: &[(String, bool)], color: bool) -> String {
     let piece = |(text, trained): &(String, bool)| match (trained, color) {
         (false, _) => text.clone(),
-        (true, true) => format!("\x1b[1;32m{text}\x1b[0m"),
+        (true, true) => format!("{}{text}{}", TRAINED.0, TRAINED.1),
         (true, false) => format!("⟦{text}⟧"),
     };
     pieces.iter().map(piece).collect()
