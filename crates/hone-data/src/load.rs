@@ -18,7 +18,7 @@ use crate::encode::{EncodeOptions, TokenisedExample, encode_all};
 use crate::error::DataError;
 use crate::example::{Body, Example, SourceRef};
 use crate::formats::{DETECTION_ROWS, Interpreter};
-use crate::readers::{DataFile, Limits, RawRow, ReaderOptions, open, resolve};
+use crate::readers::{DataFile, RawRow, ReaderOptions, open, resolve};
 use crate::report::{DataReport, FileReport, split_report};
 use crate::shots::with_shots;
 use crate::split::is_validation;
@@ -164,8 +164,11 @@ impl Loader<'_> {
         report: &mut FileReport,
         kept: &mut Hashed,
     ) -> Result<(), DataError> {
-        let options =
-            ReaderOptions { field: source.field.clone(), sample_by: source.sample_by, limits: Limits::default() };
+        let options = ReaderOptions {
+            field: source.field.clone(),
+            sample_by: source.sample_by,
+            ..ReaderOptions::default()
+        };
         let mut rows = open(file, &options)?;
         let mut first: Vec<Result<RawRow, DataError>> = Vec::new();
         let mut readable = 0;

@@ -45,8 +45,8 @@ pub fn task(reference: &str, path: &std::path::Path, card: &Scorecard) -> Result
     }
     let (file, mut keys) = question(reference)?;
     let path = std::path::absolute(path).map_err(|source| EvalError::Io { path: path.into(), source })?;
-    // The first line of a card is its header.
-    let rows = json!({"data_files": {"rows": {"path": path, "where": "row_number > 1"}}});
+    // The first line of a card is its header; its texts are texts, whatever they look like.
+    let rows = json!({"data_files": {"rows": {"path": path, "where": "row_number > 1"}}, "untyped": true});
     for (key, value) in [("dataset_path", json!("json")), ("dataset_kwargs", rows), ("test_split", json!("rows"))] {
         keys.insert(key.into(), value);
     }

@@ -3,6 +3,7 @@
 //!
 //! Readers know nothing of formats: a row is a JSON object, whatever its columns mean.
 
+pub mod civil;
 mod csv_rows;
 mod files;
 mod json_array;
@@ -10,6 +11,7 @@ mod json_text;
 mod jsonl;
 mod parquet_footer;
 mod parquet_rows;
+mod parquet_values;
 mod text;
 
 use std::fs::File;
@@ -70,6 +72,9 @@ pub struct ReaderOptions {
     pub field: Option<String>,
     /// What one row of a text file is.
     pub sample_by: SampleBy,
+    /// Whether values of Parquet that JSON has no kind of (times, decimals, bytes, infinities) come as Python prints them, and not as
+    /// the `parquet` crate does.
+    pub python: bool,
     /// Limits.
     pub limits: Limits,
 }
@@ -87,7 +92,7 @@ pub fn open(file: &DataFile, options: &ReaderOptions) -> Result<Rows, DataError>
         });
     }
     if file.kind == FileKind::Parquet {
-        return parquet_rows(opened, path, options.limits);
+        return parquet_rows(opened, path, options);
     }
     stream(BufReader::with_capacity(1 << 16, opened), file.kind, path, options)
 }
@@ -110,7 +115,7 @@ pub fn stream(
         FileKind::Parquet => {
             let mut bytes = Vec::new();
             reader.take(options.limits.document_bytes).read_to_end(&mut bytes).map_err(DataError::io(&path))?;
-            parquet_rows(bytes::Bytes::from(bytes), path, options.limits)
+            parquet_rows(bytes::Bytes::from(bytes), path, options)
         }
     }
 }

@@ -11,12 +11,17 @@ use parquet::file::reader::{ChunkReader, FileReader, SerializedFileReader};
 use parquet::record::reader::RowIter;
 use serde_json::Value;
 
-use super::{Limits, RawRow, Rows, guarded, parquet_footer};
+use super::parquet_values::python_row;
+use super::{RawRow, ReaderOptions, Rows, guarded, parquet_footer};
 use crate::error::{DataError, shorten};
 use crate::example::SourceRef;
 
 /// Rows of a Parquet file.
-pub fn parquet_rows(file: impl ChunkReader + 'static, path: Arc<Path>, limits: Limits) -> Result<Rows, DataError> {
+pub fn parquet_rows(
+    file: impl ChunkReader + 'static,
+    path: Arc<Path>,
+    options: &ReaderOptions,
+) -> Result<Rows, DataError> {
     parquet_footer::check(&file).map_err(|found| unreadable(&path, "schema", found))?;
     let opened = guard(|| SerializedFileReader::new(file)).map_err(|found| unreadable(&path, "footer", found))?;
     let stated = opened.metadata().file_metadata().num_rows();
@@ -25,6 +30,7 @@ pub fn parquet_rows(file: impl ChunkReader + 'static, path: Arc<Path>, limits: L
         let found = format!("{stated} rows stated, {declared} in its row groups");
         return Err(unreadable(&path, "footer", found));
     }
+    let schema = options.python.then(|| opened.metadata().file_metadata().schema_descr().root_schema_ptr());
     let mut rows = guard(move || Ok(RowIter::from_file_into(Box::new(opened))))
         .map_err(|found| unreadable(&path, "schema", found))?;
     let (file, mut row) = (path.clone(), 0);
@@ -33,7 +39,9 @@ pub fn parquet_rows(file: impl ChunkReader + 'static, path: Arc<Path>, limits: L
         let source = SourceRef { file: file.clone(), row, line: None };
         let read = guard(|| match rows.next() {
             None => Ok(None),
-            Some(read) => read.map(|r| Some(r.to_json_value())),
+            Some(read) => read.map(|row| {
+                Some(schema.as_ref().map_or_else(|| row.to_json_value(), |schema| python_row(&row, schema).into()))
+            }),
         });
         match read {
             Ok(None) => None,
@@ -42,7 +50,7 @@ pub fn parquet_rows(file: impl ChunkReader + 'static, path: Arc<Path>, limits: L
             Err(found) => Some(Err(unreadable(&file, &format!("row {row}"), found))),
         }
     });
-    Ok(guarded(rows, path, limits))
+    Ok(guarded(rows, path, options.limits))
 }
 
 /// Runs a call into the crate; its error or panic as text.

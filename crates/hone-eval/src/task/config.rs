@@ -94,6 +94,12 @@ pub struct DatasetKwargs {
     pub data_files: BTreeMap<String, DataFileConfig>,
     /// Where the list of rows lies in a JSON file that holds one object.
     pub field: Option<String>,
+    /// The split that stands first in the task's file; its files decide which types columns have.
+    #[serde(skip)]
+    pub first_split: Option<String>,
+    /// Whether values of JSON and CSV stay as the file has them, instead of having the types of their columns; hone's own key.
+    #[serde(skip_serializing_if = "std::ops::Not::not")]
+    pub untyped: bool,
     /// The revision of a data set of the hub; `main` where not given.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub revision: Option<String>,

@@ -1,6 +1,7 @@
 //! Where a task's examples come from: the data root, the files that ship with the program, and the readers.
 //!
-//! Files are read by `hone-data`, as streams; two layouts that are no list of rows by [`super::layouts`].
+//! Files are read by `hone-data`, as streams; the types of their columns are found by [`super::typed`]; two layouts that are no list of rows
+//! are read by [`super::layouts`].
 
 use std::fs::File;
 use std::io::{BufRead, BufReader, Cursor};
@@ -20,6 +21,7 @@ use super::data_set;
 use super::docs::Docs;
 use super::layouts::{WikitextPages, squad};
 use super::template::Templates;
+use super::typed::{self, First};
 use crate::error::EvalError;
 
 /// Names of `dataset_path` that say how files are read; the files stand in `dataset_kwargs.data_files`.
@@ -103,9 +105,9 @@ impl DataRoot {
 
 /// A data file that is there.
 #[derive(Debug)]
-struct Found {
+pub(super) struct Found {
     /// For messages.
-    path: Arc<Path>,
+    pub(super) path: Arc<Path>,
     /// Its bytes, if it ships with the program.
     shipped: Option<&'static [u8]>,
 }
@@ -117,7 +119,7 @@ impl Found {
     }
 
     /// From its beginning, however long it is.
-    fn open(&self) -> Result<Box<dyn BufRead + Send>, EvalError> {
+    pub(super) fn open(&self) -> Result<Box<dyn BufRead + Send>, EvalError> {
         match self.shipped {
             Some(bytes) => Ok(Box::new(Cursor::new(bytes))),
             None => Ok(Box::new(BufReader::new(File::open(&self.path).map_err(|source| self.failed(source))?))),
@@ -138,7 +140,7 @@ impl Found {
         }
     }
 
-    fn failed(&self, source: std::io::Error) -> EvalError {
+    pub(super) fn failed(&self, source: std::io::Error) -> EvalError {
         EvalError::Io { path: self.path.to_path_buf(), source }
     }
 }
@@ -153,7 +155,6 @@ pub struct Split {
 
 /// Reads a split: its files' rows, those wanted, with the task's own columns.
 pub fn load_split(config: &TaskConfig, file: &str, split: &str, root: &DataRoot) -> Result<Split, EvalError> {
-    let dataset = config.dataset_path.as_deref().unwrap_or("json");
     let entry = config.dataset_kwargs.data_files.get(split);
     let files = files_of(config, file, split, root)?;
     let sha256 = match files.as_slice() {
@@ -164,8 +165,9 @@ pub fn load_split(config: &TaskConfig, file: &str, split: &str, root: &DataRoot)
         }
     };
     // One after the other: a data set may have more files than may be open.
+    let first = First::of(config, file, root, &files).map(Arc::new);
     let rows = files.iter().flat_map(|found| {
-        let rows = rows_of(dataset, found, config.dataset_kwargs.field.clone(), file);
+        let rows = rows_of(found, config, file, first.clone());
         rows.unwrap_or_else(|error| Box::new(std::iter::once(Err(error))))
     });
     let condition = entry.and_then(|entry| entry.condition()).map(|condition| format!("{{{{ {condition} }}}}"));
@@ -207,7 +209,7 @@ pub fn load_split(config: &TaskConfig, file: &str, split: &str, root: &DataRoot)
 }
 
 /// The files of a split: those that the task names, the one file that it is, or those of a data set.
-fn files_of(config: &TaskConfig, file: &str, split: &str, root: &DataRoot) -> Result<Vec<Found>, EvalError> {
+pub(super) fn files_of(config: &TaskConfig, file: &str, split: &str, root: &DataRoot) -> Result<Vec<Found>, EvalError> {
     let problem =
         |place: &str, problem: String| EvalError::TaskFile { file: file.into(), place: place.into(), problem };
     let dataset = config.dataset_path.as_deref().unwrap_or("json");
@@ -285,39 +287,56 @@ fn hub_file(path: &str) -> Option<(String, Option<&str>, &str)> {
     Some((format!("{owner}/{name}"), revision, inside))
 }
 
+/// The split that a task's files, or those of its data set, begin with.
+pub(super) fn first_split(config: &TaskConfig, file: &str, root: &DataRoot) -> Option<String> {
+    let kwargs = &config.dataset_kwargs;
+    if !kwargs.data_files.is_empty() {
+        let only = kwargs.data_files.keys().next().filter(|_| kwargs.data_files.len() == 1);
+        return kwargs.first_split.as_ref().filter(|split| kwargs.data_files.contains_key(*split)).or(only).cloned();
+    }
+    let dataset = config.dataset_path.as_deref().filter(|dataset| !READERS.contains(dataset))?;
+    let beside = Path::new(file).parent().filter(|_| Path::new(file).is_file());
+    let mut directory = root.data_set(dataset, kwargs.revision.as_deref(), beside)?;
+    directory.extend(kwargs.data_dir.as_ref());
+    let splits = data_set::splits(&directory, config.dataset_name.as_deref()).ok()?;
+    splits.into_iter().next().map(|(name, _)| name)
+}
+
 /// The rows of a file, as the task's reader, or else its name, says they are read.
-fn rows_of(dataset: &str, found: &Found, field: Option<String>, file: &str) -> Result<DocRows, EvalError> {
+fn rows_of(found: &Found, config: &TaskConfig, file: &str, first: Option<Arc<First>>) -> Result<DocRows, EvalError> {
     let path = found.path.clone();
+    let dataset = config.dataset_path.as_deref().unwrap_or("json");
     Ok(match dataset {
         "squad" => Box::new(squad(path, raw_rows(FileKind::Json, found, Some("data".into()))?)),
         "wikitext_pages" => Box::new(WikitextPages::new(path, found.open()?)),
-        _ => {
-            let kind = match dataset {
-                "csv" => Some(FileKind::Csv),
-                "parquet" => Some(FileKind::Parquet),
-                "text" => Some(FileKind::Text),
-                _ => FileKind::of(&path),
-            };
-            let kind = kind.ok_or_else(|| EvalError::TaskFile {
-                file: file.into(),
-                place: "dataset_path".into(),
-                problem: format!("{}: what kind of file is this? Name a reader", path.display()),
-            })?;
-            let rows = raw_rows(kind, found, field)?;
-            Box::new(rows.map(|row| row.map(|row| Doc { columns: row.columns, place: row.source })))
-        }
+        _ => typed::rows(kind_of(dataset, found, file)?, found, config, first)?,
     })
 }
 
-type DocRows = Box<dyn Iterator<Item = Result<Doc, EvalError>>>;
+/// What kind of file it is, as the task's reader, or else its name, says.
+pub(super) fn kind_of(dataset: &str, found: &Found, file: &str) -> Result<FileKind, EvalError> {
+    let kind = match dataset {
+        "csv" => Some(FileKind::Csv),
+        "parquet" => Some(FileKind::Parquet),
+        "text" => Some(FileKind::Text),
+        _ => FileKind::of(&found.path),
+    };
+    kind.ok_or_else(|| EvalError::TaskFile {
+        file: file.into(),
+        place: "dataset_path".into(),
+        problem: format!("{}: what kind of file is this? Name a reader", found.path.display()),
+    })
+}
+
+pub(super) type DocRows = Box<dyn Iterator<Item = Result<Doc, EvalError>>>;
 
 /// Rows of a file that is a list of rows, as they are read.
-fn raw_rows(
+pub(super) fn raw_rows(
     kind: FileKind,
     found: &Found,
     field: Option<String>,
 ) -> Result<impl Iterator<Item = Result<RawRow, EvalError>> + use<>, EvalError> {
-    let options = ReaderOptions { field, sample_by: SampleBy::Line, ..ReaderOptions::default() };
+    let options = ReaderOptions { field, sample_by: SampleBy::Line, python: true, ..ReaderOptions::default() };
     let rows = match found.shipped {
         Some(_) => stream(found.open()?, kind, found.path.clone(), &options)?,
         None => open(&DataFile { path: found.path.clone(), kind }, &options)?,

@@ -142,6 +142,8 @@ impl TaskConfig {
             whole[key.as_str()] = normalised(&key, value, writes);
             config = serde_json::from_value(whole.clone()).map_err(|e| problem(&key, e.to_string()))?;
         }
+        let files = whole["dataset_kwargs"]["data_files"].as_object();
+        config.dataset_kwargs.first_split = files.and_then(|files| files.keys().next().cloned());
         config.check(file)?;
         Ok(config)
     }

@@ -14,6 +14,8 @@ mod layouts;
 pub mod prompt;
 pub mod similar;
 pub mod template;
+mod typed;
+pub mod types;
 pub mod variants;
 mod yaml;
 
