@@ -50,6 +50,7 @@ fuzz_target!(|data: &[u8]| {
     let options = ReaderOptions {
         field: (usize::from(choice) % kinds.len() == 6).then(|| "data".into()),
         sample_by: [SampleBy::Line, SampleBy::Paragraph, SampleBy::Document][usize::from(choice >> 6) % 3],
+        python: choice & 0x20 != 0,
         limits: Limits { row_bytes: 4096, document_bytes: 1 << 20, rows: 1000 },
     };
     let path: Arc<Path> = Path::new("fuzzed").into();

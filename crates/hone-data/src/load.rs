@@ -164,11 +164,8 @@ impl Loader<'_> {
         report: &mut FileReport,
         kept: &mut Hashed,
     ) -> Result<(), DataError> {
-        let options = ReaderOptions {
-            field: source.field.clone(),
-            sample_by: source.sample_by,
-            ..ReaderOptions::default()
-        };
+        let options =
+            ReaderOptions { field: source.field.clone(), sample_by: source.sample_by, ..ReaderOptions::default() };
         let mut rows = open(file, &options)?;
         let mut first: Vec<Result<RawRow, DataError>> = Vec::new();
         let mut readable = 0;

@@ -338,9 +338,7 @@ fn a_bad_row_ends_its_own_task_alone() {
     assert!(shown.contains("mine (v") && !shown.contains("lacking"), "{shown}");
     let end = said.split("error: ").nth(1).expect("an error at the end");
     assert!(end.starts_with("2 of 3 tasks could not be scored"), "{said}");
-    for what in
-        ["lacking: ", "lacks.jsonl, row 2: doc_to_choice: field `a` is missing", "empty: ", "no tokens of its own"]
-    {
+    for what in ["lacking: ", "lacks.jsonl, row 2: field `a`: is null or missing", "empty: ", "no tokens of its own"] {
         assert!(end.contains(what), "{what}: {said}");
     }
     let is_there = |task: &str| out.join(format!("{task}.jsonl")).exists();

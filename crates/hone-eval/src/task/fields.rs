@@ -37,10 +37,10 @@ impl Answer {
             Value::Bool(b) => Answer::Index(i64::from(*b)),
             Value::Number(number) => match number.as_i64() {
                 Some(integer) => Answer::Index(integer),
-                None => Answer::Text(number.to_string()),
+                None => Answer::Text(literal::str_of(&minijinja::Value::from(minijinja::value::Serde(number)))),
             },
             Value::Array(items) => Answer::List(items.iter().map(Answer::from_json).collect::<Result<_, _>>()?),
-            Value::Null => return Err("is null, expected text, a number or a list".into()),
+            Value::Null => return Err("is null or missing, expected text, a number or a list".into()),
             Value::Object(_) => return Err("is an object, expected text, a number or a list".into()),
         })
     }
@@ -272,4 +272,18 @@ fn index(digits: &str) -> Answer {
 /// An error at a row of a data file.
 pub fn row_error(doc: &Doc, key: &str, what: String) -> EvalError {
     EvalError::Row { file: doc.place.file.display().to_string(), row: doc.place.row, problem: format!("{key}: {what}") }
+}
+
+#[cfg(test)]
+mod tests {
+    use serde_json::json;
+
+    use super::*;
+
+    #[test]
+    fn numbers_of_columns_print_as_in_python() {
+        for (number, text) in [(json!(1e-7), "1e-07"), (json!(1.0), "1.0"), (json!(1e16), "1e+16"), (json!(3), "3")] {
+            assert_eq!(Answer::from_json(&number).unwrap().to_text(), text);
+        }
+    }
 }
