@@ -7,6 +7,8 @@
 use sha2::{Digest, Sha256};
 
 use crate::example::{Body, Message, Prompt};
+use crate::readers::Row;
+use crate::shots;
 
 /// The first 16 bytes of the hash.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
@@ -42,14 +44,30 @@ pub fn content_hash(body: &Body) -> ContentHash {
             content.words(rejected);
         }
     }
-    let mut hash = [0; 16];
-    hash.copy_from_slice(&content.0.finalize()[..16]);
-    ContentHash(hash)
+    content.end()
+}
+
+/// The hash of a row's columns but for `shots`: what a row with other rows in its prompt is told apart by, since what it says depends on
+/// which of them were drawn.
+pub fn row_hash(columns: &Row) -> ContentHash {
+    let mut content = Content(Sha256::new());
+    content.field("row");
+    for (name, value) in columns.iter().filter(|(name, _)| *name != shots::COLUMN) {
+        content.field(name);
+        content.field(&value.to_string());
+    }
+    content.end()
 }
 
 struct Content(Sha256);
 
 impl Content {
+    fn end(self) -> ContentHash {
+        let mut hash = [0; 16];
+        hash.copy_from_slice(&self.0.finalize()[..16]);
+        ContentHash(hash)
+    }
+
     fn message(&mut self, message: &Message) {
         self.field(&message.role);
         self.words(&message.content);

@@ -13,7 +13,7 @@ use sha2::{Digest, Sha256};
 use crate::codec::{Abilities, Codec};
 use crate::config::{DataConfig, Duplicates, OnBadRow, SourceConfig};
 use crate::drops::DropReason;
-use crate::duplicates::{ContentHash, content_hash};
+use crate::duplicates::{ContentHash, content_hash, row_hash};
 use crate::encode::{EncodeOptions, TokenisedExample, encode_all};
 use crate::error::DataError;
 use crate::example::{Body, Example, SourceRef};
@@ -107,6 +107,15 @@ pub fn tokenise(loaded: &Loaded, config: &DataConfig, codec: &dyn Codec) -> Resu
     Ok(Tokenised { train, validation, max_length: options.max_length, report })
 }
 
+/// A row as it was understood.
+struct Understood {
+    /// What it says, in each of its wordings.
+    bodies: Vec<Body>,
+    /// What it is told apart by, where that is not what it says.
+    own: Option<ContentHash>,
+    source: SourceRef,
+}
+
 struct Loader<'a> {
     config: &'a DataConfig,
     base: &'a Path,
@@ -189,7 +198,8 @@ impl Loader<'_> {
         report.detection = Some(reading.detection.clone());
         let understood = rows.map(|row| {
             let row = row?;
-            Ok((reading.read(&row)?, row.source))
+            let own = (source.shots > 0).then(|| row_hash(&row.columns));
+            Ok(Understood { bodies: reading.read(&row)?, own, source: row.source })
         });
         self.examples(understood, limit, report, kept)
     }
@@ -197,7 +207,7 @@ impl Loader<'_> {
     /// Keeps a file's rows as examples, up to `limit`.
     fn examples(
         &mut self,
-        rows: impl Iterator<Item = Result<(Vec<Body>, SourceRef), DataError>>,
+        rows: impl Iterator<Item = Result<Understood, DataError>>,
         limit: Option<usize>,
         report: &mut FileReport,
         kept: &mut Hashed,
@@ -217,14 +227,14 @@ impl Loader<'_> {
         Ok(())
     }
 
-    /// A row as its examples, or `None` where all were dropped.
+    /// A row as its examples, all of them or none: `None` where it was dropped.
     fn row(
         &mut self,
-        row: Result<(Vec<Body>, SourceRef), DataError>,
+        row: Result<Understood, DataError>,
         part: usize,
     ) -> Result<Option<(Vec<Example>, ContentHash)>, DataError> {
         let skip = self.config.on_bad_row == OnBadRow::Skip;
-        let (bodies, source) = match row {
+        let Understood { bodies, own, source } = match row {
             Ok(row) => row,
             Err(DataError::Row(error)) if skip => {
                 let field = error.field.as_ref().map_or_else(String::new, |f| format!("`{f}`: "));
@@ -234,19 +244,18 @@ impl Loader<'_> {
             }
             Err(error) => return Err(error),
         };
-        let first = bodies.first().map(content_hash);
-        let mut examples = Vec::with_capacity(bodies.len());
-        for (wording, body) in bodies.into_iter().enumerate() {
-            if self.is_kept(&body, &source) {
-                examples.push(Example { source: source.clone(), part, wording, body });
-            }
+        // What the row says is what its first wording says.
+        let Some(hash) = own.or_else(|| bodies.first().map(content_hash)) else { return Ok(None) };
+        if !self.is_kept(&bodies, hash, &source) {
+            return Ok(None);
         }
-        Ok(first.filter(|_| !examples.is_empty()).map(|hash| (examples, hash)))
+        let example = |(wording, body)| Example { source: source.clone(), part, wording, body };
+        Ok(Some((bodies.into_iter().enumerate().map(example).collect(), hash)))
     }
 
-    /// Whether an example says something, and, where the recipe asks for that, something new.
-    fn is_kept(&mut self, body: &Body, source: &SourceRef) -> bool {
-        if body.is_empty() {
+    /// Whether a row says something, and, where the recipe asks for that, something new.
+    fn is_kept(&mut self, bodies: &[Body], hash: ContentHash, source: &SourceRef) -> bool {
+        if let Some(body) = bodies.iter().find(|body| body.is_empty()) {
             let detail = match body {
                 Body::Text(_) => "no text",
                 Body::Preference { .. } => "an answer without text",
@@ -255,7 +264,7 @@ impl Loader<'_> {
             self.report.drops.add(DropReason::Empty, source, detail);
             return false;
         }
-        if !self.seen.insert(content_hash(body)) {
+        if !self.seen.insert(hash) {
             self.report.duplicates += 1;
             if self.config.duplicates == Duplicates::Drop {
                 self.report.drops.add(DropReason::Duplicate, source, "says the same as an earlier row");

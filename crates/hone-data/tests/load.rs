@@ -133,6 +133,22 @@ fn templates_see_other_rows_as_shots() {
     assert_eq!(prompts("shots: 2, limit: 3").len(), 3, "all the others");
 
     let refused = |file: &str, more: &str| load_files(&[("a.jsonl", file)], &yaml(more)).unwrap_err();
+    // A copy of a row would show its answer, and is on its side of the split.
+    let twice = file.repeat(2);
+    let loaded = load_files(&[("a.jsonl", &twice)], &yaml("shots: 20, validation_fraction: 0.5")).unwrap();
+    for example in loaded.train.iter().chain(&loaded.validation) {
+        let words: Vec<&str> = example.body.texts()[0].split(' ').collect();
+        let (own, shots) = words.split_last().unwrap();
+        assert!(shots.iter().all(|shot| !shot.starts_with(&format!("{own}a"))), "{words:?}");
+    }
+    let rows =
+        |side: &[Example]| -> std::collections::BTreeSet<usize> { side.iter().map(|e| e.source.row % 30).collect() };
+    assert!(rows(&loaded.train).is_disjoint(&rows(&loaded.validation)) && !loaded.validation.is_empty());
+    let once = load_files(&[("a.jsonl", &twice)], &yaml("shots: 2, duplicates: drop")).unwrap();
+    assert_eq!((once.train.len(), once.report.duplicates), (30, 30));
+    let same = "{\"q\": 1, \"a\": 2}\n".repeat(5);
+    let copies = refused(&same, "shots: 2");
+    assert!(copies.contains("found 0 rows that differ from it, expected 2"), "{copies}");
     let few = refused(&file, "shots: 3, limit: 3");
     assert!(few.contains("`data.shots`: found 3 beside 3 rows"), "{few}");
     let taken = refused("{\"q\": 1, \"a\": 2, \"shots\": 3}\n{\"q\": 1, \"a\": 2}\n", "shots: 1");

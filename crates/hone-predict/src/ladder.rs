@@ -12,8 +12,8 @@
 //! ```
 //!
 //! A score that is the same in all models has no correlation; such questions are counted, and left out of the distribution. `s1` and
-//! `s2` have the same ranks, so a loss between them can only show with Pearson; probabilities are scaled by each question's largest
-//! one first, which changes no correlation and keeps long answers from becoming 0.
+//! `s2` have the same ranks, so a loss between them can only show with Pearson, for which probabilities are shares of each question's largest
+//! one: that changes no correlation, and keeps all of them from becoming 0 where answers are long.
 //!
 //! Beside the questions stand the means of all of them: many uneven questions can make an even mean.
 //!
@@ -176,7 +176,12 @@ fn task_ladder(cards: &[&Scorecard], rungs: &[Rung], options: &LadderOptions) ->
         questions.iter().map(|q| q.likelihoods.iter().map(|l| Scores::new(l, q.right)).collect()).collect();
     // `[score][question]`
     let correlations: Vec<Vec<Option<f64>>> = (0..Scores::NAMES.len())
-        .map(|k| scores.iter().map(|models| options.correlation.of(&comparable(models, k), &compute)).collect())
+        .map(|k| {
+            scores
+                .iter()
+                .map(|models| options.correlation.of(&comparable(models, k, options.correlation), &compute))
+                .collect()
+        })
         .collect();
     let means: Vec<Means> = (rungs.iter().zip(cards).enumerate())
         .map(|(m, (rung, card))| Means {
@@ -239,7 +244,7 @@ fn questions<'a>(cards: &[&'a Scorecard]) -> Result<Vec<Question<'a>>, PredictEr
     let by_id: Vec<HashMap<&str, &ScorecardRow>> =
         cards.iter().map(|card| card.rows.iter().map(|row| (row.id.as_str(), row)).collect()).collect();
     let question = |row: &'a ScorecardRow| {
-        let right = right_choice(row)?;
+        let right = right_choice(&first.header, row)?;
         let of_model = |rows: &HashMap<&str, &ScorecardRow>| {
             Some(log_likelihoods(rows.get(row.id.as_str())?)).filter(|found| found.len() == row.choices.len())
         };
@@ -248,10 +253,12 @@ fn questions<'a>(cards: &[&'a Scorecard]) -> Result<Vec<Question<'a>>, PredictEr
     Ok(first.rows.iter().filter_map(question).collect())
 }
 
-/// A question's score in all models, as it is correlated: probabilities as shares of their largest one.
-fn comparable(models: &[Scores], k: usize) -> Vec<f64> {
+/// A question's score in all models, as it is correlated: probabilities by their logarithms where ranks are all that counts, else as
+/// shares of their largest one.
+fn comparable(models: &[Scores], k: usize, correlation: Correlation) -> Vec<f64> {
     let highest = models.iter().map(|scores| scores.log_p).fold(f64::NEG_INFINITY, f64::max);
     let value = |scores: &Scores| match Scores::NAMES[k] {
+        "p" if correlation != Correlation::Pearson => scores.log_p,
         "p" => (scores.log_p - highest).exp(),
         _ => scores.all()[k],
     };
@@ -465,7 +472,7 @@ pub(crate) mod tests {
     proptest! {
         #[test]
         fn ranks_cannot_tell_likelihood_from_log_likelihood(
-            models in prop::collection::vec(prop::collection::vec(prop::collection::vec(-600.0..-0.1f64, 3), 4), 3..9)
+            models in prop::collection::vec(prop::collection::vec(prop::collection::vec(-2000.0..-0.1f64, 3), 4), 3..9)
         ) {
             for correlation in [Correlation::Spearman, Correlation::Kendall] {
                 let ladder = of(&models, correlation);

@@ -82,6 +82,14 @@ pub fn check(data: &PreparedData) -> Result<(), TrainError> {
     let mut pairs = 0;
     for row in data.plan.rows() {
         let [first, others @ ..] = row.documents.as_slice() else { continue };
+        if examples[*first].wording > 0 {
+            let what = format!(
+                "{}: found its first wording dropped, expected the one that the others are held to; see `hone data show`: raise \
+                 `data.max_length`, or leave out `data.too_long: drop`",
+                examples[*first].source
+            );
+            return Err(TrainError::Recipe { place: place(), what });
+        }
         let expected = trained(&examples[*first]);
         for other in others {
             let found = trained(&examples[*other]);

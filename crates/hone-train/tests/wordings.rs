@@ -194,6 +194,8 @@ fn what_cannot_be_held_together_says_why() {
     cut[2].trained.pop();
     let other = refused(cut, &held);
     assert!(other.contains("test: row 2") && other.contains("in the wording 1, expected the same answer"), "{other}");
+    let headless = refused(rows(&model, &[1, 3]).split_off(2), &held);
+    assert!(headless.contains("test: row 2: found its first wording dropped"), "{headless}");
     let text = "{model: m, data: {path: none}, method: {type: lora}, train: {wording_consistency: 0}}";
     let zero = hone_train::recipe::parse(text, "test", &[]).unwrap_err().to_string();
     assert!(zero.contains("wording_consistency") && zero.contains("a number above 0"), "{zero}");

@@ -231,15 +231,28 @@ fn groups(report: &DependencyReport) -> Vec<(String, Vec<usize>)> {
     let mut by_name: BTreeMap<String, Vec<usize>> = BTreeMap::new();
     for (at, turn) in report.turns.iter().enumerate() {
         let name = turn.group.as_deref().unwrap_or("(none)");
-        by_name.entry(name.chars().take(NAME_LENGTH).collect()).or_default().push(at);
+        by_name.entry(name.to_owned()).or_default().push(at);
     }
     let mut groups: Vec<(String, Vec<usize>)> = by_name.into_iter().collect();
     groups.sort_by_key(|(_, turns)| std::cmp::Reverse(turns.len()));
-    if groups.len() > GROUPS {
-        let rest = groups.split_off(GROUPS - 1);
+    let rest = if groups.len() > GROUPS { groups.split_off(GROUPS - 1) } else { Vec::new() };
+    // Names that begin alike stay apart: by their ends.
+    groups.iter_mut().for_each(|(name, _)| *name = shortened(name));
+    if !rest.is_empty() {
         groups.push((format!("{} others", rest.len()), rest.into_iter().flat_map(|(_, turns)| turns).collect()));
     }
     groups
+}
+
+/// A name of at most [`NAME_LENGTH`] characters: its beginning and its end.
+fn shortened(name: &str) -> String {
+    let characters: Vec<char> = name.chars().collect();
+    if characters.len() <= NAME_LENGTH {
+        return name.to_owned();
+    }
+    let kept = NAME_LENGTH - 1;
+    let (head, tail) = (&characters[..kept - kept / 2], &characters[characters.len() - kept / 2..]);
+    head.iter().chain(&['…']).chain(tail).collect()
 }
 
 fn by_group(report: &DependencyReport, sides: &[Side], column: &str, groups: &[(String, Vec<usize>)]) -> Table {

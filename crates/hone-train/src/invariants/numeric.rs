@@ -12,7 +12,8 @@ const LOOKED_AT: usize = 64;
 
 /// Loss and gradients of one step.
 pub struct StepResult {
-    /// The loss (`−ln p`), summed over all trained tokens.
+    /// The loss that is told of a step (`−ln p`, or what [`crate::compatibility`] makes of it), summed over all trained tokens. What an
+    /// objective adds to it is in the gradients alone.
     pub loss_sum: f64,
     /// The gradients of every trained parameter, in order.
     pub gradients: Vec<Tensor>,

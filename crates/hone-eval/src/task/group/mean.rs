@@ -4,7 +4,8 @@
 //! the default) or not, each of its filter lists apart. The standard error is the harness': with sizes `n_i` and errors `s_i`,
 //! `√( Σ (n_i − 1) n_i s_i² / ((N − k) N) )`, `N = Σ n_i` over `k` tasks, of a weighted mean, `√(Σ s_i²) / k` of another.
 //!
-//! A mean over some of the tasks would be another number under the group's name, so it is given of all or not at all.
+//! Where members are left out, no mean is given: one over some of the tasks would be another number under the group's name. Of a metric
+//! that some members do not have, the mean is over those that have it, as the harness takes it; [`GroupScore::tasks`] says how many.
 
 use std::collections::BTreeSet;
 

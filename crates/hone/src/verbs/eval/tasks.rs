@@ -154,7 +154,8 @@ pub(super) fn each_task(
     }
     for score in &scores {
         let stderr = score.stderr.map_or_else(String::new, |e| format!(" ± {e:.4}"));
-        let of = format!("{} tasks, {} questions", score.tasks, score.n);
+        let tasks = if score.tasks == 1 { "1 task that has it" } else { &format!("{} tasks", score.tasks) };
+        let of = format!("{tasks}, {} questions", score.n);
         outln!("{} ({of})\n  {:<20} {:.4}{stderr}", score.group, score.metric, score.value)?;
     }
     code
