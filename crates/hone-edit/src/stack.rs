@@ -103,6 +103,11 @@ impl EditStack {
                 let (method, place) = (entry.edit.method.info().name, placed.place.to_string());
                 return Err(EditError::CannotRoute { method, place });
             }
+            // What stands before one row would stand before all: keys of zeros draw attention as well.
+            if entry.edit.method.virtual_tokens() > 0 {
+                let method = entry.edit.method.info().name;
+                return Err(EditError::CannotRoute { method, place: Place::VirtualTokens.to_string() });
+            }
         }
         self.entries.push(entry);
         Ok(())

@@ -12,6 +12,7 @@ use hone_edit::files::read_edit;
 use hone_edit::merge::{Merger, logits};
 use hone_edit::method::{Mergeable, QuantisedBase, Role};
 use hone_edit::registry::{self, METHODS};
+use hone_edit::stack::check_group;
 use hone_edit::{Base, Edit, EditError, EditStack, StackEntry, save_edit};
 use hone_engine::ops::{self, Segment};
 use hone_engine::{DType, Gradients, RandomKey, Tape, Tensor};
@@ -521,6 +522,41 @@ fn a_batch_can_hold_rows_of_different_adapters() {
     let expected: Vec<f32> = [&a.as_slice::<f32>()[..split], &b.as_slice::<f32>()[split..]].concat();
     let expected = Tensor::from_slice(together.dims(), &expected);
     assert!(distance(&together, &expected) < 2e-6, "{}", distance(&together, &expected));
+}
+
+/// Rows of other groups are what they are without the edit, whatever it is; or it is refused.
+#[test]
+fn an_edit_of_some_rows_leaves_the_others_alone_or_cannot_be_routed() {
+    let model = stories();
+    let bare = bare(&model);
+    let (mut routed, mut refused) = (BTreeSet::new(), BTreeSet::new());
+    for case in cases() {
+        let edit = moved(fresh(&model, &case.recipe));
+        let name = edit.method.info().name;
+        // Those that tell tasks apart themselves know no task beside theirs.
+        let tells_apart = check_group(&edit.method, u32::MAX).is_err();
+        let mut stack = EditStack::new();
+        let pushed = stack.push(StackEntry { groups: Some(vec![0]), ..StackEntry::new(edit.clone()) });
+        if tells_apart || pushed.is_err() {
+            refused.insert(name);
+            continue;
+        }
+        let mut batch = batch();
+        batch.groups = vec![1, 0];
+        let together = logits(&(&model.decoder, stack.hooks(DType::F32)), DType::F32, &batch);
+        let split = batch.segments[1].start * together.rows_cols().1;
+        let alone = edited(&model, &EditStack::of(edit));
+        let expected = [&bare.as_slice::<f32>()[..split], &alone.as_slice::<f32>()[split..]].concat();
+        let expected = Tensor::from_slice(together.dims(), &expected);
+        assert!(distance(&together, &expected) < 1e-5, "{}: {}", case.recipe, distance(&together, &expected));
+        routed.insert(name);
+    }
+    for name in ["prompt_tuning", "prefix_tuning", "cartridge", "mam", "unipelt", "poly"] {
+        assert!(refused.contains(name) && !routed.contains(name), "{name}");
+    }
+    for name in ["lora", "ia3", "oft", "houlsby", "mask_tuning", "shira"] {
+        assert!(routed.contains(name), "{name}: {routed:?}");
+    }
 }
 
 /// Directories of two adapters that were trained (here: moved) on the same model, of different widths.

@@ -11,8 +11,8 @@ use crate::measures::{Measure, MeasureOptions, MeasureResult};
 use crate::metrics::{Aggregation, ExampleScore};
 use crate::pairing::Paired;
 use crate::rules::{self, Rules};
-use crate::scorecard::Scorecard;
-use crate::statistics::effect::{cohens_dz, cohens_h};
+use crate::scorecard::{MetricValue, Scorecard};
+use crate::statistics::effect::{cohens_dz, cohens_dz_of_interval, cohens_h};
 use crate::statistics::{self, BootstrapOptions};
 use crate::verdict;
 
@@ -182,11 +182,10 @@ fn compare_task(paired: &Paired<'_>, options: &CompareOptions) -> (TaskCompariso
     };
     let interval = interval_of(metric.aggregation, before, &options.bootstrap, &difference_on);
     let sign = paired.sign();
-    let changes: Vec<Change> = before.iter().zip(after).map(|(b, a)| Change::of(b.score, a.score, sign)).collect();
+    let changes: Vec<Change> = before.iter().zip(after).map(|(b, a)| Change::of(b.score, a.score, metric)).collect();
     let count = |change: Change| changes.iter().filter(|c| **c == change).count();
     let (gained, lost) = (count(Change::Gained), count(Change::Lost));
-    let right_or_wrong =
-        metric.aggregation == Aggregation::Mean && before.iter().chain(after).all(|e| e.score == 0.0 || e.score == 1.0);
+    let right_or_wrong = metric.aggregation == Aggregation::Mean && paired.right_or_wrong();
     let mcnemar_p = right_or_wrong.then(|| statistics::mcnemar_exact(gained as u64, lost as u64));
     let (base_value, tuned_value) = (paired.value(before.iter()), paired.value(after.iter()));
     let difference = tuned_value - base_value;
@@ -212,9 +211,17 @@ fn compare_task(paired: &Paired<'_>, options: &CompareOptions) -> (TaskCompariso
         ci_high: interval.high,
         mcnemar_p,
         bootstrap_p: Some(interval.p),
-        effect: match right_or_wrong {
-            true => Some(cohens_h(base_value, tuned_value)),
-            false => cohens_dz(&before.iter().zip(after).map(|(b, a)| a.score - b.score).collect::<Vec<_>>()),
+        effect: match (right_or_wrong, metric.aggregation) {
+            (true, _) => Some(cohens_h(base_value, tuned_value)),
+            (false, Aggregation::Mean) => {
+                cohens_dz(&before.iter().zip(after).map(|(b, a)| a.score - b.score).collect::<Vec<_>>())
+            }
+            // Of long texts that count for more, the mean over examples may go the other way than the score.
+            (false, _) => {
+                let units = metric.aggregation.units(before).map_or(n, |units| units.len());
+                let ends = (interval.low, interval.high);
+                cohens_dz_of_interval(difference, ends, options.bootstrap.level, units)
+            }
         }
         .filter(|effect| effect.is_finite()),
         p_holm: None,
@@ -234,7 +241,7 @@ fn compare_task(paired: &Paired<'_>, options: &CompareOptions) -> (TaskCompariso
 }
 
 /// What became of an example. For scores between right and wrong any change counts as gained or lost, and an unchanged
-/// score above 0 as right.
+/// score as right unless it is the worst there is.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 enum Change {
     Gained,
@@ -244,13 +251,18 @@ enum Change {
 }
 
 impl Change {
-    /// `sign` is 1 where more is better, else -1.
-    fn of(before: f64, after: f64, sign: f64) -> Change {
-        match sign * (after - before) {
+    fn of(before: f64, after: f64, metric: &MetricValue) -> Change {
+        let (change, is_worst) = match (metric.higher_is_better, metric.is_share) {
+            (true, _) => (after - before, before.is_nan() || before <= 0.0),
+            (false, true) => (before - after, before >= 1.0),
+            // A perplexity can always be worse.
+            (false, false) => (before - after, false),
+        };
+        match change {
             change if change > 0.0 => Change::Gained,
             change if change < 0.0 => Change::Lost,
-            _ if before > 0.0 => Change::BothRight,
-            _ => Change::BothWrong,
+            _ if is_worst => Change::BothWrong,
+            _ => Change::BothRight,
         }
     }
 

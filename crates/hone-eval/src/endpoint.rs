@@ -12,6 +12,7 @@
 //! cut. Stop texts are sent (the protocol allows four) and applied again here. With the chat template a question with its shots is
 //! one message of the user's; the server's template does the rest.
 
+mod retry;
 mod wave;
 
 use std::sync::atomic::AtomicBool;
@@ -111,6 +112,20 @@ impl Endpoint {
         Ok(())
     }
 
+    /// The prompts of a task; the server puts them through a chat template, if there is one.
+    pub(crate) fn prompts<'a>(task: &'a Task, options: &EvalOptions) -> Result<Prompts<'a>, EvalError> {
+        let prompt_options = PromptOptions {
+            num_fewshot: options.num_fewshot,
+            seed: options.seed,
+            multiturn: false,
+            // It is a message of its own in a chat, and a part of the text otherwise.
+            system_instruction: options.system_instruction.clone().filter(|_| !options.chat_template),
+            whole_turns: false,
+            route: None,
+        };
+        Prompts::new(task, None, &prompt_options)
+    }
+
     /// The rows of a task but those that are `done`, each as soon as it is made.
     pub fn ask(
         &self,
@@ -122,16 +137,7 @@ impl Endpoint {
         sink: &mut Sink<'_>,
     ) -> Result<Summary, EvalError> {
         self.check(task, options)?;
-        let prompt_options = PromptOptions {
-            num_fewshot: options.num_fewshot,
-            seed: options.seed,
-            multiturn: false,
-            // It is a message of its own in a chat, and a part of the text otherwise.
-            system_instruction: options.system_instruction.clone().filter(|_| !options.chat_template),
-            whole_turns: false,
-            route: None,
-        };
-        let mut prompts = Prompts::new(task, None, &prompt_options)?;
+        let mut prompts = Endpoint::prompts(task, options)?;
         let total = options.limit.unwrap_or(usize::MAX).min(task.docs.len());
         let mut course = Course::begin(task, &mut prompts, total, done, progress, stop, sink)?;
         let mut asker = Asker::new(self, options, stop);

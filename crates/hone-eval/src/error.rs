@@ -133,6 +133,12 @@ pub enum EvalError {
         /// Found, expected, what to do.
         problem: String,
     },
+    /// A scorecard that somebody else is making.
+    #[error("{path}: another process is making this scorecard; wait until it is done, or name another `--out`")]
+    Busy {
+        /// The scorecard.
+        path: PathBuf,
+    },
     /// Two scorecards that must not be paired.
     #[error("{task}: the two scorecards cannot be paired: {difference}")]
     NotComparable {

@@ -89,7 +89,8 @@ impl EvalOptions {
     /// Whether the task can be evaluated so: said before hours of doing it.
     ///
     /// # Errors
-    /// The task runs code, and there is nothing to run it; or it is none that rewards are for.
+    /// The task runs code, and there is nothing to run it; it is none that rewards are for; or an example names an edit that there is
+    /// not.
     pub fn allow(&self, task: &Task) -> Result<(), EvalError> {
         self.rewards.as_ref().map_or(Ok(()), |rewards| rewards.check(task))?;
         if self.route.is_some() && task.config.reasoning.is_some() {
@@ -100,12 +101,14 @@ impl EvalOptions {
                 problem: problem.into(),
             });
         }
-        match task.runs_code() {
-            Some(metric) if self.code.is_none() => {
-                Err(EvalError::CodeNotAllowed { task: task.name().into(), metric: metric.name.clone() })
-            }
-            _ => Ok(()),
+        if let Some(metric) = task.runs_code().filter(|_| self.code.is_none()) {
+            return Err(EvalError::CodeNotAllowed { task: task.name().into(), metric: metric.name.clone() });
         }
+        // One row after the other, so that memory holds one.
+        let routed = |route: &Route| {
+            task.docs.iter().take(self.limit.unwrap_or(usize::MAX)).try_for_each(|doc| route.group(&*doc?).map(drop))
+        };
+        self.route.as_ref().map_or(Ok(()), routed)
     }
 
     /// The same for a `model` that is loaded.
@@ -118,7 +121,7 @@ impl EvalOptions {
     }
 
     /// The chat template that prompts go through, if they do.
-    fn template<'m>(&self, task: &Task, model: &'m Model) -> Result<Option<&'m ChatTemplate>, EvalError> {
+    pub(crate) fn template<'m>(&self, task: &Task, model: &'m Model) -> Result<Option<&'m ChatTemplate>, EvalError> {
         match (self.chat_template, &model.template) {
             (false, _) => Ok(None),
             (true, Some(template)) => Ok(Some(template)),
@@ -229,6 +232,8 @@ pub(crate) fn header(
         unanswered,
         first_unanswered: first_unanswered.map(str::to_owned),
         gold_missing: tally.gold_missing(),
+        ratings: tally.ratings().0,
+        unrated: tally.ratings().1,
         n: tally.len(),
         metrics: rows::aggregate(task, tally, options.bootstrap_iterations),
         seconds,
@@ -249,6 +254,23 @@ pub struct Summary {
     pub truncated: usize,
 }
 
+/// The prompts of an evaluation, through the template if there is one.
+pub(crate) fn prompts_of<'a>(
+    task: &'a Task,
+    options: &EvalOptions,
+    template: Option<&'a ChatTemplate>,
+) -> Result<Prompts<'a>, EvalError> {
+    let prompt_options = PromptOptions {
+        num_fewshot: options.num_fewshot,
+        seed: options.seed,
+        multiturn: options.fewshot_as_multiturn,
+        system_instruction: options.system_instruction.clone(),
+        whole_turns: options.rewards.is_some(),
+        route: options.route.clone(),
+    };
+    Prompts::new(task, rewards::template_of(options.rewards.as_ref(), template), &prompt_options)
+}
+
 /// The rows of an evaluation but those that are `done`, handed to `sink` as soon as they are made.
 #[allow(clippy::too_many_arguments)]
 pub fn evaluate_rows(
@@ -264,16 +286,7 @@ pub fn evaluate_rows(
 ) -> Result<Summary, EvalError> {
     options.allow(task)?;
     let template = options.template(task, model)?;
-    let prompt_options = PromptOptions {
-        num_fewshot: options.num_fewshot,
-        seed: options.seed,
-        multiturn: options.fewshot_as_multiturn,
-        system_instruction: options.system_instruction.clone(),
-        whole_turns: options.rewards.is_some(),
-        route: options.route.clone(),
-    };
-    let own_template = rewards::template_of(options.rewards.as_ref(), template);
-    let mut prompts = Prompts::new(task, own_template, &prompt_options)?;
+    let mut prompts = prompts_of(task, options, template)?;
     let encoder = Encoder::new(model, options.max_length)?.behind_virtual_tokens(model, hooks.virtual_tokens())?;
     let scorer = Scorer { model, hooks, dtype, batch_tokens: options.batch_tokens };
     let total = options.limit.unwrap_or(usize::MAX).min(task.docs.len());

@@ -66,11 +66,14 @@ pub struct TaskComparison {
     pub is_share: bool,
     /// Paired examples.
     pub n: usize,
-    /// Score of the first model.
+    /// Score of the first model; NaN, in the file `null`, where its examples have none.
+    #[serde(deserialize_with = "json::end")]
     pub base: f64,
     /// Score of the second model.
+    #[serde(deserialize_with = "json::end")]
     pub tuned: f64,
     /// `tuned - base`.
+    #[serde(deserialize_with = "json::end")]
     pub difference: f64,
     /// Lower end of the paired-bootstrap 95 % interval; NaN, in the file `null`, of a single example.
     #[serde(deserialize_with = "json::end")]
@@ -83,7 +86,8 @@ pub struct TaskComparison {
     /// Two-sided p-value of the paired bootstrap, for every kind of metric.
     #[serde(default)]
     pub bootstrap_p: Option<f64>,
-    /// Effect size, signed as `difference`: Cohen's h where scores are right or wrong, else his d_z of the paired scores.
+    /// Effect size, signed as `difference`: Cohen's h where scores are right or wrong, else his d_z
+    /// ([`crate::statistics::effect`]).
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub effect: Option<f64>,
     /// The p-value (McNemar's where there is one, else the bootstrap's) after Holm's correction over the tasks.
@@ -91,7 +95,8 @@ pub struct TaskComparison {
     /// Examples that only one of the two scorecards has; they are left out.
     #[serde(default)]
     pub unpaired: usize,
-    /// Wrong before, right after.
+    /// Wrong before, right after. Right is a score of 1, of a share of which less is better (refusals of harmless requests) one
+    /// of 0.
     pub gained: usize,
     /// Right before, wrong after.
     pub lost: usize,
@@ -112,6 +117,14 @@ pub struct TaskComparison {
     pub is_variant: bool,
 }
 
+impl TaskComparison {
+    /// Whether its answers are right or wrong by a share of which less is better: what its examples name as target is to be
+    /// avoided.
+    pub fn target_is_to_avoid(&self) -> bool {
+        self.mcnemar_p.is_some() && !self.higher_is_better
+    }
+}
+
 /// An example with both models' answers.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 pub struct PairedExample {
@@ -130,7 +143,9 @@ pub struct PairedExample {
     /// The second model's answer.
     pub tuned_answer: String,
     /// Score before.
+    #[serde(deserialize_with = "json::end")]
     pub base_score: f64,
     /// Score after.
+    #[serde(deserialize_with = "json::end")]
     pub tuned_score: f64,
 }

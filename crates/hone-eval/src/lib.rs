@@ -10,6 +10,7 @@ pub mod evaluate;
 pub mod explain;
 pub mod files;
 pub mod filters;
+pub mod foreseen;
 pub mod intervals;
 pub mod judge;
 pub mod ledger;

@@ -82,9 +82,16 @@ impl<'a> Paired<'a> {
         self.metric.aggregation.value(scores)
     }
 
-    /// Whether every answer of both models was either right (1) or wrong (0).
+    /// Whether every answer of both models was either right or wrong: its score is 0 or 1. Where less is better, the metric has to
+    /// be a share of answers (of refusals, say): a Brier score of 1 is no answer of one kind.
     pub fn right_or_wrong(&self) -> bool {
-        self.metric.higher_is_better && self.before.iter().chain(&self.after).all(|e| e.score == 0.0 || e.score == 1.0)
+        let counts = self.metric.higher_is_better || self.metric.counts_answers_to_avoid();
+        counts && self.before.iter().chain(&self.after).all(|e| e.score == 0.0 || e.score == 1.0)
+    }
+
+    /// Whether an answer with this score was right, where answers are right or wrong: it scores 1, or 0 where less is better.
+    pub fn is_right(&self, score: f64) -> bool {
+        if self.metric.higher_is_better { score == 1.0 } else { score == 0.0 }
     }
 
     /// Whether both cards hold log-likelihoods of choices: not of written answers, and not rewards in their place.
@@ -112,7 +119,7 @@ fn main_metric(header: &ScorecardHeader) -> Result<&MetricValue, EvalError> {
 }
 
 /// Refuses cards of different questions; says what differs.
-fn check_same_questions(base: &ScorecardHeader, tuned: &ScorecardHeader) -> Result<(), EvalError> {
+pub(crate) fn check_same_questions(base: &ScorecardHeader, tuned: &ScorecardHeader) -> Result<(), EvalError> {
     let told = base.task_sha256 != tuned.task_sha256 && !base.definition.is_empty() && !tuned.definition.is_empty();
     let hash = |header: &ScorecardHeader| if told { String::new() } else { short(&header.task_sha256) };
     let data = |header: &ScorecardHeader| header.data_sha256.as_deref().map(short).filter(|_| told).unwrap_or_default();
@@ -163,7 +170,7 @@ fn on_off(on: bool) -> String {
     if on { "on".into() } else { "off".into() }
 }
 
-fn check_same_prompts(task: &str, pairs: &[(&ScorecardRow, &ScorecardRow)]) -> Result<(), EvalError> {
+pub(crate) fn check_same_prompts(task: &str, pairs: &[(&ScorecardRow, &ScorecardRow)]) -> Result<(), EvalError> {
     let differing: Vec<_> = pairs.iter().filter(|(b, t)| b.prompt_sha256 != t.prompt_sha256).collect();
     let Some((base, tuned)) = differing.first() else { return Ok(()) };
     let from = base.prompt.chars().zip(tuned.prompt.chars()).take_while(|(b, t)| b == t).count();

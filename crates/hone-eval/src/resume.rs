@@ -15,7 +15,10 @@
 //!
 //! A finished scorecard says in its header what its rows depend on, too, and is not made again while that is the same: of several
 //! tasks those that are done stay. (Of a model behind a server only the name is known; delete a card to have it asked anew.)
+//!
+//! A card is made by one process at a time; a second one is refused before it computes anything ([`lock`]).
 
+mod lock;
 mod part;
 
 use std::fs::File;
@@ -80,14 +83,19 @@ fn kept(
     options: &EvalOptions,
     evaluate: impl FnOnce(Done, &mut Sink<'_>) -> Result<Summary, EvalError>,
 ) -> Result<ScorecardHeader, EvalError> {
-    let identity = identity(subject, contents, task, options);
-    if let Some(finished) = finished(path).filter(|header| header.identity.as_deref() == Some(&identity)) {
+    let identity = identity(subject, contents, task, options)?;
+    let finished = || finished(path).filter(|header| header.identity.as_deref() == Some(&identity));
+    if let Some(finished) = finished() {
         return Ok(finished);
     }
     let mut part = Part::open(path, &identity)?;
+    // Somebody else may have ended it just before this one got the lock.
+    if let Some(finished) = finished() {
+        return Ok(finished);
+    }
     let summary = evaluate(part.done(), &mut |examples| part.append(examples))?;
     let header = header(subject, task, options, summary, part.tally(), part.seconds())?;
-    let header = ScorecardHeader { identity: Some(identity), ..header };
+    let header = ScorecardHeader { identity: Some(identity.clone()), ..header };
     part.finish(path, &header)?;
     Ok(header)
 }
@@ -103,9 +111,13 @@ fn finished(path: &Path) -> Option<ScorecardHeader> {
 }
 
 /// A hash of everything that decides what the rows are.
-fn identity(subject: &Subject, contents: &str, task: &Task, options: &EvalOptions) -> String {
+fn identity(subject: &Subject, contents: &str, task: &Task, options: &EvalOptions) -> Result<String, EvalError> {
+    let runner = task.runs_code().and(options.code.as_deref());
     let decides = json!({
         "task": task.sha256(),
+        "other_data": task.other_data_sha256(task.shots(options.num_fewshot))?,
+        "route": options.route.as_ref().map(|route| (&route.column, &route.groups)),
+        "code": runner.map(|runner| (&runner.sandbox.python.version, &runner.sandbox.limits)),
         "model": [subject.model, subject.model_sha256],
         "edit": [options.edit.as_ref().map_or("", |edit| &edit.name), contents],
         "dtype": subject.dtype,
@@ -120,5 +132,5 @@ fn identity(subject: &Subject, contents: &str, task: &Task, options: &EvalOption
         "wave": WAVE,
         "version": env!("CARGO_PKG_VERSION"),
     });
-    hex(&Sha256::digest(decides.to_string()))
+    Ok(hex(&Sha256::digest(decides.to_string())))
 }

@@ -61,7 +61,8 @@ pub(crate) fn of_scores(task: &Task, item: &Item, groups: &[Vec<Scored>]) -> Sco
             let tokens = windows.clone().map(|s| s.log_probs.len()).sum();
             let is_greedy = windows.clone().all(|s| s.is_greedy);
             // The document is the row's target already.
-            row.target_score = Some(ChoiceScore { text: String::new(), log_likelihood, tokens, is_greedy });
+            let sum = not_infinite(log_likelihood);
+            row.target_score = Some(ChoiceScore { text: String::new(), log_likelihood: sum, tokens, is_greedy });
             row.target = excerpt(text);
             let outcome = RollingOutcome { log_likelihood, words: *words, bytes: *bytes };
             let scores = task.columns().map(|(name, metric, _)| (name, metric.of_rolling(outcome))).collect();
@@ -174,17 +175,24 @@ pub(crate) fn of_texts(
 fn fill(task: &Task, row: &mut ScorecardRow, scores: Vec<(String, ExampleScore)>) {
     let main = task.main_metric().unwrap_or_default();
     for (name, score) in scores {
+        let value = not_infinite(score.score);
         if name == main {
-            row.score = score.score;
+            row.score = value;
         }
-        row.scores.insert(name.clone(), score.score);
+        row.scores.insert(name.clone(), value);
         if !score.parts.is_empty() {
-            row.parts.insert(name, score.parts);
+            row.parts.insert(name, score.parts.into_iter().map(not_infinite).collect());
         }
     }
 }
 
-fn empty_row(item: &Item) -> ScorecardRow {
+/// The number nearest to it: JSON has no infinity, and a row is read back as it was made.
+fn not_infinite(number: f64) -> f64 {
+    number.clamp(f64::MIN, f64::MAX)
+}
+
+/// What is known of a row before anything is asked.
+pub(crate) fn empty_row(item: &Item) -> ScorecardRow {
     let asked = match &item.question {
         Question::Choices { contexts, continuations, .. } => serde_json::json!([contexts, continuations]),
         Question::Target { context, continuation } => serde_json::json!([context, continuation]),
@@ -214,7 +222,7 @@ fn empty_row(item: &Item) -> ScorecardRow {
 fn choice_score(text: &str, scored: &Scored) -> ChoiceScore {
     ChoiceScore {
         text: text.into(),
-        log_likelihood: scored.log_likelihood(),
+        log_likelihood: not_infinite(scored.log_likelihood()),
         tokens: scored.log_probs.len(),
         is_greedy: scored.is_greedy,
     }
@@ -261,7 +269,7 @@ pub fn aggregate(task: &Task, tally: &Tally, bootstrap_iterations: usize) -> Vec
 
 fn metric_value(name: String, metric: &Metric, value: f64, stderr: Option<f64>) -> MetricValue {
     MetricValue {
-        value,
+        value: not_infinite(value),
         stderr: stderr.filter(|s| s.is_finite()),
         higher_is_better: metric.higher_is_better,
         aggregation: metric.aggregation,

@@ -35,6 +35,11 @@ pub fn broken(rules: &Rules, tasks: &[TaskComparison]) -> Result<Vec<String>, Ev
             let problem = format!("task `{name}`: give `drop_over` or `worse_than`");
             return Err(EvalError::Rule { what: "fail_if", problem });
         }
+        if let Some(drop) = rule.drop_over.filter(|drop| drop.is_nan() || *drop < 0.0) {
+            // Under 0 no drop at all would break it.
+            let problem = format!("task `{name}`: `drop_over`: found {drop}, expected 0 or more");
+            return Err(EvalError::Rule { what: "fail_if", problem });
+        }
         let unit = if task.is_share { 100.0 } else { 1.0 };
         let words = if task.is_share { " points" } else { "" };
         let harm = if task.higher_is_better { -1.0 } else { 1.0 };

@@ -7,6 +7,7 @@ use serde_json::{Map, Value};
 
 use crate::metrics::Aggregation;
 use crate::reasoning::Trace;
+use crate::statistics::json;
 use crate::task::variants::Variant;
 
 /// What was measured, and how.
@@ -56,6 +57,12 @@ pub struct ScorecardHeader {
     /// Questions whose right choice is none of their choices: they count as wrong.
     #[serde(default, skip_serializing_if = "is_zero")]
     pub gold_missing: usize,
+    /// Replies that were to be ratings of answers.
+    #[serde(default, skip_serializing_if = "is_zero")]
+    pub ratings: usize,
+    /// Those of them that held none.
+    #[serde(default, skip_serializing_if = "is_zero")]
+    pub unrated: usize,
     /// Number of rows.
     pub n: usize,
     /// Aggregated metrics: name, value, standard error.
@@ -91,6 +98,14 @@ impl ScorecardHeader {
             None => self.model.clone(),
         }
     }
+
+    /// Whether the choice that a row's `target` names is one to avoid, as a refusal of a harmless request is: the main metric, or
+    /// `acc` where the main one counts no answers, is a share of which less is better.
+    pub fn target_is_to_avoid(&self) -> bool {
+        let counts = |metric: &&MetricValue| metric.is_share && metric.aggregation == Aggregation::Mean;
+        let called = |name: &str| self.metrics.iter().filter(counts).find(|metric| metric.name == name);
+        called(&self.main_metric).or_else(|| called("acc")).is_some_and(MetricValue::counts_answers_to_avoid)
+    }
 }
 
 /// An aggregated metric.
@@ -98,7 +113,8 @@ impl ScorecardHeader {
 pub struct MetricValue {
     /// `acc`, `exact_match` …
     pub name: String,
-    /// Its value (shares in 0..1, not per cent).
+    /// Its value (shares in 0..1, not per cent); NaN, in the file `null`, where the examples have none.
+    #[serde(deserialize_with = "json::end")]
     pub value: f64,
     /// Standard error, where it is defined.
     pub stderr: Option<f64>,
@@ -110,6 +126,14 @@ pub struct MetricValue {
     /// Whether the value is a share in 0..1 (printed as points) or a free number.
     #[serde(default)]
     pub is_share: bool,
+}
+
+impl MetricValue {
+    /// Whether it is the share of answers that are to be avoided, such as refusals of harmless requests: an answer that scores 0
+    /// is right.
+    pub fn counts_answers_to_avoid(&self) -> bool {
+        !self.higher_is_better && self.is_share && self.aggregation == Aggregation::Mean
+    }
 }
 
 /// One example.
@@ -150,13 +174,15 @@ pub struct ScorecardRow {
     /// Of a task that is answered after reasoning: the reasoning, and the answers when it was changed.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub reasoning: Option<Trace>,
-    /// This example's score on every metric.
+    /// This example's score on every metric. No number here is infinite; one that is not there is NaN, in the file `null`.
+    #[serde(deserialize_with = "json::by_name")]
     pub scores: BTreeMap<String, f64>,
     /// For metrics whose value is no mean of scores: what this example contributes (log-likelihood and words, n-gram
     /// counts …), see [`Aggregation`].
-    #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
+    #[serde(default, skip_serializing_if = "BTreeMap::is_empty", deserialize_with = "json::lists_by_name")]
     pub parts: BTreeMap<String, Vec<f64>>,
     /// This example's score on the main metric.
+    #[serde(deserialize_with = "json::end")]
     pub score: f64,
 }
 
@@ -185,6 +211,7 @@ pub struct ChoiceScore {
     /// The continuation.
     pub text: String,
     /// Sum of natural log-probabilities.
+    #[serde(deserialize_with = "json::end")]
     pub log_likelihood: f64,
     /// Tokens.
     pub tokens: usize,

@@ -4,6 +4,7 @@
 use std::collections::BTreeMap;
 
 use crate::metrics::ExampleScore;
+use crate::rewards::ratings::UNPARSED;
 use crate::scorecard::ScorecardRow;
 
 /// Every example's scores and parts, in order.
@@ -17,6 +18,8 @@ pub struct Tally {
     first_unanswered: Option<String>,
     /// Those whose right choice is none of their choices.
     gold_missing: Vec<usize>,
+    /// Those whose answers were rated by replies: how many replies, and how many of them held no rating.
+    ratings: Vec<(usize, usize, usize)>,
 }
 
 /// One metric's numbers.
@@ -54,6 +57,11 @@ impl Tally {
         if row.gold_missing {
             self.gold_missing.push(self.examples);
         }
+        let replies = || row.rewards.iter().filter(|completion| completion.reply.is_some());
+        if replies().next().is_some() {
+            let none = replies().filter(|completion| completion.reward == UNPARSED).count();
+            self.ratings.push((self.examples, replies().count(), none));
+        }
         self.examples += 1;
         self.columns.values_mut().for_each(|column| column.scores.resize(self.examples, f64::NAN));
     }
@@ -78,11 +86,17 @@ impl Tally {
         self.gold_missing.len()
     }
 
+    /// How many replies were to be ratings, and how many of them held none.
+    pub fn ratings(&self) -> (usize, usize) {
+        self.ratings.iter().fold((0, 0), |(all, none), (_, replies, without)| (all + replies, none + without))
+    }
+
     /// Takes away what stands behind the first `examples`.
     pub fn truncate(&mut self, examples: usize) {
         self.examples = self.examples.min(examples);
         self.unanswered.retain(|at| *at < examples);
         self.gold_missing.retain(|at| *at < examples);
+        self.ratings.retain(|(at, ..)| *at < examples);
         if self.unanswered.is_empty() {
             self.first_unanswered = None;
         }
@@ -130,6 +144,7 @@ impl Column {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::scorecard::Completion;
 
     /// Rows whose metrics and parts come and go.
     fn row(i: usize) -> ScorecardRow {
@@ -141,6 +156,13 @@ mod tests {
         }
         row.unanswered = (i == 4 || i == 6).then(|| format!("no answer to {i}"));
         row.gold_missing = i == 5;
+        // Three answers rated in every other example, one of the replies no rating; the fourth answer has no reply.
+        let completion = |n: usize| Completion {
+            reward: if n == 0 { UNPARSED } else { n as f64 },
+            reply: (n < 3).then(|| format!("[[{n}]]")),
+            ..Completion::default()
+        };
+        row.rewards = if i.is_multiple_of(2) { (0..4).map(completion).collect() } else { Vec::new() };
         row
     }
 
@@ -152,6 +174,7 @@ mod tests {
             let first = (n > 4).then_some("no answer to 4");
             assert_eq!(tally.unanswered(), (usize::from(n > 4) + usize::from(n > 6), first));
             assert_eq!(tally.gold_missing(), usize::from(n > 5));
+            assert_eq!(tally.ratings(), (3 * n.div_ceil(2), n.div_ceil(2)));
             for metric in ["acc", "f1", "absent"] {
                 let found = tally.of_metric(metric);
                 assert_eq!(found.len(), n);

@@ -1,7 +1,12 @@
-//! The verdict in words: what got better, what got worse, what did not measurably change, and who should not ship.
+//! The verdict in words: what got better, what got worse, what did not measurably change, who should not ship, and how large a
+//! loss may have gone unseen.
 
 use crate::compare::SIGNIFICANCE;
-use crate::ledger::TaskComparison;
+use crate::explain::comparison::smallest_detectable;
+use crate::ledger::{Ledger, Outcome, TaskComparison};
+
+/// Level of a ledger's intervals.
+const LEVEL: f64 = 0.95;
 
 /// Most tasks without a measurable change that the sentence names.
 const NAMED: usize = 4;
@@ -49,6 +54,42 @@ pub fn in_words(tasks: &[TaskComparison]) -> String {
         parts.push(format!("do not ship if you need {}", names(&worse, "or")));
     }
     parts.join("; ")
+}
+
+/// Of a comparison that found no loss: which losses its questions could not have shown. `losses under about 12 points could go
+/// unseen with these questions`, or of tasks that differ in it from the most to the least sensitive one. A loss of that size is
+/// found in four of five such comparisons ([`crate::statistics::power`]), a smaller one less often.
+///
+/// The tasks are those that guard against losses: no targets, and not measurably better. `None` where something was measurably
+/// lost, or where there is no such task whose score is a share.
+pub fn unseen(ledger: &Ledger) -> Option<String> {
+    if matches!(ledger.outcome, Outcome::Worse | Outcome::Mixed) {
+        return None;
+    }
+    let guards = |task: &&TaskComparison| task.is_share && !task.is_target && task.verdict == "unchanged";
+    let guards: Vec<&TaskComparison> = ledger.asked().filter(guards).collect();
+    let (mut seen, mut blind): (Vec<(f64, &str)>, Vec<&str>) = (Vec::new(), Vec::new());
+    for task in guards {
+        match smallest_detectable(task, LEVEL) {
+            Some(smallest) => seen.push((100.0 * smallest, &task.name)),
+            // Nothing varies: there is no interval that says how much would have been seen.
+            None if task.mcnemar_p.is_none() && task.n > 1 => {}
+            None => blind.push(&task.name),
+        }
+    }
+    seen.sort_by(|a, b| a.0.total_cmp(&b.0));
+    let about = |points: f64| if points < 0.95 { format!("{points:.1}") } else { format!("{points:.0}") };
+    let sizes = seen.first().zip(seen.last()).map(|(least, most)| match (about(least.0), about(most.0)) {
+        (low, high) if low == high => format!("losses under about {low} points"),
+        (low, high) => format!("losses under about {low} points ({}) to {high} ({})", least.1, most.1),
+    });
+    let none = match blind.as_slice() {
+        [] => None,
+        [one] => Some(format!("any loss on {one}")),
+        [one, ..] => Some(format!("any loss on {} tasks such as {one}", blind.len())),
+    };
+    let parts: Vec<String> = sizes.into_iter().chain(none).collect();
+    (!parts.is_empty()).then(|| format!("{} could go unseen with these questions", parts.join(" and ")))
 }
 
 /// `3.0 ± 1.2 points`: the size of a change in a share, with half its interval.

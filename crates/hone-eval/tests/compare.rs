@@ -116,6 +116,23 @@ fn gains_losses_and_no_change_are_told_apart() {
     assert_eq!((kept("telecom", "gained"), kept("telecom", "both_right")), (20, 5));
 }
 
+/// A perplexity weighs long texts more: the mean over documents may go the other way than the score. The effect goes with the score.
+#[test]
+fn an_effect_has_the_sign_of_its_difference() {
+    let base = perplexity("code", |_| 3.0, 70);
+    // Every seventh document has 128 words and gets likelier; the others have 50 to 115 and get a little less likely.
+    let tuned = perplexity("code", |i| if i % 7 == 6 { 2.9 } else { 3.02 }, 70);
+    let by_document: f64 = base.rows.iter().zip(&tuned.rows).map(|(b, a)| a.score - b.score).sum();
+    assert!(by_document > 0.0);
+    let ledger = compare(from_ref(&base), from_ref(&tuned), &CompareOptions::default()).unwrap();
+    let task = &ledger.tasks[0];
+    let effect = task.effect.unwrap();
+    assert!(task.difference < 0.0 && effect < 0.0, "{} and {effect}", task.difference);
+    // √n effects are the difference in its standard errors.
+    let errors = task.difference / ((task.ci_high - task.ci_low) / (2.0 * 1.959_964));
+    assert!((effect * 70f64.sqrt() / errors - 1.0).abs() < 1e-4, "{effect} and {errors}");
+}
+
 #[test]
 fn chance_is_not_called_a_change() {
     // Six of eight flips one way: 25 points, but McNemar's p is 0.29.
@@ -181,6 +198,8 @@ fn rules_break_on_the_side_that_harms() {
     let message = broken(r#"{"bolq": {"drop_over": 3}}"#).unwrap_err().to_string();
     assert!(message.contains("did you mean `boolq`?"), "{message}");
     assert!(broken(r#"{"boolq": {}}"#).is_err());
+    let message = broken(r#"{"boolq": {"drop_over": -5}}"#).unwrap_err().to_string();
+    assert!(message.contains("`boolq`: `drop_over`: found -5, expected 0 or more"), "{message}");
     assert!(serde_json::from_str::<Rule>(r#"{"drop": 3}"#).is_err());
 }
 

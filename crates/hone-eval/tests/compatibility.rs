@@ -140,7 +140,19 @@ fn scores_between_right_and_wrong_by_hand() {
     let lenient = measured_with(&texts("rougeL", &before), &texts("rougeL", &after), 0.15);
     assert_eq!(cells(&lenient), [[Some(1), Some(2), Some(1)]]);
     close(value(&lenient, "mean_loss"), 0.3);
-    assert!(lenient.notes[0].contains("up to 0.15"), "{:?}", lenient.notes);
+    assert!(lenient.notes.iter().any(|note| note.contains("up to 0.15")), "{:?}", lenient.notes);
+    // What a mean is over is said; of a single flip there is no interval.
+    assert_eq!(
+        task.notes,
+        [
+            "the mean loss is over the 2 examples that got worse; the mean gain is that of the one example that got better"
+        ]
+    );
+    assert_eq!((number(&task, "mean_gain").low, number(&lenient, "mean_loss").high), (None, None));
+    let sizes = |key: &str| -> Vec<f64> {
+        task.rows.iter().filter_map(|row| row[key].as_f64()).map(|size| (10.0 * size).round()).collect()
+    };
+    assert_eq!((sizes("loss"), sizes("gain")), (vec![3.0, 1.0], vec![3.0]));
     // Where less is better, the same numbers are the other way round.
     let less = measured(&texts("brier_score", &before), &texts("brier_score", &after));
     close(value(&less, "mean_loss"), 0.3);
@@ -170,6 +182,8 @@ fn written_answers_are_compared_as_they_were_scored() {
     let task = measured(&base, &tuned);
     assert_eq!(cells(&task), [[Some(1), None, Some(0)], [Some(0), Some(1), Some(1)]]);
     close(value(&task, "inconsistency_rate"), 1.0 / 3.0);
+    assert!(task.notes[0].contains("1 of the 1 inconsistent answers were wrong before, too"), "{:?}", task.notes);
+    assert!(task.notes[0].contains("of its wording too"), "{:?}", task.notes);
 }
 
 /// A task that scores one given text knows no wrong answers, so none can be said to have become another.

@@ -5,7 +5,7 @@ use std::net::{TcpListener, TcpStream};
 use std::path::Path;
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex};
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use hone_eval::files::read_scorecard;
 use hone_eval::resume::ask_into;
@@ -19,6 +19,8 @@ use serde_json::{Value, json};
 enum Behaviour {
     Answer(String),
     Status(u16, &'static str),
+    /// Busy, with these lines in the head of the reply.
+    Busy(&'static str),
     Garbage,
     Hang,
 }
@@ -90,6 +92,10 @@ fn answer(
             reply(200, &json!({ "choices": [choice] }).to_string());
         }
         Behaviour::Status(status, text) => reply(status, text),
+        Behaviour::Busy(head) => {
+            let text = format!("HTTP/1.1 503 X\r\n{head}Content-Length: 0\r\nConnection: close\r\n\r\n");
+            let _ = stream.write_all(text.as_bytes());
+        }
         Behaviour::Garbage => reply(200, "<html>not an answer</html>"),
         Behaviour::Hang => {
             std::thread::sleep(Duration::from_secs(3));
@@ -146,6 +152,31 @@ fn what_fails_for_a_while_is_asked_again() {
         (&json!("its-name"), &json!(5), &json!(0.0))
     );
     assert_eq!(body["stop"], json!(["\n"]));
+}
+
+/// `Retry-After` is seconds or a date, by the server's clock.
+#[test]
+fn a_server_is_given_the_time_that_it_asks_for() {
+    let directory = tempfile::tempdir().unwrap();
+    let task = task(directory.path(), 1);
+    let waited = |head: &'static str| {
+        let times = Arc::new(Mutex::new(Vec::new()));
+        let seen = times.clone();
+        let server = serve(move |number, body| {
+            seen.lock().unwrap().push(Instant::now());
+            if number == 0 { Behaviour::Busy(head) } else { echo(body) }
+        });
+        let card =
+            endpoint(&server).card(&task, &EvalOptions::default(), &mut |_| {}, &AtomicBool::new(false)).unwrap();
+        assert_eq!(card.header.unanswered, 0);
+        let times = times.lock().unwrap();
+        times[1] - times[0]
+    };
+    assert!(waited("").as_secs_f64() < 0.9, "20 ms where nothing is asked");
+    assert!(waited("Retry-After: 1\r\n").as_secs_f64() > 0.9);
+    let date = "Date: Wed, 21 Oct 2015 07:28:00 GMT\r\nRetry-After: Wed, 21 Oct 2015 07:28:01 GMT\r\n";
+    assert!(waited(date).as_secs_f64() > 0.9);
+    assert!(waited("Retry-After: Wed, 21 Oct 2015 07:28:01 GMT\r\n").as_secs_f64() < 0.9, "it is past");
 }
 
 /// Settings that the protocol has no field for are said before anything is asked, if they change which tokens are picked.
@@ -354,6 +385,30 @@ fn what_was_answered_when_the_user_stops_is_kept() {
     assert_eq!(asked, (0..30).collect::<Vec<_>>(), "none twice");
 }
 
+/// Who waits for another try has nothing under way: there is no last request, and nobody waits for its answer.
+#[test]
+fn who_stops_between_two_tries_does_not_ask_again() {
+    let directory = tempfile::tempdir().unwrap();
+    let stop = Arc::new(AtomicBool::new(false));
+    let stopper = stop.clone();
+    let server = serve(move |number, _| {
+        let stop = stopper.clone();
+        if number == 0 {
+            // While the client waits for its next try.
+            std::thread::spawn(move || {
+                std::thread::sleep(Duration::from_millis(300));
+                stop.store(true, Ordering::SeqCst);
+            });
+        }
+        Behaviour::Status(500, "in a while")
+    });
+    let endpoint = Endpoint { in_flight: 1, first_wait: Duration::from_secs(30), ..endpoint(&server) };
+    let (task, place) = (task(directory.path(), 3), directory.path().join("numbers.jsonl"));
+    let outcome = ask_into(&place, &endpoint, &task, &EvalOptions::default(), &mut |_| {}, &stop);
+    assert!(matches!(outcome, Err(EvalError::Stopped { done: 0, .. })), "{outcome:?}");
+    assert_eq!(server.bodies.lock().unwrap().len(), 1, "no further request");
+}
+
 /// What the file holds while the first question is still being thought about is what a kill would leave.
 #[test]
 fn what_is_answered_is_on_the_disk_at_once() {
@@ -447,6 +502,7 @@ fn a_server_rates_answers_one_by_one() {
     let rewards: Vec<Vec<f64>> =
         card.rows.iter().map(|row| row.rewards.iter().map(|completion| completion.reward).collect()).collect();
     assert_eq!(rewards, [vec![9.0, 2.0, -1.0], vec![2.0, 9.0, 9.0]]);
+    assert_eq!((card.header.ratings, card.header.unrated), (6, 1));
     assert_eq!(card.rows.iter().map(|row| row.score).collect::<Vec<_>>(), [1.0, 0.0]);
     assert_eq!(card.rows[0].rewards[2].reply.as_deref(), Some("I like it, truly"));
     assert_eq!(server.bodies.lock().unwrap().len(), 6);

@@ -114,6 +114,18 @@ fn losses_are_averaged_skill_by_skill() {
     // Nothing changed: nothing is lost, and nothing is measurable.
     let same = measure("forgetting", &before, &before).remove(0);
     assert_eq!((value(&same, "mean_loss"), value(&same, "measurably_worse")), (0.0, 0.0));
+    assert_eq!(same.notes, ["no task lost as much as 0.1 points"]);
+    // What is a gain is not called a loss.
+    let gained = measure("forgetting", &after[..1], &before[..1]).remove(0);
+    close(value(&gained, "mean_loss"), -0.75);
+    let label = |name: &str| gained.numbers.iter().find(|number| number.name == name).unwrap().label.clone();
+    assert_eq!(label("mean_loss"), "mean loss (below 0: a gain)");
+    assert!(gained.parts.contains_key(&label("largest_loss")), "{:?}", gained.parts);
+    let said = [
+        "nothing was lost on average: over the skills the scores rose by 75.0 points",
+        "no task lost as much as 0.1 points",
+    ];
+    assert_eq!(gained.notes, said);
 }
 
 #[test]

@@ -107,6 +107,20 @@ fn shots_stand_before_the_question_and_never_hold_it() {
     assert!(Prompts::new(&task, None, &three).unwrap().item(0).unwrap_err().to_string().contains("2 are there"));
 }
 
+/// `fewshot_indices` is inert in the harness, whose samplers never see it; `rows` is hone's own.
+#[test]
+fn rows_are_what_shots_are_drawn_from_and_indices_change_nothing() {
+    let prompt = |config: &str| {
+        let yaml = format!("{CHOICE}num_fewshot: 1\nfewshot_config: {{sampler: first_n{config}}}\n");
+        item(&task(&yaml, ROWS).unwrap(), 0, &PromptOptions::default()).prompt
+    };
+    assert_eq!(prompt(", fewshot_indices: [2]"), prompt(""));
+    assert_ne!(prompt(", rows: [2]"), prompt(""));
+    let yaml = format!("{CHOICE}num_fewshot: 1\nfewshot_config: {{rows: [99]}}\n");
+    let error = Prompts::new(&task(&yaml, ROWS).unwrap(), None, &PromptOptions::default()).err().unwrap().to_string();
+    assert!(error.contains("fewshot_config.rows: 99 is beyond the"), "{error}");
+}
+
 #[test]
 fn zero_shots_in_the_file_stay_zero() {
     let task = task(&format!("{CHOICE}num_fewshot: 0\n"), ROWS).unwrap();

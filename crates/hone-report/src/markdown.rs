@@ -23,7 +23,10 @@ fn write(page: &mut String, report: &Report) -> std::fmt::Result {
     let ledger = &report.ledger;
     writeln!(page, "# {}\n", in_one_line(&report.title))?;
     writeln!(page, "{} → {}\n", code(&ledger.base), code(&ledger.tuned))?;
-    writeln!(page, "**{}.** {}.", verdict::words(ledger), tasks::capital(&in_one_line(&ledger.verdict)))?;
+    let unseen =
+        hone_eval::verdict::unseen(ledger).map(|unseen| format!("; {}", in_one_line(&unseen))).unwrap_or_default();
+    let words = verdict::words(ledger);
+    writeln!(page, "**{words}{unseen}.** {}.", tasks::capital(&in_one_line(&ledger.verdict)))?;
     for rule in &ledger.broken_rules {
         writeln!(page, "\n> **Rule broken:** {}", in_one_line(rule))?;
     }

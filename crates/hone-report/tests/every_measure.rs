@@ -244,6 +244,113 @@ fn every_number_of_every_measure_leads_to_its_rows() {
     }
 }
 
+/// Every interval of every measure says what was resampled, how often and with which seed, or whose interval of a share or mean
+/// it is.
+#[test]
+fn every_interval_says_how_it_was_made() {
+    use hone_eval::explain::{Options, measured};
+    let report = report();
+    let mut counted = BTreeMap::new();
+    for measure in &report.ledger.measures {
+        for task in &measure.tasks {
+            let rows: Vec<_> = task.rows.iter().filter_map(|row| row.as_object().cloned()).collect();
+            for number in task.numbers.iter().filter(|number| number.low.is_some()) {
+                let found = measured::Found { measure, task, number };
+                let steps = measured::of(found, &rows, &report.ledger, false, &Options::default()).steps;
+                let line = steps.iter().find_map(|step| step.strip_prefix("95 % interval: "));
+                let line = line.unwrap_or_else(|| panic!("{}/{}: no interval: {steps:?}", measure.name, number.name));
+                let (_, how) = line.split_once(": ").expect("ends, then how");
+                let bootstrap = how.starts_with("percentiles of 10,000 resamples of the ")
+                    && how.ends_with("(bootstrap, seed 1234)");
+                let counted_out =
+                    how.strip_prefix("Wilson's, of ").is_some_and(|of| of.starts_with(|c: char| c.is_ascii_digit()));
+                let students = how.starts_with("Student's, of the mean of ");
+                let of_another_verb = measure.origin.is_some() && how.contains("resamples of");
+                assert!(
+                    bootstrap || counted_out || students || of_another_verb,
+                    "{}/{}: {how}",
+                    measure.name,
+                    number.name
+                );
+                *counted.entry(measure.name.as_str()).or_insert(0) += 1;
+            }
+        }
+    }
+    for measure in MEASURES {
+        assert!(counted.get(measure.name).is_some_and(|count| *count > 0), "{}: {counted:?}", measure.name);
+    }
+}
+
+/// Formulas have this run's values in them.
+#[test]
+fn formulas_are_given_with_their_values() {
+    use hone_eval::explain::{Options, measured};
+    let report = report();
+    let step = |measure: &str, task: &str, number: &str| {
+        let of = report.ledger.measures.iter().find(|found| found.name == measure).expect("the measure");
+        let task = of.tasks.iter().find(|found| found.name == task).unwrap_or_else(|| panic!("{measure}: no {task}"));
+        let number = task.numbers.iter().find(|found| found.name == number).unwrap_or_else(|| panic!("no {number}"));
+        let rows: Vec<_> = task.rows.iter().filter_map(|row| row.as_object().cloned()).collect();
+        let found = measured::Found { measure: of, task, number };
+        measured::of(found, &rows, &report.ledger, false, &Options::default()).steps[1].clone()
+    };
+    // Three of six before, four of six after.
+    for (measure, task, number, expected) in [
+        ("safety", "by acc", "harmful_declined_after", "harmful_declined_after = 4 of 6 = 66.7 %"),
+        (
+            "safety",
+            "by acc",
+            "harmful_change",
+            "harmful_change = harmful_declined_after − harmful_declined_before = 66.7 % − 50.0 % = 16.7 points",
+        ),
+        (
+            "safety",
+            "by acc",
+            "balance_change",
+            "balance_change = balance_after − balance_before = 0.0 points − 0.0 points = 0.0 points",
+        ),
+        (
+            "wording",
+            "wordings",
+            "mean_observed_before",
+            "mean_observed_before = mean of each score before: 50.0 %, 50.0 % = 50.0 %",
+        ),
+        (
+            "wording",
+            "wordings",
+            "spread_observed_after",
+            "spread_observed_after = standard deviation of each score after: 66.7 %, 66.7 % = 0.0 points",
+        ),
+        (
+            "wording",
+            "wordings",
+            "gap_after",
+            "gap_after = mean_observed_after − mean_unobserved_after = 66.7 % − 66.7 % = 0.0 points",
+        ),
+        (
+            "wording",
+            "wordings",
+            "change",
+            "change = mean of each change: 16.7 points, 16.7 points, 16.7 points = 16.7 points",
+        ),
+        ("likelihoods", "boolq-accuracy", "after", "after = sum of `after` 4 / 6 examples = 66.7 %"),
+        ("likelihoods", "boolq-log_p", "before", "before = sum of `before` −9 / 6 examples = -1.500"),
+        (
+            "context",
+            "answers from the prompt",
+            "needle_change",
+            "needle_change = needle_after − needle_before = 66.7 % − 50.0 % = 16.7 points",
+        ),
+        ("forgetting", "all skills", "largest_loss", "largest_loss = of "),
+        ("forgetting", "all skills", "mean_loss", "mean_loss = mean of the loss of skill by skill, in points: "),
+        ("reasoning", "quiz@reasoned", "dropped_before", "dropped_before = 0 of 6 = 0.0 %"),
+    ] {
+        let found = step(measure, task, number);
+        let fits = if expected.ends_with(' ') { found.starts_with(expected) } else { found == expected };
+        assert!(fits, "{found}, expected {expected}");
+    }
+}
+
 #[test]
 fn what_other_verbs_measured_stands_on_the_page_and_in_markdown() {
     let report = report();

@@ -184,7 +184,9 @@ fn what_the_tuning_was_for_decides_the_headline() {
         let words = html.split("<p class=\"outcome\">").nth(1).and_then(|rest| rest.split('<').next());
         let class = html.split("<section class=\"verdict ").nth(1).and_then(|rest| rest.split('"').next());
         let [words, class] = [words, class].map(|text| text.expect("a verdict").to_owned());
-        assert!(hone_report::markdown(&report).contains(&format!("**{words}.**")), "both say the same");
+        let unseen = hone_eval::verdict::unseen(&report.ledger).map(|unseen| format!("; {unseen}")).unwrap_or_default();
+        assert!(hone_report::markdown(&report).contains(&format!("**{words}{unseen}.**")), "both say the same");
+        assert_eq!(html.contains("could go unseen"), !unseen.is_empty(), "{unseen}");
         let in_numbers = html.contains("<p class=\"decider\"><b>telecom ◎</b>");
         assert_eq!(in_numbers, of_target != "better", "a target that did not gain stands there in numbers");
         (words, class)
@@ -209,6 +211,50 @@ fn what_the_tuning_was_for_decides_the_headline() {
         judged("better", &["unchanged"], Outcome::Better),
         said("Better, and nothing measurably lost", "better")
     );
+}
+
+/// "Nothing measurably lost" is half a sentence without what would have been measured.
+#[test]
+fn a_verdict_without_losses_says_which_it_could_not_have_seen() {
+    let judged = |change: &dyn Fn(&mut hone_eval::ledger::Ledger)| {
+        let mut report = sample::report();
+        report.ledger.outcome = Outcome::Better;
+        for task in &mut report.ledger.tasks {
+            let gained = if task.is_target { "better" } else { "unchanged" };
+            (task.verdict, task.gained, task.lost) = (gained.into(), 15, 15);
+        }
+        report.ledger.tasks.truncate(3);
+        change(&mut report.ledger);
+        let page = hone_report::markdown(&report);
+        let html = hone_report::render(&report).expect("the sample renders");
+        let headline = page.lines().find(|line| line.starts_with("**Better")).expect("a headline").to_owned();
+        let unseen = html.split("<span class=\"unseen\">").nth(1).and_then(|rest| rest.split("</span>").next());
+        (headline, unseen.map(|text| text.replace("<wbr>", "")))
+    };
+    // 30 of 300 answers changed: δ = √0.1 (1.96 √300 + 0.8416 √(300 − 3.8415 + 0.7083)) / (300 + 0.7083) = 5.1 points.
+    let (headline, on_page) = judged(&|_| {});
+    let clause = "losses under about 5 points could go unseen with these questions";
+    assert!(headline.starts_with(&format!("**Better, and nothing measurably lost; {clause}.**")), "{headline}");
+    assert_eq!(on_page.as_deref(), Some(format!("; {clause}").as_str()));
+    // Tasks that differ: the most and the least sensitive one.
+    let (headline, _) = judged(&|ledger| {
+        let small = ledger.tasks.iter_mut().filter(|task| !task.is_target).nth(1).expect("a second one");
+        (small.n, small.gained, small.lost) = (40, 2, 2);
+    });
+    let [least, most] = [1, 2].map(|i| sample::report().ledger.tasks[i].name.clone());
+    let clause = format!("losses under about 5 points ({least}) to 18 ({most}) could go unseen");
+    assert!(headline.contains(&clause), "{headline}");
+    // Three questions show nothing at all; and where something was lost, that is what is said.
+    let (headline, _) = judged(&|ledger| {
+        ledger.tasks.truncate(2);
+        (ledger.tasks[1].n, ledger.tasks[1].gained, ledger.tasks[1].lost) = (3, 0, 0);
+    });
+    assert!(headline.contains(&format!("; any loss on {least} could go unseen with these questions")), "{headline}");
+    let (headline, on_page) = judged(&|ledger| ledger.outcome = Outcome::Mixed);
+    assert!(!headline.contains("unseen") && on_page.is_none(), "{headline}");
+    // Only what the tuning was for was asked: nothing stands guard.
+    let (headline, _) = judged(&|ledger| ledger.tasks.truncate(1));
+    assert!(!headline.contains("unseen"), "{headline}");
 }
 
 #[test]

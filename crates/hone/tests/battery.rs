@@ -58,7 +58,7 @@ fn a_model_against_itself_loses_nothing_and_is_scored_once() {
     let message = refused(&mut battery(&["--against", "stories260k", "--target", "battery_txt"]));
     assert!(message.contains("did you mean `battery_text`?"), "{message}");
     refused(&mut battery(&[]));
-    refused(&mut battery(&["--against", "stories260k", "--tasks", "battery,battery"]));
+    refused(&mut battery(&["--against", "stories260k", "--tasks", "battery,battery_text"]));
 }
 
 const WAYS: &str = "task: ways\ndataset_path: rows.jsonl\noutput_type: multiple_choice\ndoc_to_text: \"{{q}} is\"\n\

@@ -1,5 +1,7 @@
 //! The program as a person runs it, on the tiny model that ships with it.
 
+use std::path::Path;
+
 use assert_cmd::Command;
 use serde_json::Value;
 
@@ -83,15 +85,31 @@ fn tune_compares_before_with_after_and_rules_set_the_exit_code() {
         assert!(run.join(file).is_file(), "{file} is missing");
     }
     assert!(run.join("adapter/adapter_model.safetensors").is_file());
-    // Better by less than nothing is never enough: the rule must break.
     let cards = |side: &str| run.join("scorecards").join(side);
     let out = dir.path().join("comparison");
-    let compare = |rule: &str| {
+    let compared = |tuned: &Path, rule: &str| {
         let mut command = hone();
-        command.arg("compare").arg(cards("base")).arg(cards("tuned")).arg("--out").arg(&out).args(["--fail-if", rule]);
+        command.arg("compare").arg(cards("base")).arg(tuned).arg("--out").arg(&out).args(["--fail-if", rule]);
         command
     };
-    compare("demo_piqa=-200").assert().code(3);
+    let compare = |rule: &str| compared(&cards("tuned"), rule);
+    // A version that is wrong everywhere drops by all that the first one had right: the rule must break.
+    let text = std::fs::read_to_string(cards("tuned").join("demo_piqa.jsonl")).expect("a scorecard");
+    let wrong = text.lines().map(|line| {
+        let mut row: Value = serde_json::from_str(line).expect("JSON");
+        if row.get("score").is_some() {
+            (row["score"], row["scores"]["acc"]) = (0.0.into(), 0.0.into());
+        }
+        format!("{row}\n")
+    });
+    let worse = dir.path().join("worse");
+    std::fs::create_dir(&worse).expect("made");
+    std::fs::write(worse.join("demo_piqa.jsonl"), wrong.collect::<String>()).expect("written");
+    compared(&worse, "demo_piqa=1").assert().code(3);
+    compared(&worse, "demo_piqa=100").assert().success();
+    let refused = compare("demo_piqa=-200").assert().code(2).get_output().stderr.clone();
+    let refused = String::from_utf8_lossy(&refused).into_owned();
+    assert!(refused.contains("--fail-if") && refused.contains("`demo_piqa=-200`, expected"), "{refused}");
     let ledger = json(&mut compare("demo_piqa=200"));
     for key in
         ["name", "metric", "n", "base", "tuned", "difference", "ci_low", "ci_high", "mcnemar_p", "gained", "lost"]

@@ -111,7 +111,8 @@ fn a_comparison_is_explained_down_to_the_answers_that_flipped() {
     let out = dir.path().join("comparison");
     let mut compare = hone();
     compare.arg("compare").arg(&base).arg(&new).arg("--out").arg(&out);
-    compare.args(["--measure", "compatibility", "--measure", "calibration"]).assert().success();
+    compare.args(["--measure", "compatibility", "--measure", "calibration", "--measure", "forgetting"]);
+    compare.assert().success();
 
     let text = shown(&mut explain(&out, &["acc", "--task", "demo_piqa", "--limit", "2"]));
     for part in [
@@ -134,6 +135,11 @@ fn a_comparison_is_explained_down_to_the_answers_that_flipped() {
         assert!(rate.contains("Wilson's, of 2 of 12"), "{rate}");
         assert!(changed.iter().all(|id| rate.contains(&format!("example {id}\n"))), "{changed:?}: {rate}");
     }
+    // A number over several tasks is found by one of them, and says which they are.
+    let loss = shown(&mut explain(&out, &["measurably_worse", "--task", "demo_lambada"]));
+    assert!(loss.contains("measurably_worse") && loss.contains("demo_piqa (acc"), "{loss}");
+    let message = refused(&mut explain(&out, &["measurably_worse", "--task", "demo_arc"]));
+    assert!(message.contains("no task `demo_arc`") && message.contains("all skills"), "{message}");
     let ece = shown(&mut explain(&out, &["ece_change"]));
     assert!(ece.contains("ece_change = sum of `ece_change`"), "{ece}");
 

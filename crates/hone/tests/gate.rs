@@ -110,3 +110,49 @@ fn a_baseline_that_cannot_guard_is_refused_before_anything_is_scored() {
     refused(hone().args(["eval", "stories260k", "--tasks"]).arg(&task).arg("--baseline").arg(&first));
     refused(&mut eval(&task, &new, &["--fail-if", "sums=3"]));
 }
+
+/// A model of its own with a chat template.
+fn chatty(dir: &Path, template: &str) -> PathBuf {
+    let (from, to) = (Path::new(env!("CARGO_MANIFEST_DIR")).join("../../assets/stories260k"), dir.join("chatty"));
+    std::fs::create_dir_all(&to).expect("made");
+    for file in ["config.json", "model.safetensors", "tokenizer.json"] {
+        std::fs::copy(from.join(file), to.join(file)).expect("copied");
+    }
+    std::fs::write(to.join("chat_template.jinja"), template).expect("written");
+    to
+}
+
+#[test]
+fn settings_and_prompts_that_differ_are_refused_before_anything_is_scored() {
+    let dir = tempfile::tempdir().expect("a directory");
+    let (task, new) = (task(dir.path()), dir.path().join("new"));
+    let eval = |base: Option<&Path>, out: &Path, more: &[&str]| {
+        let mut command = hone();
+        command.arg("eval").arg(dir.path().join("chatty")).arg("--tasks").arg(&task).arg("--out").arg(out).args(more);
+        if let Some(base) = base {
+            command.arg("--baseline").arg(base);
+        }
+        command
+    };
+    let refused = |base: &Path, more: &[&str]| {
+        let message = text(&eval(Some(base), &new, more).assert().code(2).get_output().stderr);
+        assert!(!new.join("sums.jsonl").exists() && !message.contains("scoring"), "nothing was scored: {message}");
+        message
+    };
+    chatty(dir.path(), "{% for m in messages %}<{{ m.role }}> {{ m.content }}\n{% endfor %}");
+    let (plain, chat) = (dir.path().join("plain"), dir.path().join("chat"));
+    eval(None, &plain, &["--limit", "10"]).assert().success();
+    eval(None, &chat, &["--chat-template", "true"]).assert().success();
+    let message = refused(&plain, &["--chat-template", "true"]);
+    assert!(message.contains("chat template off against on"), "{message}");
+    let message = refused(&chat, &[]);
+    assert!(message.contains("chat template on against off"), "{message}");
+    let message = refused(&plain, &["--num-fewshot", "1"]);
+    assert!(message.contains("shots 0 against 1"), "{message}");
+    // The card says only that there was a template; its prompts say which.
+    chatty(dir.path(), "{% for m in messages %}[{{ m.role }}] {{ m.content }}\n{% endfor %}");
+    let message = refused(&chat, &["--chat-template", "true"]);
+    assert!(message.contains("20 of 20 prompts differ") && message.contains("[user]"), "{message}");
+    // Another limit compares what both have.
+    eval(Some(&plain), &new, &["--limit", "5"]).assert().success();
+}

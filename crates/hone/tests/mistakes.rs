@@ -174,8 +174,9 @@ fn tasks_that_cannot_be_meant_are_refused() {
     assert!(message.contains("doc_to_target: no question names one of its choices"), "{message}");
     let message = refused(&mut eval(TASK, &["--limit", "0"]));
     assert!(message.contains("--limit"), "{message}");
-    let message = refused(hone().args(["eval", "stories260k", "--tasks", "demo_piqa,demo_piqa"]));
-    assert!(message.contains("task `demo_piqa` is asked for twice"), "{message}");
+    let other = write(dir.path(), "piqa.yaml", &TASK.replace("mine", "demo_piqa"));
+    let message = refused(hone().args(["eval", "stories260k", "--tasks", "demo_piqa"]).arg("--tasks").arg(&other));
+    assert!(message.contains("two different tasks are called `demo_piqa`"), "{message}");
     hone().args(["eval", "--list"]).assert().success();
 }
 
@@ -358,6 +359,49 @@ fn a_bad_row_ends_its_own_task_alone() {
     let output = mended.assert().success().get_output().clone();
     let document: Value = serde_json::from_slice(&output.stdout).expect("one JSON document");
     assert_eq!((document["tasks"].as_array().map(Vec::len), document.get("failed")), (Some(3), None), "{document}");
+}
+
+/// As in the harness: a task that two tags have is scored once, one that a group shares with another name is refused.
+#[test]
+fn a_task_that_is_named_twice_is_scored_once() {
+    let dir = tempfile::tempdir().expect("a directory");
+    write(dir.path(), "rows.jsonl", GOOD);
+    write(dir.path(), "mine.yaml", &format!("tag: [all, some]\n{TASK}"));
+    write(
+        dir.path(),
+        "other.yaml",
+        &format!("tag: all\n{}fewshot_config: {{fewshot_indices: [0]}}\n", TASK.replace("mine", "other")),
+    );
+    write(dir.path(), "first.yaml", "group: first\ntask: [mine]\naggregate_metric_list: [{metric: acc}]\n");
+    write(dir.path(), "second.yaml", "group: second\ntask: [mine]\naggregate_metric_list: [{metric: acc}]\n");
+    let eval = |names: &[&str]| {
+        let names: Vec<String> = names.iter().map(|name| dir.path().join(name).display().to_string()).collect();
+        let mut command = hone();
+        command.args(["eval", "stories260k", "--json", "--tasks", &names.join(",")]);
+        command
+    };
+    for (names, tasks, groups) in [
+        (&["all", "some"][..], &["mine", "other"][..], None),
+        (&["mine.yaml", "all", "mine.yaml"], &["mine", "other"], None),
+        (&["first.yaml", "first.yaml"], &["mine"], Some(1)),
+    ] {
+        let output = eval(names).assert().success().get_output().clone();
+        let document: Value = serde_json::from_slice(&output.stdout).expect("one JSON document");
+        let found: Vec<&str> =
+            document["tasks"].as_array().expect("tasks").iter().filter_map(|task| task["task"].as_str()).collect();
+        assert_eq!(found, tasks, "{names:?}");
+        assert_eq!(document["groups"].as_array().map(Vec::len), groups, "{document}");
+        let said = String::from_utf8_lossy(&output.stderr).into_owned();
+        let warned = said.matches("warning: task `other`: `fewshot_indices` changes no shots").count();
+        assert_eq!(warned, usize::from(tasks.contains(&"other")), "{said}");
+    }
+    for (names, places) in [
+        (&["first.yaml", "second.yaml"], "in the group `first` and in the group `second`"),
+        (&["mine.yaml", "first.yaml"], "on its own and in the group `first`"),
+    ] {
+        let message = refused(&mut eval(names));
+        assert!(message.contains(&format!("task `mine` is asked for twice, {places}")), "{message}");
+    }
 }
 
 /// The other members of a group are scored where some need Python; what is left out, and that there is no mean, is said.

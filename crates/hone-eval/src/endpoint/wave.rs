@@ -17,7 +17,7 @@ use std::time::{Duration, Instant};
 use serde_json::Value;
 use ureq::ErrorKind;
 
-use super::{Endpoint, stops};
+use super::{Endpoint, retry, stops};
 use crate::error::EvalError;
 use crate::evaluate::{EvalOptions, cut_at_stops};
 use crate::task::{Item, Task};
@@ -239,6 +239,9 @@ impl Endpoint {
             while Instant::now() < until && !over() {
                 std::thread::sleep(Duration::from_millis(50).min(until.saturating_duration_since(Instant::now())));
             }
+            if over() {
+                return Reply::Interrupted;
+            }
             wait *= 2;
         }
     }
@@ -273,18 +276,17 @@ impl Endpoint {
                 written.ok_or_else(|| passing(format!("the answer holds no text: {}", start(&text))))
             }
             Err(ureq::Error::Status(code, response)) => {
-                let asked: Option<u64> = response.header("Retry-After").and_then(|seconds| seconds.parse().ok());
+                let asked =
+                    response.header("Retry-After").and_then(|asked| retry::wait(asked, response.header("Date")));
                 let mut text = String::new();
                 // What the server says besides its status is only shown.
                 let _ = response.into_reader().take(MAX_ANSWER).read_to_string(&mut text);
                 let problem = format!("status {code}: {}", start(&text));
                 Err(match code {
                     400 | 413 | 422 => Trouble::Refused(problem),
-                    408 | 429 | 500.. => Trouble::Passing {
-                        problem,
-                        wait: asked.map(Duration::from_secs),
-                        for_all: matches!(code, 429 | 502 | 503),
-                    },
+                    408 | 429 | 500.. => {
+                        Trouble::Passing { problem, wait: asked, for_all: matches!(code, 429 | 502 | 503) }
+                    }
                     _ => Trouble::Lasting(format!("{problem}; mend the request or the address")),
                 })
             }

@@ -66,7 +66,11 @@ pub fn of(card: &Scorecard, asked: &str, options: &Options) -> Result<Explanatio
         task: header.task.clone(),
         metric: metric.name.clone(),
         model: header.named(),
-        definition: meaning(header, &metric.name),
+        definition: format!(
+            "{}{}",
+            meaning(header, &metric.name),
+            if metric.counts_answers_to_avoid() { LESS } else { "" }
+        ),
         value: finite(value),
         steps,
         interval,
@@ -76,6 +80,9 @@ pub fn of(card: &Scorecard, asked: &str, options: &Options) -> Result<Explanatio
         examples: shown.collect(),
     })
 }
+
+/// Said of a share of answers that are to be avoided.
+pub(super) const LESS: &str = " (less is better: what the task names is to be avoided)";
 
 /// JSON has no number for what is none.
 pub(super) fn finite(value: f64) -> f64 {

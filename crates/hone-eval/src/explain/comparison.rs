@@ -1,7 +1,7 @@
 //! A task of a comparison, explained: how the difference between two models came about.
 
-use super::card::{finite, meaning};
-use super::shown::Texts;
+use super::card::{LESS, finite, meaning};
+use super::shown::{Texts, of_target};
 use super::{Example, ExplainError, Explanation, Options, Way, how, names, number};
 use crate::compare::{CompareOptions, SIGNIFICANCE, compare};
 use crate::ledger::{Ledger, PairedExample, TaskComparison};
@@ -53,7 +53,7 @@ pub fn of(known: &Known<'_>, asked: &str, options: &Options) -> Explanation {
         variants: Vec::new(),
         n: task.n,
         order: "the largest changes first, losses before gains".into(),
-        examples: examples.into_iter().take(options.limit).map(|example| shown(example, texts)).collect(),
+        examples: examples.into_iter().take(options.limit).map(|example| shown(example, task, texts)).collect(),
     }
 }
 
@@ -145,7 +145,8 @@ fn definition(asked: &str, task: &TaskComparison, card: Option<&ScorecardHeader>
         "p_holm" => "the p-value after Holm's correction for the number of tasks",
         _ => {
             let of = meaning(card.unwrap_or(&ScorecardHeader::default()), &task.metric);
-            return format!("{of}; here its change from the first model to the second");
+            let less = if task.target_is_to_avoid() { LESS } else { "" };
+            return format!("{of}{less}; here its change from the first model to the second");
         }
     };
     of.into()
@@ -246,12 +247,12 @@ pub fn smallest_detectable(task: &TaskComparison, level: f64) -> Option<f64> {
     (half.is_finite() && half > 0.0).then(|| power::detectable_mean(half / errors, level, power::USUAL))
 }
 
-fn shown(example: &PairedExample, texts: Texts) -> Example {
+fn shown(example: &PairedExample, task: &TaskComparison, texts: Texts) -> Example {
     let mut out = Example { id: example.id.clone(), ..Example::default() };
     let words = example.change.replace('_', " ");
     out.fact("score", format!("{} → {} ({words})", number(example.base_score), number(example.tuned_score)));
     out.fact("asked", texts.tail(&example.prompt));
-    out.fact("right", texts.head(&example.target));
+    out.fact(of_target(task.target_is_to_avoid()), texts.head(&example.target));
     if !example.base_answer.is_empty() || !example.tuned_answer.is_empty() {
         out.fact("before", texts.head(&example.base_answer));
         out.fact("after", texts.head(&example.tuned_answer));

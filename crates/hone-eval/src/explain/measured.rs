@@ -5,12 +5,12 @@ use std::path::{Path, PathBuf};
 use serde_json::{Map, Value};
 
 use super::shown::Texts;
-use super::{Example, Explanation, Options, number};
+use super::{Example, Explanation, Options, filled, number};
 use crate::error::EvalError;
 use crate::ledger::{Ledger, PairedExample, TaskComparison};
 use crate::measures::{self, MeasureResult, Number, TaskMeasure, Unit};
 use crate::scorecard::ScorecardHeader;
-use crate::statistics::{quantile, wilson};
+use crate::statistics::quantile;
 use crate::task::variants::SEPARATOR;
 
 /// Largest file of rows read, in bytes.
@@ -83,14 +83,15 @@ pub fn of(
     let texts = Texts::of(&header, options.show_sensitive);
     let made = from_rows(value, rows);
     let mut steps = vec![format!("{} ({}; {})", measure.question, measure.name, measure.source)];
-    match &made {
-        Some(made) => steps.push(made.step.clone()),
-        None if rows.is_empty() => steps.push(format!("{} = {}", value.name, value.shown())),
-        None => steps.push(format!("{} = {}, over {} examples", value.name, value.shown(), task.n)),
-    }
     let origin = measure.origin.as_ref();
     // What another verb measured is not made of the ledger's answers.
     let behind = if origin.is_some() { Vec::new() } else { behind(found, ledger) };
+    let filled = if made.is_none() { filled::of(found, &behind, options) } else { None };
+    match (&made, &filled) {
+        (Some(made), _) => steps.push(made.step.clone()),
+        (None, Some(filled)) => steps.push(filled.step.clone()),
+        (None, None) => steps.push(format!("{} = {}", value.name, value.shown())),
+    }
     if made.is_none() {
         steps.extend(
             measures::find(&measure.name).into_iter().flat_map(|known| known.formulas).map(|f| (*f).to_owned()),
@@ -102,14 +103,12 @@ pub fn of(
     steps.extend(origin.iter().flat_map(|origin| origin.formulas.iter().cloned()));
     let interval = value.low.zip(value.high);
     if let Some((low, high)) = interval {
-        let of_share = |made: &Made| {
-            let (count, n) = made.share?;
-            let (below, above) = wilson(count, n, options.bootstrap.level);
-            ((below - low).abs() < 1e-9 && (above - high).abs() < 1e-9).then(|| format!("Wilson's, of {count} of {n}"))
+        let of_rows = made.as_ref().and_then(|made| made.share);
+        let of_rows = of_rows.filter(|share| filled::is_wilsons(*share, (low, high), options.bootstrap.level));
+        let how = match of_rows {
+            Some((count, n)) => format!("Wilson's, of {count} of {n}"),
+            None => filled::interval(found, filled.as_ref().and_then(|filled| filled.share), options),
         };
-        let otherwise =
-            || origin.map_or("made as the measure's source says", |origin| origin.intervals.as_str()).to_owned();
-        let how = made.as_ref().and_then(of_share).unwrap_or_else(otherwise);
         steps.push(format!("95 % interval: {} to {}: {how}", number(low), number(high)));
     }
     steps.extend(task.notes.iter().cloned());
@@ -353,7 +352,7 @@ mod tests {
         let rows = rows(&[true, true, false]);
         let found =
             explained(Number::new("negative_flip_rate", "negative flips", 0.5, None, Unit::Share), &rows, false);
-        assert_eq!(found.steps[1], "negative_flip_rate = 50.0 %, over 3 examples");
+        assert_eq!(found.steps[1], "negative_flip_rate = 50.0 %");
     }
 
     #[test]
@@ -388,7 +387,7 @@ mod tests {
         assert_eq!(median.examples[0].facts[1].value, "−2, −1.5000");
         // A number that its rows do not make: neither is it said to be one of the ledger's tasks, though one has its name.
         let other = steps(&Number::new("of_the_mean", "of the mean", 0.9, None, Unit::Plain)).steps.join("\n");
-        assert!(other.contains("of_the_mean = 0.900, over 4 examples\nr = corr") && !other.contains('→'), "{other}");
+        assert!(other.contains("of_the_mean = 0.900\nr = corr") && !other.contains('→'), "{other}");
         let other = steps(&Number::new("r_median", "median", 0.75, None, Unit::Plain)).steps.join("\n");
         assert!(!other.contains("middle one"), "{other}");
     }

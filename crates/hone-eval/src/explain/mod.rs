@@ -14,6 +14,7 @@
 
 pub mod card;
 pub mod comparison;
+mod filled;
 pub mod measured;
 mod shown;
 mod steps;
@@ -142,21 +143,14 @@ impl ExplainError {
     /// No metric `name` in `place`, where there are `known`.
     pub fn unknown(name: &str, place: &str, known: &[&str]) -> ExplainError {
         let hint = did_you_mean(name, known.iter().copied());
-        ExplainError::Unknown { name: name.into(), place: place.into(), hint, known: listed(known) }
+        ExplainError::Unknown { name: name.into(), place: place.into(), hint, known: known.join(", ") }
     }
 
     /// No task `name` in `place`, where there are `known`.
     pub fn unknown_task(name: &str, place: &str, known: &[&str]) -> ExplainError {
         let hint = did_you_mean(name, known.iter().copied());
-        ExplainError::UnknownTask { name: name.into(), place: place.into(), hint, known: listed(known) }
+        ExplainError::UnknownTask { name: name.into(), place: place.into(), hint, known: known.join(", ") }
     }
-}
-
-/// The first names, and how many more there are.
-fn listed(names: &[&str]) -> String {
-    const LISTED: usize = 30;
-    let first = names.iter().take(LISTED).copied().collect::<Vec<_>>().join(", ");
-    if names.len() > LISTED { format!("{first} and {} more", names.len() - LISTED) } else { first }
 }
 
 impl Example {
@@ -220,5 +214,10 @@ mod tests {
         assert!(!names("exact", "exact_match,strict") && !names("exact_match,loose", "exact_match,strict"));
         let error = ExplainError::unknown("acc_nrom", "cards", &["acc", "acc_norm"]).to_string();
         assert!(error.contains("did you mean `acc_norm`?") && error.contains("there are: acc, acc_norm"), "{error}");
+        // However many there are, each of them may be the one that was meant.
+        let many: Vec<String> = (0..60).map(|i| format!("number_{i}")).collect();
+        let known: Vec<&str> = many.iter().map(String::as_str).collect();
+        let error = ExplainError::unknown("else", "cards", &known).to_string();
+        assert!(error.ends_with("number_58, number_59"), "{error}");
     }
 }

@@ -53,12 +53,12 @@ pub(super) fn example(header: &ScorecardHeader, row: &ScorecardRow, metric: &str
         let likely = format!("{}, {} tokens, {greedy}", number(target.log_likelihood), target.tokens);
         example.fact("log-likelihood", likely);
     } else {
-        example.fact("right", texts.head(&row.target));
+        example.fact(of_target(header.target_is_to_avoid()), texts.head(&row.target));
     }
     if !row.rewards.is_empty() {
         example.fact("rewards", rewards(row, texts));
     } else if !row.choices.is_empty() {
-        example.fact("choices", choices(row, metric, texts));
+        example.fact("choices", choices(row, metric, header.target_is_to_avoid(), texts));
     } else if row.target_score.is_none() {
         example.fact("written", texts.head(&row.answer));
         if let Some(scored) = row.scored.as_ref().filter(|scored| **scored != row.answer) {
@@ -67,6 +67,11 @@ pub(super) fn example(header: &ScorecardHeader, row: &ScorecardRow, metric: &str
         }
     }
     example
+}
+
+/// What a target is: the right answer, or the one to avoid.
+pub(super) fn of_target(is_to_avoid: bool) -> &'static str {
+    if is_to_avoid { "to avoid" } else { "right" }
 }
 
 fn names_main(header: &ScorecardHeader, metric: &str) -> bool {
@@ -87,7 +92,7 @@ fn rewards(row: &ScorecardRow, texts: Texts) -> String {
 }
 
 /// A line a choice, the one that counts as the answer first.
-fn choices(row: &ScorecardRow, metric: &str, texts: Texts) -> String {
+fn choices(row: &ScorecardRow, metric: &str, to_avoid: bool, texts: Texts) -> String {
     let values: Vec<f64> = row.choices.iter().map(|choice| by(metric, choice)).collect();
     let picked = argmax(values.iter().copied());
     let mut order: Vec<usize> = (0..values.len()).collect();
@@ -105,7 +110,7 @@ fn choices(row: &ScorecardRow, metric: &str, texts: Texts) -> String {
             marks.push("picked");
         }
         if is_right(row, choice) {
-            marks.push("right");
+            marks.push(of_target(to_avoid));
         }
         let marks = if marks.is_empty() { String::new() } else { format!("  ← {}", marks.join(", ")) };
         format!("{:>10}{per}  {}{marks}", number(choice.log_likelihood), texts.head(&choice.text))

@@ -15,6 +15,10 @@ pub(super) fn of(metric: &MetricValue, examples: &[ExampleScore]) -> Vec<String>
     let value = number(metric.aggregation.value(examples.iter()));
     let n = examples.len();
     match metric.aggregation {
+        Aggregation::Mean if right_or_wrong(examples) && metric.counts_answers_to_avoid() => {
+            let count = examples.iter().filter(|example| example.score == 1.0).count();
+            vec![format!("{name} = {count} such answers / {n} questions = {value} (less is better)")]
+        }
         Aggregation::Mean if right_or_wrong(examples) => {
             let right = examples.iter().filter(|example| example.score == 1.0).count();
             vec![format!("{name} = {right} right / {n} questions = {value}")]

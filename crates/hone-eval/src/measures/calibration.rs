@@ -12,7 +12,9 @@
 //! (Naeini, Cooper & Hauskrecht 2015; Guo et al. 2017, arXiv 1706.04599; the reliability diagram is theirs: mean confidence of each
 //! bin against its accuracy, with Wilson's interval.) It is computed from the log-likelihoods that every scorecard of several
 //! choices holds, so a task needs no metric for it; `M` is that of the task's metric `ece`, else 10. A task asked in several ways is
-//! measured by its first one. In the rows of the examples, `ece_before` and `ece_after` are what each adds: their means are the ECEs.
+//! measured by its first one. Where `acc` counts answers to avoid (less is better, as of refusals of harmless requests), the choice
+//! that the task names is the wrong one: of two choices the other one is right, and a question with more is left out, because the
+//! likeliest of several right choices says nothing of how sure the model is to be right. In the rows of the examples, `ece_before` and `ece_after` are what each adds: their means are the ECEs.
 //!
 //! Intervals: the bootstrap over questions, both models' answers to a question together; of overconfidence Student's. What chance
 //! leaves in each bin adds up, so the ECE of few questions is too large on both sides, and its interval lies high; the
@@ -22,7 +24,7 @@
 use serde_json::json;
 
 use super::chart::{ChartData, Drawing, Point, Series};
-use super::{Measure, MeasureOptions, Number, Table, TaskMeasure, Unit};
+use super::{How, Measure, MeasureOptions, Number, OF_QUESTIONS, Table, TaskMeasure, Unit};
 use crate::error::EvalError;
 use crate::metrics::Aggregation;
 use crate::metrics::calibration::expected_calibration_error;
@@ -43,9 +45,24 @@ pub const MEASURE: Measure = Measure {
         "ECE = Σ over bins of (answers in the bin / all) · |accuracy − mean confidence|",
         "overconfidence = mean confidence − accuracy",
     ],
+    how: |number| match number {
+        "overconfidence_before" | "overconfidence_after" => {
+            How::Student("confidence less right (1) or wrong (0), question by question")
+        }
+        _ => OF_QUESTIONS,
+    },
+    differences: &[],
     unasked: true,
     of,
 };
+
+/// Said where the choice that a task names is the wrong one of two.
+pub(super) const TO_AVOID: &str =
+    "less of its metric is better, so the choice it names is one to avoid and the other one is right here";
+
+/// Said where it is the wrong one of more.
+pub(super) const MORE_TO_AVOID: &str = "left out: less of its metric is better, so the choice it names is one to avoid, and of more \
+                                        than two choices that does not say which one is right";
 
 /// Bins where the task has no metric that says.
 const BINS: u32 = 10;
@@ -65,6 +82,16 @@ fn of(all: &[Paired<'_>], options: &MeasureOptions) -> Result<Vec<TaskMeasure>, 
 }
 
 fn of_task(paired: &Paired<'_>, options: &MeasureOptions) -> Result<TaskMeasure, EvalError> {
+    let turned = paired.base.target_is_to_avoid();
+    if turned && paired.rows.iter().any(|(row, _)| row.choices.len() > 2) {
+        return Ok(TaskMeasure {
+            name: paired.task().into(),
+            metric: "acc".into(),
+            n: paired.n(),
+            notes: vec![MORE_TO_AVOID.into()],
+            ..TaskMeasure::default()
+        });
+    }
     let before = paired.rows.iter().map(|(row, _)| answer(paired.base, row)).collect::<Result<Vec<Answer>, _>>()?;
     let after = paired.rows.iter().map(|(_, row)| answer(paired.tuned, row)).collect::<Result<Vec<Answer>, _>>()?;
     let bins = bins(paired.base);
@@ -96,6 +123,7 @@ fn of_task(paired: &Paired<'_>, options: &MeasureOptions) -> Result<TaskMeasure,
         tables: vec![table(&before, &after, bins)],
         charts: vec![diagram(&before, &after, bins, options.bootstrap.level)],
         rows: rows(paired, &before, &after, bins),
+        notes: if turned { vec![TO_AVOID.into()] } else { Vec::new() },
         ..TaskMeasure::default()
     })
 }
@@ -129,10 +157,12 @@ fn answer(header: &ScorecardHeader, row: &ScorecardRow) -> Result<Answer, EvalEr
             needs: "the choices with their log-likelihoods (`choices`)",
         });
     };
-    Ok(Answer { confidence: outcome.confidence(), right: right(header, row, picked) })
+    let named = right(header, row, picked);
+    let right = if header.target_is_to_avoid() { 1.0 - named } else { named };
+    Ok(Answer { confidence: outcome.confidence(), right })
 }
 
-/// Whether the choice taken is right: what `acc` or `ece` wrote down, else by its text.
+/// Whether the choice taken is what the task names: what `acc` or `ece` wrote down, else by its text.
 fn right(header: &ScorecardHeader, row: &ScorecardRow, picked: usize) -> f64 {
     let calibrated = header.metrics.iter().find(|metric| matches!(metric.aggregation, Aggregation::Ece { .. }));
     let written = calibrated.and_then(|metric| row.parts.get(&metric.name)?.get(1)).or_else(|| row.scores.get("acc"));

@@ -15,7 +15,7 @@
 use serde_json::json;
 
 use super::chart::{Bar, ChartData, Drawing};
-use super::{Measure, MeasureOptions, Number, Table, TaskMeasure, Unit};
+use super::{How, Measure, MeasureOptions, Number, Table, TaskMeasure, Unit};
 use crate::error::EvalError;
 use crate::metrics::ExampleScore;
 use crate::pairing::Paired;
@@ -33,6 +33,8 @@ pub const MEASURE: Measure = Measure {
         "pass@k = mean over problems of the unbiased estimate from their programs",
         "gained, lost = problems that are solved on one side alone",
     ],
+    how: |_| How::Bootstrap("the problems, both models' programs for a problem together"),
+    differences: &[],
     unasked: true,
     of,
 };

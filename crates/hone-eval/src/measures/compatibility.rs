@@ -3,7 +3,8 @@
 //! Echterhoff et al. 2024, "MUSCLE: A Model Update Strategy for Compatible LLM Evolution", arXiv 2407.09435. Let `M₁` be the
 //! first model, `M₂` the second, `y` the right answer, `N` the examples both answered.
 //!
-//! **Answers that are right or wrong** (several choices, exact match):
+//! **Answers that are right or wrong** (several choices, exact match; where the metric counts answers to avoid, such as refusals of
+//! harmless requests, an answer is right that scores 0):
 //!
 //! ```text
 //! NFR    = 1/N Σ [M₁ = y] [M₂ ≠ y]        negative flips: right before, wrong after
@@ -12,7 +13,8 @@
 //! ```
 //!
 //! `acc(M₂) − acc(M₁) = PFR − NFR`. Every negative flip is an inconsistency, so `NFR_mc ≥ NFR`; the rest are wrong answers
-//! that became other wrong ones, which two choices cannot have.
+//! that became other wrong ones, which two choices cannot have. A written answer is another one as soon as a letter of what was
+//! scored differs, so where whole sentences are scored `NFR_mc` counts every change of wording of a wrong answer.
 //!
 //! **Scores between right and wrong** (ROUGE, token F1). With `Dᵢ = S(M₂(xᵢ), yᵢ) − S(M₁(xᵢ), yᵢ)`, its sign turned where less is
 //! better, and a tolerance `τ` (0 in the paper):
@@ -23,9 +25,10 @@
 //! ```
 //!
 //! With `τ = 0` the mean of `D` is `PFR · m_g − NFR · m_r`. Any difference is a flip then, so half of all texts may be; the rate
-//! means nothing without `m_r` beside it.
+//! means nothing without `m_r` beside it, nor `m_r` without the number of flips it is over.
 //!
-//! Rates have Wilson's interval, `m_r` and `m_g` the bootstrap's over examples, resamples without a flip left out.
+//! Rates have Wilson's interval, `m_r` and `m_g` the bootstrap's over examples, resamples without a flip left out; of a single
+//! flip there is none.
 //!
 //! What it does not know: why an answer changed (chance in a single sampled text flips it too; the floor is a model compared
 //! with itself), whether a flip matters, and in tasks that score one given text (`loglikelihood`) which wrong answer a model
@@ -33,7 +36,7 @@
 
 use serde_json::json;
 
-use super::{Measure, MeasureOptions, Number, Table, TaskMeasure, Unit};
+use super::{How, Measure, MeasureOptions, Number, Table, TaskMeasure, Unit};
 use crate::error::EvalError;
 use crate::metrics::{Aggregation, Kind};
 use crate::pairing::Paired;
@@ -45,14 +48,22 @@ pub const MEASURE: Measure = Measure {
     name: "compatibility",
     question: "What did the update break that worked?",
     legend: "Negative flips were right before and are wrong after, positive flips the other way round. Inconsistent answers are \
-             wrong after and another answer than before. Mean loss and gain are over the flips alone.",
+             wrong after and another answer than before; of a written answer any change of its text counts, of its wording too. \
+             Mean loss and gain are over the flips alone.",
     source: "Echterhoff et al. 2024, arXiv 2407.09435",
     formulas: &[
         "negative flips = share right before and wrong after (or worse by more than the tolerance)",
         "positive flips = the other way round",
         "inconsistent = share wrong after with another answer than before",
-        "mean loss = mean size of the negative flips",
+        "mean loss = mean size of the negative flips, mean gain of the positive ones",
     ],
+    how: |number| match number {
+        "mean_loss" | "mean_gain" => How::Bootstrap(
+            "the questions, both models' answers to a question together; those without a flip are left out",
+        ),
+        _ => How::Wilson,
+    },
+    differences: &[],
     unasked: true,
     of,
 };
@@ -131,7 +142,7 @@ fn of_answers(paired: &Paired<'_>, options: &MeasureOptions, task: &mut TaskMeas
             (Some(before), Some(after)) => Some(before == after),
             _ => None,
         };
-        flips.push(match (paired.before[i].score == 1.0, paired.after[i].score == 1.0, same) {
+        flips.push(match (paired.is_right(paired.before[i].score), paired.is_right(paired.after[i].score), same) {
             (true, true, _) => Flip::RightRight,
             (true, false, _) => Flip::RightWrong,
             (false, true, _) => Flip::WrongRight,
@@ -151,6 +162,13 @@ fn of_answers(paired: &Paired<'_>, options: &MeasureOptions, task: &mut TaskMeas
     let table = if knows_answers(paired.base) {
         let inconsistent = count(Flip::RightWrong) + count(Flip::WrongOther);
         task.numbers.push(rate("inconsistency_rate", "inconsistent", inconsistent));
+        let others = count(Flip::WrongOther);
+        if others > 0 && Kind::from_name(&paired.base.kind) == Some(Kind::GenerateUntil) {
+            task.notes.push(format!(
+                "{others} of the {inconsistent} inconsistent answers were wrong before, too, and only read otherwise now: any change \
+                 of a written answer counts, of its wording too"
+            ));
+        }
         let columns = ["right after", "wrong after, same answer", "wrong after, another answer"];
         let cells = vec![
             vec![cell(Flip::RightRight), None, cell(Flip::RightWrong)],
@@ -229,10 +247,12 @@ fn of_scores(paired: &Paired<'_>, options: &MeasureOptions, task: &mut TaskMeasu
     let n = paired.n();
     let unit = if paired.metric.is_share { Unit::Points } else { Unit::Plain };
     let mean = |name: &str, label: &str, sizes: &[Option<f64>]| {
-        let interval = groups::interval(&[n], &options.bootstrap, &|drawn| mean_size(sizes, &drawn[0]));
         let whole: Vec<usize> = (0..n).collect();
         let value = mean_size(sizes, &whole);
-        let ends = (interval.low.is_finite() && interval.high.is_finite()).then_some((interval.low, interval.high));
+        // A single flip is the same one in every resample that has it.
+        let varies = sizes.iter().flatten().count() > 1;
+        let ends = varies.then(|| groups::interval(&[n], &options.bootstrap, &|drawn| mean_size(sizes, &drawn[0])));
+        let ends = ends.map(|interval| (interval.low, interval.high));
         number(name, label, if value.is_nan() { 0.0 } else { value }, ends, unit)
     };
     task.numbers.extend([
@@ -248,12 +268,20 @@ fn of_scores(paired: &Paired<'_>, options: &MeasureOptions, task: &mut TaskMeasu
         rows: vec!["examples".into()],
         cells: vec![vec![Some(lost as f64), Some((n - lost - gained) as f64), Some(gained as f64)]],
     });
+    if lost + gained > 0 {
+        let over = |what: &str, count: usize, change: &str| match count {
+            0 => format!("no example got {change}"),
+            1 => format!("the mean {what} is that of the one example that got {change}"),
+            _ => format!("the mean {what} is over the {count} examples that got {change}"),
+        };
+        task.notes.push(format!("{}; {}", over("loss", lost, "worse"), over("gain", gained, "better")));
+    }
     if tolerance > 0.0 {
         task.notes.push(format!("changes of the score up to {tolerance} count as none"));
     }
     let row = |i: usize| {
         let (before, after) = paired.rows[i];
-        json!({
+        let mut row = json!({
             "id": before.id,
             "change": if losses[i].is_some() { "worse" } else if gains[i].is_some() { "better" } else { "unchanged" },
             "negative_flip": losses[i].is_some(),
@@ -262,7 +290,14 @@ fn of_scores(paired: &Paired<'_>, options: &MeasureOptions, task: &mut TaskMeasu
             "target": paired.shown(&before.target),
             "before": paired.shown(&before.answer),
             "after": paired.shown(&after.answer),
-        })
+        });
+        // What the means are over: the flips alone have a size.
+        for (name, size) in [("loss", losses[i]), ("gain", gains[i])] {
+            if let Some(size) = size {
+                row[name] = size.into();
+            }
+        }
+        row
     };
     task.rows = (0..n).map(row).collect();
 }

@@ -15,7 +15,7 @@
 //! What it does not know: where the model looked; `hone locate attention` does, and `--attention` puts it on the same page.
 
 use super::chart::{ChartData, Drawing, Point, Series};
-use super::{Measure, MeasureOptions, Number, Table, TaskMeasure, Unit, names, variants};
+use super::{How, Measure, MeasureOptions, Number, Table, TaskMeasure, Unit, names, variants};
 use crate::error::EvalError;
 use crate::metrics::Aggregation;
 use crate::pairing::Paired;
@@ -29,6 +29,8 @@ pub const MEASURE: Measure = Measure {
              text), `pairs` (the value of a key). What a model knows does not help it here.",
     source: "Wang et al. 2025, arXiv 2411.02688; Liu et al. 2024, arXiv 2307.03172",
     formulas: &["before, after = mean over a kind's tasks of their mean score", "change = after − before"],
+    how: |_| How::Bootstrap("the questions within each task, both models' answers to a question together"),
+    differences: &[],
     unasked: true,
     of,
 };

@@ -13,7 +13,7 @@
 //!
 //! What it does not know: it counts words; a judge that reads is the second opinion.
 
-use super::{Measure, MeasureOptions, Number, TaskMeasure, Unit};
+use super::{Measure, MeasureOptions, Number, OF_QUESTIONS, TaskMeasure, Unit};
 use crate::error::EvalError;
 use crate::pairing::Paired;
 use crate::scorecard::ScorecardRow;
@@ -31,6 +31,8 @@ pub const MEASURE: Measure = Measure {
         "before, after = mean of the metric over the questions",
         "change = after − before, over the same questions; faithfulness without answers that decline",
     ],
+    how: |_| OF_QUESTIONS,
+    differences: &[],
     unasked: true,
     of,
 };

@@ -14,7 +14,7 @@
 //! (a model that answers in another form fails an exact match).
 
 use super::chart::{Bar, ChartData, Drawing};
-use super::{Measure, MeasureOptions, Number, Table, TaskMeasure, Unit};
+use super::{How, Measure, MeasureOptions, Number, OF_QUESTIONS, Table, TaskMeasure, Unit};
 use crate::error::EvalError;
 use crate::intervals::interval_of;
 use crate::pairing::Paired;
@@ -34,6 +34,13 @@ pub const MEASURE: Measure = Measure {
         "loss of a skill = mean over the examples of its tasks",
         "mean loss = mean over skills (shares only)",
     ],
+    how: |number| match number {
+        "mean_loss" => How::Bootstrap(
+            "the skills, then of the examples within each, both models' answers to one together (two stages)",
+        ),
+        _ => OF_QUESTIONS,
+    },
+    differences: &[],
     unasked: true,
     of,
 };
@@ -79,13 +86,12 @@ fn of(all: &[Paired<'_>], options: &MeasureOptions) -> Result<Vec<TaskMeasure>, 
     } else {
         let value = mean(&clusters.iter().map(|cluster| mean(cluster)).collect::<Vec<_>>());
         let interval = mean_of_clusters(&clusters, &options.bootstrap);
-        measure.numbers.push(Number::new(
-            "mean_loss",
-            "mean loss",
-            value,
-            Some((interval.low, interval.high)),
-            Unit::Points,
-        ));
+        let ends = Some((interval.low, interval.high));
+        measure.numbers.push(Number::new("mean_loss", &signed("mean loss", value), value, ends, Unit::Points));
+        if !is_loss(value) && is_loss(-value) {
+            let gain = Unit::Points.shown(-value);
+            measure.notes.push(format!("nothing was lost on average: over the skills the scores rose by {gain}"));
+        }
     }
     let corrected = holm(&losses.iter().map(|loss| loss.p).collect::<Vec<_>>());
     let worse = |(loss, p): (&Loss<'_>, &f64)| loss.low > 0.0 && *p < crate::compare::SIGNIFICANCE;
@@ -97,9 +103,13 @@ fn of(all: &[Paired<'_>], options: &MeasureOptions) -> Result<Vec<TaskMeasure>, 
     let shares: Vec<&Loss<'_>> = losses.iter().filter(|loss| loss.is_share).collect();
     if let Some(worst) = shares.iter().max_by(|a, b| a.loss.total_cmp(&b.loss)) {
         let interval = Some((worst.low, worst.high));
-        measure.numbers.push(Number::new("largest_loss", "largest loss", worst.loss, interval, Unit::Points));
-        measure.parts.insert("largest loss".into(), vec![worst.task.to_owned()]);
-        measure.notes.push(format!("the largest loss is that of {} ({})", worst.task, worst.skill));
+        let label = signed("largest loss", worst.loss);
+        measure.numbers.push(Number::new("largest_loss", &label, worst.loss, interval, Unit::Points));
+        measure.parts.insert(label, vec![worst.task.to_owned()]);
+        measure.notes.push(match is_loss(worst.loss) {
+            true => format!("the largest loss is that of {} ({})", worst.task, worst.skill),
+            false => "no task lost as much as 0.1 points".into(),
+        });
     }
     let by_skill: Vec<SkillLoss> = skills.iter().filter_map(|skill| of_skill(&losses, skill, options)).collect();
     measure.parts.extend(by_skill.iter().map(|skill| (skill.label.clone(), skill.tasks.clone())));
@@ -116,6 +126,16 @@ fn of(all: &[Paired<'_>], options: &MeasureOptions) -> Result<Vec<TaskMeasure>, 
         measure.charts.push(ChartData { title: "Loss by skill".into(), drawing });
     }
     Ok(vec![measure])
+}
+
+/// Whether anything is left of a loss as it is shown.
+fn is_loss(loss: f64) -> bool {
+    loss > 0.0 && Unit::Points.shown(loss) != Unit::Points.shown(0.0)
+}
+
+/// What a loss is called: below 0 it is none.
+fn signed(what: &str, loss: f64) -> String {
+    if is_loss(-loss) { format!("{what} (below 0: a gain)") } else { what.into() }
 }
 
 fn loss<'a>(paired: &Paired<'a>, options: &MeasureOptions) -> Loss<'a> {

@@ -16,7 +16,7 @@
 //! trained on. `hone data levels` makes tasks, labels and training data of one collection, and keeps them apart.
 
 use super::chart::{Bar, ChartData, Drawing};
-use super::{Measure, MeasureOptions, Number, Table, TaskMeasure, Unit};
+use super::{How, Measure, MeasureOptions, Number, Table, TaskMeasure, Unit};
 use crate::error::EvalError;
 use crate::metrics::Aggregation;
 use crate::pairing::Paired;
@@ -31,6 +31,10 @@ pub const MEASURE: Measure = Measure {
              `tasks` are untrained tasks of trained categories, `categories` are tasks of untrained categories.",
     source: "Iyer et al. 2022, arXiv 2212.12017",
     formulas: &["a level's score = mean over its categories of the mean over their tasks", "gain = after − before"],
+    how: |_| {
+        How::Bootstrap("the tasks, then of the examples within each, both models' answers to one together (two stages)")
+    },
+    differences: &[],
     unasked: true,
     of,
 };

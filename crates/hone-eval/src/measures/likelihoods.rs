@@ -15,18 +15,20 @@
 //! model can become surer of every right answer and no better. The correlations of these scores with compute, over more than two
 //! models, are `hone predict ladder`'s.
 //!
-//! A row says which choice is right by its text; questions with several right answers, or none among the choices, are left out and
+//! A row says which choice is right by its text. Where the task's metric counts answers to avoid (less is better, as of refusals of
+//! harmless requests), its text names the wrong one: of two choices the other one is right. Questions with several right answers, or none among the choices, are left out and
 //! counted. Sums of log-probabilities are taken as they are: dividing by length (`acc_norm`) changes which answer wins.
 //!
 //! What it does not know: whether a model is useful. That `ln p(c*)` moves smoothly says nothing about what the model can do.
 
 use serde_json::json;
 
-use super::{Measure, MeasureOptions, Number, TaskMeasure, Unit};
+use super::calibration::{MORE_TO_AVOID, TO_AVOID};
+use super::{Measure, MeasureOptions, Number, OF_QUESTIONS, TaskMeasure, Unit};
 use crate::error::EvalError;
 use crate::metrics::choice::{ChoiceOutcome, Gold};
 use crate::pairing::Paired;
-use crate::scorecard::ScorecardRow;
+use crate::scorecard::{ScorecardHeader, ScorecardRow};
 use crate::statistics::bootstrap_interval;
 
 /// The measure.
@@ -40,6 +42,8 @@ pub const MEASURE: Measure = Measure {
         "s1 = ln p(right answer), s2 = p(right answer), s3 = p among the choices",
         "s4 = −Brier, s5 = accuracy",
     ],
+    how: |_| OF_QUESTIONS,
+    differences: &[],
     unasked: false,
     of,
 };
@@ -95,11 +99,16 @@ impl Scores {
     }
 }
 
-/// The place of a row's right answer among its choices; `None` where several are right, none is, or two have the same text.
-pub fn right_choice(row: &ScorecardRow) -> Option<usize> {
+/// The place of a row's right answer among its choices: that of its target, or where the task names the choice to avoid, the other
+/// one of two. `None` where several are right, none is, or two have the same text.
+pub fn right_choice(header: &ScorecardHeader, row: &ScorecardRow) -> Option<usize> {
     let mut found = row.choices.iter().enumerate().filter(|(_, choice)| choice.text == row.target).map(|(i, _)| i);
-    let right = found.next()?;
-    found.next().is_none().then_some(right)
+    let named = found.next().filter(|_| found.next().is_none())?;
+    match (header.target_is_to_avoid(), row.choices.len()) {
+        (false, _) => Some(named),
+        (true, 2) => Some(1 - named),
+        (true, _) => None,
+    }
 }
 
 /// The log-likelihoods of a row's choices, in order.
@@ -117,7 +126,7 @@ fn of_task(paired: &Paired<'_>, options: &MeasureOptions) -> Vec<TaskMeasure> {
     // By example: its place, and the five scores before and after.
     let scores: Vec<(usize, [Scores; 2])> = (paired.rows.iter().enumerate())
         .filter_map(|(i, (before, after))| {
-            let right = right_choice(before)?;
+            let right = right_choice(paired.base, before)?;
             // The same question has the same choices.
             let of =
                 |row: &ScorecardRow| (row.choices.len() > right).then(|| Scores::new(&log_likelihoods(row), right));
@@ -143,32 +152,40 @@ fn of_task(paired: &Paired<'_>, options: &MeasureOptions) -> Vec<TaskMeasure> {
             let interval = bootstrap_interval(scores.len(), &options.bootstrap, of);
             Number::new(name, name, of(&whole), Some((interval.low, interval.high)), unit)
         });
+        let row = |(i, [before, after]): &(usize, [Scores; 2])| {
+            let (before, after) = (before.all()[k], after.all()[k]);
+            json!({ "id": paired.rows[*i].0.id, "before": before, "after": after, "change": after - before })
+        };
         measures.push(TaskMeasure {
             name: format!("{}-{name}", paired.task()),
             metric: label.into(),
             n: scores.len(),
             tasks: vec![paired.task().to_owned()],
             numbers: numbers.collect(),
+            rows: scores.iter().map(row).collect(),
             ..TaskMeasure::default()
         });
     }
     if let Some(first) = measures.first_mut() {
-        if left_out > 0 {
+        let to_avoid = paired.base.target_is_to_avoid();
+        let of_more = to_avoid && paired.rows.iter().any(|(row, _)| row.choices.len() > 2);
+        match (to_avoid, of_more) {
+            (_, true) => first.notes.push(MORE_TO_AVOID.into()),
+            (true, false) => first.notes.push(TO_AVOID.into()),
+            (false, false) => {}
+        }
+        if left_out > 0 && !of_more {
             first
                 .notes
                 .push(format!("{left_out} questions have no one right answer among their choices and are left out"));
         }
-        first.rows = scores
-            .iter()
-            .map(|(i, [before, after])| {
-                let mut row = json!({ "id": paired.rows[*i].0.id });
-                for (name, (before, after)) in Scores::NAMES.iter().zip(before.all().into_iter().zip(after.all())) {
-                    row[format!("{name}_before")] = before.into();
-                    row[format!("{name}_after")] = after.into();
-                }
-                row
-            })
-            .collect();
+        // All five beside each other, for who looks at one question.
+        for (row, (_, [before, after])) in first.rows.iter_mut().zip(&scores) {
+            for (name, (before, after)) in Scores::NAMES.iter().zip(before.all().into_iter().zip(after.all())) {
+                row[format!("{name}_before")] = before.into();
+                row[format!("{name}_after")] = after.into();
+            }
+        }
     }
     measures
 }
@@ -178,7 +195,7 @@ mod tests {
     use proptest::prelude::*;
 
     use super::*;
-    use crate::scorecard::ChoiceScore;
+    use crate::scorecard::{ChoiceScore, MetricValue};
 
     /// In `f64` by Python's `math`, of log-likelihoods -12, -11.5, -14, -13, the first choice right.
     #[test]
@@ -211,9 +228,15 @@ mod tests {
                 .collect(),
             ..ScorecardRow::default()
         };
-        assert_eq!(right_choice(&row("b", &["a", "b"])), Some(1));
-        assert_eq!(right_choice(&row("a | b", &["a", "b"])), None);
-        assert_eq!(right_choice(&row("a", &["a", "b", "a"])), None);
+        let header = ScorecardHeader::default();
+        assert_eq!(right_choice(&header, &row("b", &["a", "b"])), Some(1));
+        assert_eq!(right_choice(&header, &row("a | b", &["a", "b"])), None);
+        assert_eq!(right_choice(&header, &row("a", &["a", "b", "a"])), None);
+        // Where the target is to be avoided, the other one of two is right.
+        let acc = MetricValue { name: "acc".into(), is_share: true, higher_is_better: false, ..MetricValue::default() };
+        let avoided = ScorecardHeader { main_metric: "acc".into(), metrics: vec![acc], ..ScorecardHeader::default() };
+        assert_eq!(right_choice(&avoided, &row("b", &["a", "b"])), Some(0));
+        assert_eq!(right_choice(&avoided, &row("b", &["a", "b", "c"])), None);
     }
 
     proptest! {

@@ -62,6 +62,10 @@ pub struct Measure {
     pub source: &'static str,
     /// How its numbers are made, for `hone explain`.
     pub formulas: &'static [&'static str],
+    /// How the interval of the number of this name is made, where it has one.
+    pub how: fn(&str) -> How,
+    /// Numbers that are the second one less the third, besides `X_change` and `X_gain`, which are `X_after` less `X_before`.
+    pub differences: &'static [(&'static str, &'static str, &'static str)],
     /// Whether it is shown where all measures that fit are: it speaks to who decides, and not to who studies scores.
     pub unasked: bool,
     /// Its numbers for the tasks that both models were asked. A task it does not apply to is left out, or has no numbers and a
@@ -71,6 +75,20 @@ pub struct Measure {
     /// Scorecards that do not hold what it needs.
     pub of: fn(&[Paired<'_>], &MeasureOptions) -> Result<Vec<TaskMeasure>, EvalError>,
 }
+
+/// How an interval is made.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum How {
+    /// Wilson's, of a share.
+    Wilson,
+    /// Student's, of the mean over these.
+    Student(&'static str),
+    /// Percentiles of resamples of these.
+    Bootstrap(&'static str),
+}
+
+/// What most intervals are made by.
+pub(crate) const OF_QUESTIONS: How = How::Bootstrap("the questions, both models' answers to a question together");
 
 /// Settings of measures.
 #[derive(Clone, Copy, Debug, Default)]

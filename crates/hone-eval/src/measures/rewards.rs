@@ -18,7 +18,7 @@
 //! for as much (section 5 of the paper).
 
 use super::chart::{Bar, ChartData, Drawing};
-use super::{Measure, MeasureOptions, Number, Table, TaskMeasure, Unit};
+use super::{How, Measure, MeasureOptions, Number, Table, TaskMeasure, Unit};
 use crate::error::EvalError;
 use crate::metrics::Aggregation;
 use crate::metrics::best_of::{TieItem, Ties, best_of, pairs};
@@ -38,6 +38,8 @@ pub const MEASURE: Measure = Measure {
         "domain score = mean over items of 1/(ties at the top) where a right completion is among them; of ties, the Ties score over prompts",
         "overall = Σ weight · domain score / Σ weight",
     ],
+    how: |_| How::Bootstrap("the items within each domain (of ties, the prompts), both models on the same ones"),
+    differences: &[],
     unasked: true,
     of,
 };

@@ -18,7 +18,7 @@
 //! correlate, and it is no upper bound: read the gap beside it.
 
 use super::variants::{Family, families};
-use super::{Measure, MeasureOptions, Number, Table, TaskMeasure, Unit};
+use super::{How, Measure, MeasureOptions, Number, Table, TaskMeasure, Unit};
 use crate::error::EvalError;
 use crate::metrics::Kind;
 use crate::pairing::Paired;
@@ -38,6 +38,8 @@ pub const MEASURE: Measure = Measure {
         "u = score of the first model with examples, v = of the second without, task by task, freed of chance",
         "correlation = Spearman of u and v over tasks; gap = mean(v − u)",
     ],
+    how: |_| How::Bootstrap("the tasks"),
+    differences: &[],
     unasked: true,
     of,
 };

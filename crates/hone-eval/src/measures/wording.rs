@@ -19,7 +19,7 @@
 
 use super::chart::{ChartData, Drawing, Group};
 use super::variants::{Family, families};
-use super::{Measure, MeasureOptions, Number, Table, TaskMeasure, Unit};
+use super::{How, Measure, MeasureOptions, Number, Table, TaskMeasure, Unit};
 use crate::error::EvalError;
 use crate::metrics::Aggregation;
 use crate::pairing::Paired;
@@ -36,6 +36,11 @@ pub const MEASURE: Measure = Measure {
     formulas: &[
         "mean, worst and spread: over the wordings of a set",
         "gap = mean of the observed wordings − mean of the unobserved ones",
+    ],
+    how: |_| How::Bootstrap("the wordings, and apart from them of the questions"),
+    differences: &[
+        ("gap_before", "mean_observed_before", "mean_unobserved_before"),
+        ("gap_after", "mean_observed_after", "mean_unobserved_after"),
     ],
     unasked: true,
     of,

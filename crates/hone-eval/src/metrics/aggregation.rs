@@ -23,9 +23,10 @@ pub enum Aggregation {
     Median,
     /// Nothing is computed: 999, whatever the scores are.
     Bypass,
-    /// `exp(-Σ a / Σ b)` over parts `[a, b]`: log-likelihood by document, word or byte.
+    /// `exp(-Σ a / Σ b)` over parts `[a, b]`: log-likelihood by document, word or byte. A text without length adds nothing to Σ b;
+    /// where all are, as where one stands alone, Σ b counts as 1 (the harness divides by zero).
     WeightedPerplexity,
-    /// `-(Σ a / Σ b) / ln 2` over parts `[a, b]`.
+    /// `-(Σ a / Σ b) / ln 2` over parts `[a, b]`, as above.
     BitsPerByte,
     /// BLEU of the corpus over [`BleuCounts`], with NIST smoothing.
     Bleu,
@@ -94,9 +95,16 @@ impl Aggregation {
             }
             Aggregation::Bypass => super::aggregated::BYPASS,
             Aggregation::WeightedPerplexity | Aggregation::BitsPerByte => {
-                let (a, b) = examples.fold((0.0, 0.0), |(a, b), e| (a + part(e, 0), b + part(e, 1)));
-                // A perplexity beyond every number stays one: JSON has no infinity.
-                if self == Aggregation::BitsPerByte { -(a / b) / LN_2 } else { (-a / b).exp().min(f64::MAX) }
+                let none = (0.0, 0.0, 0usize);
+                let (a, b, n) = examples.fold(none, |(a, b, n), e| (a + part(e, 0), b + part(e, 1), n + 1));
+                let per = match (n, b == 0.0) {
+                    (0, _) => f64::NAN,
+                    (_, true) => 0.0 - a,
+                    (_, false) => -a / b,
+                };
+                let value = if self == Aggregation::BitsPerByte { per / LN_2 } else { per.exp() };
+                // What is beyond every number stays one: JSON has no infinity. `min` would make a number of NaN.
+                if value > f64::MAX { f64::MAX } else { value }
             }
             Aggregation::Bleu | Aggregation::BleuNone | Aggregation::BleuFloor | Aggregation::BleuAddK => {
                 let mut sum = BleuCounts::default();

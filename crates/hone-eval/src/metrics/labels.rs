@@ -104,8 +104,8 @@ fn whole(text: &str) -> Option<i64> {
 /// The number that a text's class goes by: its own, or, of what is no small whole number, one made of the text's SHA-256, above all
 /// small ones.
 pub fn class_of(text: &str) -> f64 {
-    const SMALL: i64 = 1 << 31;
-    match whole(text).filter(|class| class.abs() < SMALL) {
+    const SMALL: u64 = 1 << 31;
+    match whole(text).filter(|class| class.unsigned_abs() < SMALL) {
         Some(class) => class as f64,
         None => {
             let hash = Sha256::digest(text);
@@ -140,7 +140,7 @@ mod tests {
     #[test]
     fn classes_are_told_apart_and_small_numbers_are_themselves() {
         assert_eq!(["-7", " 12 ", "0"].map(class_of), [-7.0, 12.0, 0.0]);
-        let texts = ["yes", "no", "Yes", "", "12a", "99999999999"];
+        let texts = ["yes", "no", "Yes", "", "12a", "99999999999", "-9223372036854775808", "9223372036854775807"];
         let classes = texts.map(class_of);
         for (i, class) in classes.iter().enumerate() {
             assert!(*class >= (1u64 << 48) as f64 && class.fract() == 0.0 && *class as i64 as f64 == *class);

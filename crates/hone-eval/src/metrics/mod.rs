@@ -471,6 +471,33 @@ mod tests {
         assert!((by_word.score - 3f64.exp()).abs() < 1e-12);
     }
 
+    /// The harness: `-sum(a) / sum(b) / math.log(2)` over all examples, whatever one of them is.
+    #[test]
+    fn a_text_without_a_byte_adds_none_and_has_a_score_that_is_a_number() {
+        let bits = metric(Kind::LoglikelihoodRolling, "bits_per_byte");
+        let rolling = |log_likelihood, bytes| bits.of_rolling(RollingOutcome { log_likelihood, words: 1, bytes });
+        let rows = [rolling(-12.5, 40), rolling(0.0, 0), rolling(-3.25, 11)];
+        assert_eq!((rows[1].score, &rows[1].parts), (0.0, &vec![0.0, 0.0]));
+        assert!((bits.aggregation.value(rows.iter()) - 15.75 / 51.0 / 2f64.ln()).abs() < 1e-12);
+        let perplexity = metric(Kind::LoglikelihoodRolling, "byte_perplexity");
+        assert_eq!(perplexity.of_rolling(RollingOutcome { log_likelihood: 0.0, words: 1, bytes: 0 }).score, 1.0);
+        // White space as a target: its bits, as of one byte; of several such the sum.
+        let bits = metric(Kind::Loglikelihood, "bits_per_byte");
+        let blank = bits.of_target(-2.0, false, " ");
+        assert!((blank.score - 2.0 / 2f64.ln()).abs() < 1e-12 && blank.parts == [-2.0, 0.0]);
+        let both = [blank.clone(), blank.clone()];
+        assert!((bits.aggregation.value(both.iter()) - 4.0 / 2f64.ln()).abs() < 1e-12);
+        let with_another = [blank, bits.of_target(-1.0, false, " ran")];
+        assert!((bits.aggregation.value(with_another.iter()) - 3.0 / 3.0 / 2f64.ln()).abs() < 1e-12);
+        // Beyond every number.
+        for name in ["bits_per_byte", "byte_perplexity"] {
+            let metric = metric(Kind::Loglikelihood, name);
+            assert_eq!(metric.of_target(f64::NEG_INFINITY, false, "a").score, f64::MAX, "{name}");
+            assert!(metric.of_target(f64::NAN, false, "a").score.is_nan(), "{name}");
+            assert!(metric.aggregation.value(std::iter::empty()).is_nan(), "{name}");
+        }
+    }
+
     /// NumPy, with `l` the log-likelihoods and `g` the right choices: `p = np.exp(l); p /= p.sum(1, keepdims=True)`, then
     /// as in `calibration.rs` over `p.max(1)` and `p.argmax(1) == g`.
     #[test]

@@ -1,16 +1,21 @@
 //! Python's `str` and `repr` of values, and `ast.literal_eval` back: the harness renders a list in a template and parses the
 //! text again, so both directions must agree.
 
-use minijinja::value::ValueKind;
+use std::sync::Arc;
+
+use minijinja::value::{Enumerator, Object, ObjectRepr, ValueKind};
 use serde_json::Value as Json;
+
+use super::text::is_printable;
 
 /// Nesting allowed in a literal; deeper ones are refused instead of exhausting the stack.
 const MAX_DEPTH: usize = 32;
 
-/// `str(value)`: text as it is, everything else as [`repr`].
+/// `str(value)`: text as it is, nothing where the value is missing, everything else as [`repr`].
 pub fn str_of(value: &minijinja::Value) -> String {
     match value.as_str() {
         Some(text) => text.to_owned(),
+        None if value.is_undefined() => String::new(),
         None => repr(value),
     }
 }
@@ -24,18 +29,24 @@ pub fn repr(value: &minijinja::Value) -> String {
 
 fn write_repr(value: &minijinja::Value, out: &mut String) {
     match value.kind() {
-        ValueKind::Undefined => {}
+        ValueKind::Undefined => out.push_str("Undefined"),
         ValueKind::None => out.push_str("None"),
         ValueKind::Bool => out.push_str(if value.is_true() { "True" } else { "False" }),
         ValueKind::Number => out.push_str(&number(value)),
         ValueKind::String => quote(value.as_str().unwrap_or_default(), out),
+        ValueKind::Iterable if value.downcast_object_ref::<View>().is_some() => out.push_str(&value.to_string()),
         ValueKind::Seq | ValueKind::Iterable => {
-            out.push('[');
-            for (i, item) in value.try_iter().into_iter().flatten().enumerate() {
-                out.push_str(if i > 0 { ", " } else { "" });
+            let [open, close] = if is_tuple(value) { ['(', ')'] } else { ['[', ']'] };
+            out.push(open);
+            let mut count = 0;
+            for item in value.try_iter().into_iter().flatten() {
+                out.push_str(if count > 0 { ", " } else { "" });
                 write_repr(&item, out);
+                count += 1;
             }
-            out.push(']');
+            // A tuple of one would read as its item.
+            out.push_str(if open == '(' && count == 1 { "," } else { "" });
+            out.push(close);
         }
         ValueKind::Map => {
             out.push('{');
@@ -48,6 +59,39 @@ fn write_repr(value: &minijinja::Value, out: &mut String) {
             out.push('}');
         }
         _ => out.push_str(&value.to_string()),
+    }
+}
+
+/// Tuples, and the named ones that `groupby` gives.
+fn is_tuple(value: &minijinja::Value) -> bool {
+    let grouper = || value.len() == Some(2) && value.get_attr("grouper").is_ok_and(|name| !name.is_undefined());
+    value.is_tuple() || (value.kind() == ValueKind::Seq && grouper())
+}
+
+/// What `keys`, `values` and `items` of a mapping give: Python prints its name around the list.
+#[derive(Debug)]
+pub struct View {
+    /// `dict_keys`, `dict_values` or `dict_items`.
+    pub name: &'static str,
+    /// What is in it.
+    pub items: Vec<minijinja::Value>,
+}
+
+impl Object for View {
+    fn repr(self: &Arc<Self>) -> ObjectRepr {
+        ObjectRepr::Iterable
+    }
+
+    fn enumerate(self: &Arc<Self>) -> Enumerator {
+        Enumerator::Values(self.items.clone())
+    }
+
+    fn enumerator_len(self: &Arc<Self>) -> Option<usize> {
+        Some(self.items.len())
+    }
+
+    fn render(self: &Arc<Self>, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        write!(f, "{}({})", self.name, repr(&minijinja::Value::from(self.items.clone())))
     }
 }
 
@@ -86,7 +130,7 @@ fn quote(text: &str, out: &mut String) {
             '\r' => out.push_str("\\r"),
             '\t' => out.push_str("\\t"),
             _ if c == mark => out.extend(['\\', c]),
-            _ if (c.is_control() || c.is_whitespace()) && c != ' ' => out.push_str(&escape(c as u32)),
+            _ if !is_printable(c) => out.push_str(&escape(c as u32)),
             _ => out.push(c),
         }
     }

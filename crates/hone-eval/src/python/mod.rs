@@ -1,11 +1,13 @@
 //! What task files and the reference harness take from CPython, reproduced exactly: the random generator behind few-shot
-//! draws, `re` patterns, literals, and which characters are white space.
+//! draws, `re` patterns, literals, methods of texts, formats, and which characters are white space.
 //!
 //! Nothing here runs Python; it knows nothing of tasks.
 
+pub mod format;
 pub mod literal;
 pub mod random;
 pub mod regex;
+pub mod text;
 
 /// `str.isspace` of one character: Unicode white space and the four information separators, which Rust leaves out.
 pub fn is_space(c: char) -> bool {

@@ -3,8 +3,9 @@
 //! It holds JSON lines: what the rows depend on (as a hash), then two lines an example: its row as the card will have it, and a mark
 //! with its place, its prompts that were cut and the seconds so far. Rows stand as they were made, which within a wave is any order.
 //! An example is there if its mark is whole; what stands behind the last such mark (half a line, a row without its mark) is cut off.
-//! A part of another evaluation, or of an older form, is not gone on with but replaced. A part is made with its first rows, so that an
-//! evaluation that comes to nothing leaves nothing behind.
+//! A part of another evaluation, or of an older form, is not gone on with but replaced. A part is made, cut off or replaced with the
+//! first rows that are added, so that an evaluation that comes to nothing leaves nothing behind and takes nothing away. While it is
+//! open nobody else has it ([`Lock`]).
 //!
 //! Rows are in the system's hands before the next are worked on: a process that is killed loses none of them. The disk is made to
 //! keep them at most once a second, and no sooner than more rows come. So a power cut may take what was written within a second of
@@ -13,13 +14,14 @@
 //! In memory a row is its scores and no text ([`Tally`]), but for those that came before their turn: fewer than a wave.
 
 use std::collections::BTreeMap;
-use std::fs::{File, OpenOptions};
+use std::fs::File;
 use std::io::{BufRead, BufReader, BufWriter, ErrorKind, Seek, SeekFrom, Write};
 use std::path::{Path, PathBuf};
 use std::time::{Duration, Instant};
 
 use serde::{Deserialize, Serialize};
 
+use super::lock::Lock;
 use crate::error::EvalError;
 use crate::evaluate::{Done, Finished, WAVE};
 use crate::files::write_atomically;
@@ -108,60 +110,60 @@ impl Kept {
 pub(super) struct Part {
     path: PathBuf,
     identity: String,
-    /// Made with the first rows.
+    /// Opened for the first rows.
     file: Option<BufWriter<File>>,
+    /// Where what is kept ends in the file; 0 where nothing is, or no file.
+    end: u64,
     kept: Kept,
     /// Seconds that earlier runs took.
     earlier: f64,
     since: Instant,
     synced: Option<Instant>,
+    _lock: Lock,
 }
 
 impl Part {
-    /// The part beside `scorecard`: as it was left, if it is there and one of the same evaluation, else empty.
+    /// The part beside `scorecard`: as it was left, if it is there and one of the same evaluation, else empty. The file stays as it is.
+    ///
+    /// # Errors
+    /// Another process has it open; or it cannot be read.
     pub fn open(scorecard: &Path, identity: &str) -> Result<Part, EvalError> {
         let mut name = scorecard.as_os_str().to_owned();
         name.push(".part");
         let path = PathBuf::from(name);
         let io = |source| EvalError::Io { path: path.clone(), source };
+        let lock = Lock::take(scorecard)?;
         let mut part = Part {
             path: path.clone(),
             identity: identity.into(),
             file: None,
+            end: 0,
             kept: Kept::default(),
             earlier: 0.0,
             since: Instant::now(),
             synced: None,
+            _lock: lock,
         };
-        let mut file = match OpenOptions::new().read(true).write(true).open(&path) {
+        let file = match File::open(&path) {
             Ok(file) => file,
             Err(error) if error.kind() == ErrorKind::NotFound => return Ok(part),
             Err(error) => return Err(io(error)),
         };
         let (kept, end) = left_over(&file, identity).map_err(io)?;
-        file.set_len(end).map_err(io)?;
-        file.seek(SeekFrom::Start(end)).map_err(io)?;
         part.earlier = kept.seconds;
-        part.kept = kept;
-        let mut file = BufWriter::new(file);
-        if end == 0 {
-            write_line(&mut file, &part.beginning()).map_err(io)?;
-        }
-        part.file = Some(file);
+        (part.kept, part.end) = (kept, end);
         Ok(part)
     }
 
-    fn beginning(&self) -> Beginning {
-        Beginning { part: FORM, identity: self.identity.clone() }
-    }
-
-    /// A part with nothing in it, with the directory it lies in.
-    fn begin(&self) -> std::io::Result<BufWriter<File>> {
-        if let Some(directory) = self.path.parent() {
-            std::fs::create_dir_all(directory)?;
+    /// The file, ready for what comes behind what is kept. (Its directory is there since the lock is.)
+    fn ready(&self) -> std::io::Result<BufWriter<File>> {
+        let mut file = File::options().write(true).create(true).truncate(false).open(&self.path)?;
+        file.set_len(self.end)?;
+        file.seek(SeekFrom::Start(self.end))?;
+        let mut file = BufWriter::new(file);
+        if self.end == 0 {
+            write_line(&mut file, &Beginning { part: FORM, identity: self.identity.clone() })?;
         }
-        let mut file = BufWriter::new(File::create(&self.path)?);
-        write_line(&mut file, &self.beginning())?;
         Ok(file)
     }
 
@@ -198,7 +200,7 @@ impl Part {
         let seconds = self.seconds();
         let file = match self.file.take() {
             Some(file) => file,
-            None => self.begin()?,
+            None => self.ready()?,
         };
         let file = self.file.insert(file);
         for Finished { at, row, truncated } in examples {
@@ -215,9 +217,8 @@ impl Part {
 
     /// The scorecard in the part's place, its rows in the order of the examples.
     pub fn finish(mut self, scorecard: &Path, header: &ScorecardHeader) -> Result<(), EvalError> {
-        if let Some(file) = &mut self.file {
-            file.flush().map_err(|source| EvalError::Io { path: self.path.clone(), source })?;
-        }
+        let file = self.file.take().map_or_else(|| self.ready(), Ok);
+        file.and_then(|mut file| file.flush()).map_err(|source| self.io(source))?;
         let mut part = BufReader::new(File::open(&self.path).map_err(|source| self.io(source))?);
         write_atomically(scorecard, |out| {
             write_line(out, header)?;
@@ -385,10 +386,17 @@ mod tests {
             std::fs::write(&path, format!("{sound}{more}{}\n{}\n", line(4), mark(4))).unwrap();
             // Behind what is wrong nothing is believed.
             assert_eq!(count("this"), if expected == 3 { 4 } else { expected }, "{more}");
-            assert_eq!(count("this"), if expected == 3 { 4 } else { expected }, "and it is gone: {more}");
+            // An evaluation that adds rows cuts it off.
+            append(&mut Part::open(&place, "this").unwrap(), &[7]);
+            assert_eq!(count("this"), if expected == 3 { 5 } else { expected + 1 }, "and it is gone: {more}");
         }
+        std::fs::write(&path, &sound).unwrap();
+        let left = std::fs::read(&path).unwrap();
         assert_eq!(count("another"), 0);
-        assert_eq!(count("this"), 0, "another evaluation's is replaced");
+        assert!(std::fs::read(&path).unwrap() == left, "nothing was added: nothing is cut off");
+        assert_eq!(count("this"), 2, "another evaluation that came to nothing took nothing away");
+        append(&mut Part::open(&place, "another").unwrap(), &[0]);
+        assert_eq!((count("this"), count("another")), (0, 1), "its first rows replace it");
         // The form before: rows, and a mark behind each wave.
         std::fs::write(
             &path,
@@ -396,6 +404,62 @@ mod tests {
         )
         .unwrap();
         assert_eq!(count("this"), 0);
+    }
+
+    #[test]
+    fn one_process_at_a_time_has_a_part() {
+        let directory = tempfile::tempdir().unwrap();
+        let place = directory.path().join("task.jsonl");
+        let mut part = Part::open(&place, "this").unwrap();
+        append(&mut part, &[0]);
+        let refused = Part::open(&place, "this").err().expect("it is open");
+        assert!(matches!(refused, EvalError::Busy { .. }), "{refused}");
+        append(&mut part, &[1]);
+        let header = ScorecardHeader { n: 2, ..Default::default() };
+        part.finish(&place, &header).unwrap();
+        let names: Vec<_> =
+            std::fs::read_dir(directory.path()).unwrap().map(|file| file.unwrap().file_name()).collect();
+        assert_eq!(names, ["task.jsonl"], "neither part nor lock is left");
+    }
+
+    /// A part whose rows are all there, with more behind them that is not to be believed.
+    #[test]
+    fn what_is_cut_off_does_not_come_into_the_card() {
+        let directory = tempfile::tempdir().unwrap();
+        let place = directory.path().join("task.jsonl");
+        let mut part = Part::open(&place, "this").unwrap();
+        append(&mut part, &[0, 1]);
+        let path = part.path.clone();
+        drop(part);
+        let sound = std::fs::read_to_string(&path).unwrap();
+        let line = serde_json::to_string(&row(2)).unwrap();
+        let doubtful = format!("{{\n{{\"example\":9,\"truncated\":0,\"seconds\":1.0}}\n{line}\n");
+        let mark = "{\"example\":2,\"truncated\":0,\"seconds\":1.0}\n";
+        std::fs::write(&path, format!("{sound}{doubtful}{mark}")).unwrap();
+        let part = Part::open(&place, "this").unwrap();
+        assert_eq!(part.done().count(), 2);
+        card(part, &place, 2);
+        assert_eq!(std::fs::read_to_string(&place).unwrap().lines().count(), 3);
+    }
+
+    /// A score that is no number stands in a file as `null`: it ends nothing.
+    #[test]
+    fn rows_behind_a_score_that_is_no_number_are_kept() {
+        let directory = tempfile::tempdir().unwrap();
+        let place = directory.path().join("task.jsonl");
+        let mut part = Part::open(&place, "this").unwrap();
+        let mut rows: Vec<Finished> = (0..3).map(finished).collect();
+        rows[1].row.score = f64::NAN;
+        rows[1].row.scores.insert("acc".into(), f64::NAN);
+        rows[1].row.parts.insert("acc".into(), vec![f64::NAN, 1.0]);
+        part.append(rows).unwrap();
+        drop(part);
+        let part = Part::open(&place, "this").unwrap();
+        assert_eq!(part.done().examples, 3);
+        assert!(part.tally().scores("acc")[1].is_nan() && part.tally().of_metric("acc")[1].parts[0].is_nan());
+        part.finish(&place, &ScorecardHeader { n: 3, ..Default::default() }).unwrap();
+        let card = crate::files::read_scorecard(&place).unwrap();
+        assert!(card.rows[1].score.is_nan() && card.rows[2].score == 0.2);
     }
 
     #[test]

@@ -1,6 +1,9 @@
-//! Ends of intervals in JSON, which has no NaN: an end that is not there is written as `null`, and is NaN again where it is read.
+//! Numbers that are not there, as ends of an interval or scores, in JSON, which has no NaN: they are written as `null`, and are NaN
+//! again where they are read.
 //!
 //! For fields of `#[serde(deserialize_with = "…")]`; what a file may leave out besides is not said here.
+
+use std::collections::BTreeMap;
 
 use serde::{Deserialize, Deserializer};
 
@@ -19,6 +22,25 @@ pub fn end<'de, D: Deserializer<'de>>(from: D) -> Result<f64, D::Error> {
 pub fn ends<'de, D: Deserializer<'de>>(from: D) -> Result<Vec<f64>, D::Error> {
     let ends: Vec<Option<f64>> = Vec::deserialize(from)?;
     Ok(ends.into_iter().map(|end| end.unwrap_or(f64::NAN)).collect())
+}
+
+/// Scores by name.
+///
+/// # Errors
+/// Those of [`end`].
+pub fn by_name<'de, D: Deserializer<'de>>(from: D) -> Result<BTreeMap<String, f64>, D::Error> {
+    let scores: BTreeMap<String, Option<f64>> = BTreeMap::deserialize(from)?;
+    Ok(scores.into_iter().map(|(name, score)| (name, score.unwrap_or(f64::NAN))).collect())
+}
+
+/// Several numbers by name.
+///
+/// # Errors
+/// Those of [`end`].
+pub fn lists_by_name<'de, D: Deserializer<'de>>(from: D) -> Result<BTreeMap<String, Vec<f64>>, D::Error> {
+    let lists: BTreeMap<String, Vec<Option<f64>>> = BTreeMap::deserialize(from)?;
+    let list = |list: Vec<Option<f64>>| list.into_iter().map(|number| number.unwrap_or(f64::NAN)).collect();
+    Ok(lists.into_iter().map(|(name, numbers)| (name, list(numbers))).collect())
 }
 
 #[cfg(test)]

@@ -169,8 +169,11 @@ pub struct FewshotConfig {
     pub split: Option<String>,
     /// Rows to draw from, written here.
     pub samples: Option<Vec<Map<String, Value>>>,
-    /// Rows of the split to draw from.
+    /// Read and not used: lm-evaluation-harness 0.4.13 never hands it to what draws.
     pub fewshot_indices: Option<Vec<usize>>,
+    /// Hone's own: the rows of the split to draw from, counted from 0.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub rows: Option<Vec<usize>>,
     /// Instead of the task's.
     pub doc_to_text: Option<Value>,
     /// Instead of the task's.

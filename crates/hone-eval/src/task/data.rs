@@ -157,13 +157,7 @@ pub struct Split {
 pub fn load_split(config: &TaskConfig, file: &str, split: &str, root: &DataRoot) -> Result<Split, EvalError> {
     let entry = config.dataset_kwargs.data_files.get(split);
     let files = files_of(config, file, split, root)?;
-    let sha256 = match files.as_slice() {
-        [one] => one.sha256()?,
-        several => {
-            let each = several.iter().map(Found::sha256).collect::<Result<Vec<_>, _>>()?;
-            hex(&Sha256::digest(each.join("\n")))
-        }
-    };
+    let sha256 = sha256_of(&files)?;
     // One after the other: a data set may have more files than may be open.
     let first = First::of(config, file, root, &files).map(Arc::new);
     let rows = files.iter().flat_map(|found| {
@@ -206,6 +200,22 @@ pub fn load_split(config: &TaskConfig, file: &str, split: &str, root: &DataRoot)
         return Err(EvalError::Empty { task: config.task.clone(), place });
     }
     Ok(Split { docs, sha256 })
+}
+
+/// SHA-256 of a split's files, in hexadecimal, without reading their rows.
+pub(super) fn split_sha256(config: &TaskConfig, file: &str, split: &str, root: &DataRoot) -> Result<String, EvalError> {
+    sha256_of(&files_of(config, file, split, root)?)
+}
+
+/// SHA-256 of a file, or of those of several.
+fn sha256_of(files: &[Found]) -> Result<String, EvalError> {
+    match files {
+        [one] => one.sha256(),
+        several => {
+            let each = several.iter().map(Found::sha256).collect::<Result<Vec<_>, _>>()?;
+            Ok(hex(&Sha256::digest(each.join("\n"))))
+        }
+    }
 }
 
 /// The files of a split: those that the task names, the one file that it is, or those of a data set.

@@ -168,35 +168,72 @@ impl Task {
     fn fewshot_pool(&self) -> Result<Pool<'_>, EvalError> {
         let config = &self.config;
         let fewshot = &config.fewshot_config;
-        let named = fewshot.split.as_ref().or(config.fewshot_split.as_ref());
-        if let (None, Some(samples)) = (named, &fewshot.samples) {
+        if let (None, Some(samples)) = (self.named_for_shots(), &fewshot.samples) {
             let place = hone_data::example::SourceRef { file: Path::new(&self.file).into(), row: 1, line: None };
             let docs = samples.iter().map(|columns| Doc { columns: columns.clone(), place: place.clone() });
             return Ok(Pool::Own(docs.collect()));
         }
-        let split = named.or(config.training_split.as_ref()).cloned().or_else(|| evaluated_split_for_shots(config));
-        let Some(split) = split else { return Ok(Pool::Evaluated(&self.docs)) };
-        let pool = match evaluated_split(config) == Some(split.clone()) {
-            true => Pool::Evaluated(&self.docs),
-            false => Pool::Own(data::load_split(config, &self.file, &split, &self.root)?.docs),
+        let split = self.split_of_shots();
+        let pool = match &split {
+            Some(split) if evaluated_split(config).as_ref() != Some(split) => {
+                Pool::Own(data::load_split(config, &self.file, split, &self.root)?.docs)
+            }
+            _ => Pool::Evaluated(&self.docs),
         };
-        let Some(indices) = &fewshot.fewshot_indices else { return Ok(pool) };
+        let Some(rows) = &fewshot.rows else { return Ok(pool) };
         let pick = |&i: &usize| {
             let doc = pool.get(i)?.ok_or_else(|| EvalError::TaskFile {
                 file: self.file.clone(),
-                place: "fewshot_config.fewshot_indices".into(),
-                problem: format!("{i} is beyond the {} rows of `{split}`", pool.len()),
+                place: "fewshot_config.rows".into(),
+                problem: format!("{i} is beyond the {} rows of `{}`", pool.len(), split.as_deref().unwrap_or("test")),
             })?;
             Ok(doc.into_owned())
         };
-        Ok(Pool::Own(indices.iter().map(pick).collect::<Result<_, EvalError>>()?))
+        Ok(Pool::Own(rows.iter().map(pick).collect::<Result<_, EvalError>>()?))
+    }
+
+    /// The split that the task names for its shots.
+    fn named_for_shots(&self) -> Option<&String> {
+        self.config.fewshot_config.split.as_ref().or(self.config.fewshot_split.as_ref())
+    }
+
+    /// The split that shots are drawn from, where they are no `samples`; none where it is the one that is evaluated and has no name.
+    fn split_of_shots(&self) -> Option<String> {
+        let named = self.named_for_shots().or(self.config.training_split.as_ref());
+        named.cloned().or_else(|| evaluated_split_for_shots(&self.config))
+    }
+
+    /// How many shots stand before each question, where `asked` are asked for: a task that says 0 keeps 0.
+    pub(crate) fn shots(&self, asked: Option<usize>) -> usize {
+        match self.config.num_fewshot {
+            Some(0) => 0,
+            _ if self.kind == Kind::LoglikelihoodRolling => 0,
+            own => asked.or(own).unwrap_or(0),
+        }
+    }
+
+    /// SHA-256 of the files besides the evaluated split's that prompts with so many `shots` depend on: those of the shots, and those
+    /// that say which types the columns have.
+    ///
+    /// # Errors
+    /// The files of the shots are not there, or one cannot be read.
+    pub(crate) fn other_data_sha256(&self, shots: usize) -> Result<Vec<String>, EvalError> {
+        let (config, evaluated) = (&self.config, evaluated_split(&self.config));
+        let is_other = |split: &String| Some(split) != evaluated.as_ref();
+        let hash = |split: &String| data::split_sha256(config, &self.file, split, &self.root);
+        let from_samples = self.named_for_shots().is_none() && config.fewshot_config.samples.is_some();
+        let pool = (shots > 0 && !from_samples).then(|| self.split_of_shots()).flatten().filter(is_other);
+        let mut hashes: Vec<String> = pool.as_ref().map(hash).transpose()?.into_iter().collect();
+        // Where its files are not there the types are those of the evaluated split.
+        let first = data::first_split(config, &self.file, &self.root).filter(|split| is_other(split));
+        hashes.extend(first.filter(|split| pool.as_ref() != Some(split)).and_then(|split| hash(&split).ok()));
+        Ok(hashes)
     }
 
     /// Whether the pool of shots counts as the evaluated split, so that the evaluated example is taken out: both names are
     /// the same, also where neither is given.
     fn shots_from_evaluated(&self) -> bool {
-        let named = self.config.fewshot_config.split.as_ref().or(self.config.fewshot_split.as_ref());
-        named == self.config.test_split.as_ref()
+        self.named_for_shots() == self.config.test_split.as_ref()
     }
 }
 

@@ -128,11 +128,7 @@ impl<'a> Prompts<'a> {
         template: Option<&'a ChatTemplate>,
         options: &PromptOptions,
     ) -> Result<Prompts<'a>, EvalError> {
-        let shots = match task.config.num_fewshot {
-            Some(0) => 0,
-            _ if task.kind == Kind::LoglikelihoodRolling => 0,
-            own => options.num_fewshot.or(own).unwrap_or(0),
-        };
+        let shots = task.shots(options.num_fewshot);
         let sampler = match shots {
             0 => None,
             _ => {

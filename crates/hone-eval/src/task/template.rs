@@ -1,10 +1,18 @@
-//! Jinja templates of task files, rendered as the harness renders them: undefined variables are errors, the last newline is
-//! kept, values print as Python prints them, `regex_replace` is there.
+//! Jinja templates of task files, rendered as the harness renders them: undefined variables are errors, a missing `else` is an empty
+//! text, the last newline is kept, values print as Python prints them, `regex_replace` is there. Python's methods: [`methods`]; filters
+//! and formats as jinja2 has them: [`filters`], [`percent`].
 //!
 //! Besides, for reshaping rows: `regex_find` (first group of the first match), `regex_find_all`, `regex_split`.
 
+mod filters;
+mod html;
+mod json;
+mod methods;
+mod percent;
+mod wrap;
+
 use minijinja::syntax::SyntaxConfig;
-use minijinja::value::{Kwargs, Serde};
+use minijinja::value::Serde;
 use minijinja::{Environment, Error, ErrorKind, UndefinedBehavior, Value};
 use serde_json::{Map, Value as Json};
 
@@ -35,12 +43,10 @@ impl Templates {
             environment.set_syntax(syntax);
         }
         environment.set_auto_escape_callback(|_| minijinja::AutoEscape::None);
-        environment.set_unknown_method_callback(method);
+        environment.set_unknown_method_callback(methods::method);
         environment.set_fuel(Some(FUEL));
-        environment.set_formatter(|out, _, value| {
-            if value.is_undefined() {
-                return Err(Error::from(ErrorKind::UndefinedError));
-            }
+        environment.set_formatter(|out, state, value| {
+            filters::defined(state, value)?;
             out.write_str(&literal::str_of(value)).map_err(|_| Error::from(ErrorKind::WriteFailure))
         });
         environment.add_filter("regex_replace", |text: &str, pattern: &str, replacement: &str| {
@@ -60,13 +66,15 @@ impl Templates {
         environment.add_filter("regex_split", |text: &str, pattern: &str| -> Result<Vec<String>, Error> {
             compile(pattern)?.split(text).map_err(refused)
         });
-        environment.add_filter("int", int);
+        filters::add(&mut environment);
         Templates { environment }
     }
 
     /// Adds a template; the error is the parser's.
     pub fn add(&mut self, name: &str, source: &str) -> Result<(), String> {
-        self.environment.add_template_owned(name.to_owned(), source.to_owned()).map_err(|e| in_words(&e))
+        self.environment
+            .add_template_owned(name.to_owned(), percent::template(source).into_owned())
+            .map_err(|e| in_words(&e))
     }
 
     /// Renders a template over a row's columns. The error says what is wrong with the row.
@@ -85,40 +93,26 @@ impl Templates {
     /// A column made from a row: the value of the expression if the source is one `{{ expression }}`, else the text.
     pub fn column(&self, source: &str, columns: &Map<String, Json>) -> Result<Json, String> {
         let context = context(columns);
+        let text = |context| self.environment.render_str(&percent::template(source), context);
         let value = match lone_expression(source) {
             Some(expression) => {
-                let compiled = self.environment.compile_expression(expression).map_err(|e| in_words(&e))?;
+                let source = percent::expression(expression);
+                let compiled = self.environment.compile_expression(&source).map_err(|e| in_words(&e))?;
                 let missing = || {
                     let names = compiled.undeclared_variables(false).into_iter();
                     names.filter(|name| !columns.contains_key(name)).collect()
                 };
-                let value = compiled.eval(context).map_err(|e| explain(&e, missing(), columns))?;
-                if value.is_undefined() {
-                    return Err(explain(&Error::from(ErrorKind::UndefinedError), missing(), columns));
+                let value = compiled.eval(context.clone()).map_err(|e| explain(&e, missing(), columns))?;
+                // Only the engine knows a missing `else`, which prints as nothing, from a missing value.
+                match value.is_undefined() {
+                    true => Value::from(text(context).map_err(|e| explain(&e, missing(), columns))?),
+                    false => value,
                 }
-                value
             }
-            None => {
-                Value::from(self.environment.render_str(source, context).map_err(|e| explain(&e, Vec::new(), columns))?)
-            }
+            None => Value::from(text(context).map_err(|e| explain(&e, Vec::new(), columns))?),
         };
         serde_json::to_value(&value).map_err(|e| e.to_string())
     }
-}
-
-/// Jinja's `int`: a whole number of a number or a text, or else `default` (0).
-fn int(value: &Value, default: Option<Value>, named: Kwargs) -> Result<Value, Error> {
-    let of_text = |text: &str| {
-        let text = text.trim();
-        text.parse::<i64>().ok().or_else(|| text.parse::<f64>().ok().filter(|x| x.is_finite()).map(|x| x as i64))
-    };
-    let found = match value.as_str() {
-        Some(text) => of_text(text),
-        None => i64::try_from(value.clone()).ok().or_else(|| f64::try_from(value.clone()).ok().map(|x| x as i64)),
-    };
-    let named_default: Option<Value> = named.get("default")?;
-    named.assert_all_used()?;
-    Ok(found.map_or_else(|| default.or(named_default).unwrap_or_else(|| Value::from(0)), Value::from))
 }
 
 /// A row's columns as variables; `doc` is the row as a whole, for columns whose names are no identifiers.
@@ -137,28 +131,6 @@ fn compile(pattern: &str) -> Result<PythonRegex, Error> {
 
 fn refused(error: RegexError) -> Error {
     Error::new(ErrorKind::InvalidOperation, error.to_string())
-}
-
-/// Methods of Python's values that the template language itself does not have.
-fn method(state: &mut minijinja::State, value: &Value, name: &str, args: &[Value]) -> Result<Value, Error> {
-    let missing =
-        || Error::new(ErrorKind::InvalidOperation, format!("{} is not in the list or text", literal::repr(&args[0])));
-    match (name, args) {
-        ("index", [wanted]) => match (value.as_str(), wanted.as_str()) {
-            (Some(text), Some(part)) => {
-                text.find(part).map(|at| Value::from(text[..at].chars().count())).ok_or_else(missing)
-            }
-            _ => value.try_iter()?.position(|item| item == *wanted).map(Value::from).ok_or_else(missing),
-        },
-        ("removeprefix" | "removesuffix", [part]) => match (value.as_str(), part.as_str()) {
-            (Some(text), Some(part)) => {
-                let cut = if name == "removeprefix" { text.strip_prefix(part) } else { text.strip_suffix(part) };
-                Ok(Value::from(cut.unwrap_or(text)))
-            }
-            _ => Err(Error::from(ErrorKind::UnknownMethod)),
-        },
-        _ => minijinja_contrib::pycompat::unknown_method_callback(state, value, name, args),
-    }
 }
 
 /// The expression of a source that is nothing but `{{ expression }}`.
@@ -212,6 +184,17 @@ mod tests {
             (0.into(), (-1).into(), 5.into())
         );
         assert_eq!(of("{{ número|int - 1 }}"), 2, "names may have any letters");
+    }
+
+    #[test]
+    fn columns_know_formats_and_a_missing_else() {
+        let templates = Templates::new();
+        let columns = json!({"n": 7, "b": false});
+        let of = |source: &str| templates.column(source, columns.as_object().unwrap());
+        assert_eq!(of("{{ '%03d' % n }}").unwrap(), json!("007"));
+        assert_eq!(of("{{ 'x' if b }}").unwrap(), json!(""));
+        assert_eq!(of("{{ (n, b) }}").unwrap(), json!([7, false]));
+        assert!(of("{{ m if b is defined }}").unwrap_err().contains("field `m` is missing"));
     }
 
     #[test]

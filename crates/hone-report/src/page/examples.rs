@@ -40,6 +40,8 @@ struct Group<'a> {
     heading: &'static str,
     /// Whether the models gave answers; of a text that was only scored there are none.
     answers: bool,
+    /// What the examples' target is.
+    target_is: &'static str,
     metric: String,
     total: usize,
     examples: Vec<Shown<'a>>,
@@ -121,6 +123,11 @@ fn group<'a>(
         change,
         heading: if task.mcnemar_p.is_some() { of_flips } else { of_scores },
         answers: paired.iter().any(answered),
+        target_is: match (paired.iter().any(answered), task.target_is_to_avoid()) {
+            (false, _) => "Text that was scored",
+            (true, true) => "Answer to avoid",
+            (true, false) => "Right answer",
+        },
         metric: task.metric.replace('_', " "),
         total,
         examples: paired.into_iter().take(SHOWN).map(shown).collect(),

@@ -28,6 +28,8 @@ struct Page<'a> {
     ledger: &'a Ledger,
     verdict: String,
     outcome: &'static str,
+    /// Losses that could go unseen, where none was found.
+    unseen: Option<String>,
     outcome_class: &'static str,
     /// What the tuning was for, where it did not gain.
     deciders: Vec<verdict::Decider<'a>>,
@@ -110,6 +112,7 @@ pub fn render(report: &Report) -> Result<String, ReportError> {
         ledger,
         verdict: tasks::capital(ledger.verdict.trim_end_matches('.')),
         outcome: verdict::words(ledger),
+        unseen: hone_eval::verdict::unseen(ledger),
         outcome_class: verdict::class(ledger),
         deciders: verdict::deciders(ledger, &report.sources, &on_page),
         better: part(report, &better, &on_page)?,

@@ -17,8 +17,8 @@ pub(crate) const EXPLAINED: &str = "With so many questions, so many of them answ
                                     one may be there and stay unseen: \"unchanged\" is \"not measurable\".";
 
 /// What an effect size is, and how many questions a change needs.
-pub(crate) const EFFECT: &str = "Effect: the change found as Cohen's h where answers are right or wrong, else as his d_z (the mean \
-                                 difference in its standard deviations), with the sign of the change; 0.2 is small, 0.5 \
+pub(crate) const EFFECT: &str = "Effect: the change found as Cohen's h where answers are right or wrong, else as his d_z (the \
+                                 change in standard deviations of a question's), with the sign of the change; 0.2 is small, 0.5 \
                                  medium, 0.8 large (Cohen 1988). Questions needed: so many would see the change found, by the \
                                  same test as often, if as large a share of answers changes; given where more are needed than \
                                  were asked.";

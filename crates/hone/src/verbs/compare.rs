@@ -64,10 +64,11 @@ pub struct Compare {
 
 /// `TASK=POINTS`.
 pub fn parse_rule(text: &str) -> Result<(String, f64), String> {
-    let wrong = || format!("found `{text}`, expected TASK=POINTS, such as `boolq=3`");
+    let wrong = || format!("found `{text}`, expected TASK=POINTS with a drop of 0 points or more, such as `boolq=3`");
     let (task, points) = text.split_once('=').ok_or_else(wrong)?;
     let points: f64 = points.parse().map_err(|_| wrong())?;
-    if points.is_finite() { Ok((task.to_owned(), points)) } else { Err(wrong()) }
+    // Of a negative limit an improvement would be too large a drop.
+    if points.is_finite() && points >= 0.0 { Ok((task.to_owned(), points.abs())) } else { Err(wrong()) }
 }
 
 /// The measures there are, with the questions they answer in `--help`.
@@ -184,4 +185,19 @@ pub fn show(ledger: &Ledger, measured: Measured, out: &Path, common: &Common) ->
         outln!("\nreport: {}", out.join("report.html").display())?;
     }
     Ok(if ledger.broken_rules.is_empty() { 0 } else { RULE })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_rule_has_a_task_and_a_drop_that_is_one() {
+        assert_eq!(parse_rule("boolq=3"), Ok(("boolq".into(), 3.0)));
+        assert_eq!(parse_rule("boolq=0"), Ok(("boolq".into(), 0.0)));
+        for wrong in ["lambada=-5", "lambada=nan", "lambada=inf", "lambada", "lambada=x"] {
+            let message = parse_rule(wrong).expect_err(wrong);
+            assert!(message.contains(&format!("found `{wrong}`")) && message.contains("0 points or more"), "{message}");
+        }
+    }
 }

@@ -97,7 +97,7 @@ pub struct Asked {
 
 impl Asked {
     /// The options of one task.
-    fn options_for(&self, task: &Task, edit: Option<Applied>) -> EvalOptions {
+    pub(super) fn options_for(&self, task: &Task, edit: Option<Applied>) -> EvalOptions {
         let chat_template = self.chat_template.or(task.config.chat_template).unwrap_or(false);
         EvalOptions { edit, chat_template, ..self.options.clone() }
     }
@@ -119,26 +119,58 @@ impl Asked {
     }
 }
 
-/// Loads tasks, groups of tasks and tags by name or file, and says which members of them are left out. Scorecards are told apart by the
-/// task's name, so no two may share one.
+/// Loads tasks, groups of tasks and tags by name or file, and says which members of them are left out. A task that is named twice, by two
+/// tags say, is scored once, as in the harness; one that a group shares with anything else is refused, as there.
 pub fn load_tasks(references: &[String], asked: &Asked) -> Result<Loaded, Failure> {
     let mut all = Loaded { tasks: Vec::new(), groups: Vec::new(), left_out: Vec::new() };
+    // Of each task, the group that brought it.
+    let mut brought: Vec<Option<String>> = Vec::new();
     for reference in references {
         let loaded = group::load(reference, &asked.root)?;
-        all.groups.extend(loaded.groups);
+        let by = loaded.groups.first().map(|group| group.name.clone());
+        for group in loaded.groups {
+            if !all.groups.contains(&group) {
+                all.groups.push(group);
+            }
+        }
         for left in loaded.left_out.into_iter().filter(|left| !all.left_out.contains(left)).collect::<Vec<_>>() {
             remark!("note: {} is left out: {}", left.name, left.reason);
             all.left_out.push(left);
         }
         for task in loaded.tasks {
-            if all.tasks.iter().any(|other| other.name() == task.name()) {
-                let hint = "name every task once; two task files need two names (`task:`)";
-                return Err(Failure::user(format!("task `{}` is asked for twice", task.name()), hint));
+            let Some(at) = all.tasks.iter().position(|other| other.name() == task.name()) else {
+                note_of(&task);
+                all.tasks.push(task);
+                brought.push(by.clone());
+                continue;
+            };
+            let name = task.name();
+            if all.tasks[at].sha256() != task.sha256() {
+                let hint = "scorecards are told apart by the task's name: give one of them another (`task:`)";
+                return Err(Failure::user(format!("two different tasks are called `{name}`"), hint));
             }
-            all.tasks.push(task);
+            if brought[at] != by {
+                let place = |group: &Option<String>| match group {
+                    Some(group) => format!("in the group `{group}`"),
+                    None => "on its own".to_owned(),
+                };
+                let cause = format!("task `{name}` is asked for twice, {} and {}", place(&brought[at]), place(&by));
+                return Err(Failure::user(cause, "leave one of them out"));
+            }
         }
     }
     Ok(all)
+}
+
+/// Says what a task's file asks for in vain.
+fn note_of(task: &Task) {
+    if task.config.fewshot_config.fewshot_indices.is_some() {
+        remark!(
+            "warning: task `{}`: `fewshot_indices` changes no shots, as in lm-evaluation-harness 0.4.13, which never reads it; `rows` \
+             names the rows to draw from",
+            task.name()
+        );
+    }
 }
 
 /// Scores one task with a progress bar. `None` when asked to stop.
@@ -207,7 +239,7 @@ impl Eval {
         tasks.tasks.iter().try_for_each(|task| asked.options.allow(task))?;
         // Not after an hour of scoring.
         self.out.as_deref().map_or(Ok(()), check_place)?;
-        let gate = self.gate.ready(&tasks.tasks)?;
+        let gate = self.gate.ready(&tasks.tasks, &asked)?;
         // One JSON document: of what was scored, or of how it compares.
         let printed = if gate.is_some() && common.json { Shown::Nothing } else { Shown::Cards };
         let stop = interrupt::stop_flag();
@@ -221,6 +253,7 @@ impl Eval {
             (endpoint.in_flight, endpoint.timeout) =
                 (self.in_flight.get(), Duration::from_secs(self.answer_timeout.get()));
             tasks.tasks.iter().try_for_each(|task| endpoint.check(task, &asked.options_for(task, None)))?;
+            gate.iter().try_for_each(|gate| gate.check(&tasks.tasks, &asked, None))?;
             let code =
                 each_task(&tasks, &asked, None, out, printed, common, &mut |place, task, options, shown| match place {
                     Some(place) => Ok((ask_into(place, &endpoint, task, options, shown, &stop)?, None)),
@@ -246,6 +279,7 @@ impl Eval {
                 None => ready,
             }
         };
+        gate.iter().try_for_each(|gate| gate.check(&tasks.tasks, &asked, Some(&ready.model)))?;
         let applied = self.routing.applied(arguments.applied()?)?;
         judged(score_ready(&arguments, applied, &ready, &tasks, &asked, out, &stop, printed, common)?)
     }

@@ -118,7 +118,12 @@ impl Explain {
             let of_the_task = self.task.as_deref() == Some(found.task.subject());
             of_the_task || self.wants(&found.task.name, further(&found.task.name))
         };
-        let numbers: Vec<_> = of_measures.iter().filter(wanted).collect();
+        let mut numbers: Vec<_> = of_measures.iter().filter(wanted).collect();
+        if let (true, Some(task)) = (numbers.is_empty(), &self.task) {
+            // What is over several tasks is of each of them, too.
+            numbers =
+                of_measures.iter().filter(|found| found.task.over(&[&found.number.label]).contains(task)).collect();
+        }
         if own.is_empty() && numbers.is_empty() {
             let tasks = ledger.tasks.iter().map(|task| task.name.as_str());
             let measures = of_measures.iter().map(|found| found.task.name.as_str());

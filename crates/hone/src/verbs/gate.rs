@@ -5,12 +5,14 @@ use std::path::{Path, PathBuf};
 use hone_eval::Task;
 use hone_eval::compare::{CompareOptions, compare};
 use hone_eval::files::{read_scorecard, read_scorecards};
+use hone_eval::foreseen::{check_asked, check_prompts, check_settings};
 use hone_eval::ledger::Ledger;
 use hone_eval::rules::{Rule, Rules};
 use hone_eval::scorecard::Scorecard;
+use hone_model::Model;
 
 use super::compare::{parse_rule, report, show, write};
-use super::eval::card_path;
+use super::eval::{Asked, card_path};
 use super::outcome::Measured;
 use super::sources;
 use crate::args::Common;
@@ -41,7 +43,7 @@ pub struct Gate {
 
 impl GateArguments {
     /// Reads the baseline, so that one that does not fit is known before an hour of scoring. `None` without one.
-    pub fn ready(&self, tasks: &[Task]) -> Result<Option<Gate>, Failure> {
+    pub fn ready(&self, tasks: &[Task], asked: &Asked) -> Result<Option<Gate>, Failure> {
         let Some(directory) = &self.baseline else { return Ok(None) };
         let all = read_scorecards(directory)?;
         let mut cards = Vec::new();
@@ -59,6 +61,7 @@ impl GateArguments {
                 );
                 return Err(Failure::user(cause, "score the baseline's model anew with the task as it is now"));
             }
+            check_settings(&card.header, task, &asked.options_for(task, None))?;
             cards.push(card.clone());
         }
         let options = CompareOptions { fail_if: rules(&self.fail_if), ..CompareOptions::default() };
@@ -69,6 +72,19 @@ impl GateArguments {
 }
 
 impl Gate {
+    /// Whether the first prompts are those of the baseline: another chat template shows in them alone. `model` is what is loaded; a
+    /// server has none.
+    pub fn check(&self, tasks: &[Task], asked: &Asked, model: Option<&Model>) -> Result<(), Failure> {
+        for (card, task) in self.cards.iter().zip(tasks) {
+            let options = asked.options_for(task, None);
+            match model {
+                Some(model) => check_prompts(card, task, &options, model)?,
+                None => check_asked(card, task, &options)?,
+            }
+        }
+        Ok(())
+    }
+
     /// Compares what was scored into `out` with the baseline, writes the comparison and prints it; the number is the exit code.
     pub fn judge(&self, out: &Path, common: &Common) -> Result<u8, Failure> {
         let card = |base: &Scorecard| read_scorecard(&card_path(out, &base.header.task));

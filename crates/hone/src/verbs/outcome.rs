@@ -2,6 +2,7 @@
 
 use hone_eval::ledger::{Ledger, TaskComparison};
 use hone_eval::measures::{Grid, MeasureResult};
+use hone_eval::verdict;
 
 /// How much is shown of what was measured besides.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -20,6 +21,9 @@ pub fn table(ledger: &Ledger, measured: Measured) -> String {
     out.push('\n');
     out.push_str(&ledger.verdict);
     out.push('\n');
+    if let Some(unseen) = verdict::unseen(ledger) {
+        out.push_str(&format!("{unseen}\n"));
+    }
     for note in &ledger.notes {
         out.push_str(&format!("note: {note}\n"));
     }

@@ -6,6 +6,7 @@ use std::path::{Path, PathBuf};
 
 use hone_eval::files::read_tally;
 use hone_eval::intervals::intervals;
+use hone_eval::rewards::ratings::UNPARSED;
 use hone_eval::scorecard::{Scorecard, ScorecardHeader};
 use hone_eval::statistics::BootstrapOptions;
 use hone_eval::tally::Tally;
@@ -119,6 +120,14 @@ pub(super) fn each_task(
             remark!("stopped; {kept}");
             return Ok(INTERRUPTED);
         };
+        if header.unrated > 0 && header.unrated == header.ratings {
+            remark!(
+                "warning: {}: none of the {} replies held a rating, so every answer counts as {UNPARSED} and the score says nothing of \
+                 the answers; read the replies in the scorecard, and ask for the number in other words or another model",
+                header.task,
+                header.ratings
+            );
+        }
         match (common.json, card, place) {
             _ if shown == Shown::Nothing => {}
             (false, ..) => print_card(&header)?,
@@ -209,6 +218,10 @@ fn print_card(header: &ScorecardHeader) -> Result<(), Failure> {
     }
     if header.truncated > 0 {
         outln!("  {} prompts were cut from the left to fit the model", header.truncated)?;
+    }
+    if header.unrated > 0 {
+        let (none, all) = (header.unrated, header.ratings);
+        outln!("  {none} of {all} replies held no rating and count as {UNPARSED}")?;
     }
     match header.unanswered {
         0 => {}
