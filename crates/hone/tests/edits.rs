@@ -287,12 +287,26 @@ fn an_edit_that_was_merged_in_comes_out_again() {
     // From the adapter alone, and beside the base.
     let found = json(export(&at("merged"), &at("before"), "f32", &[&plain]).arg("--take-out"));
     assert!(found["tensors"].as_u64() > Some(0) && found["from_base"].is_null(), "{found}");
-    assert!(share(&found["put_back"]) < 1e-5 && share(&found["written"]) < 1e-5, "{found}");
+    assert!(share(&found["rounding"]) < 1e-5 && share(&found["written"]) < 1e-5, "{found}");
     let apart = weights_apart(&model(None), &model(Some(&at("before"))));
     assert!(apart < 1e-6, "{apart}");
     let mut beside = export(&at("merged"), &at("beside"), "f32", &[&plain]);
     let found = json(beside.args(["--take-out", "--base", "stories260k"]));
-    assert!(share(&found["from_base"]) < 1e-5 && found["put_back"].is_null(), "{found}");
+    assert!(share(&found["from_base"]) < 1e-5 && found["rounding"].is_null(), "{found}");
+    // An edit that was never in there makes it worse, which only the base can tell.
+    let mut never = export(&ships, &at("never"), "f32", &[&plain]);
+    let message = refused(never.args(["--take-out", "--base", "stories260k"]));
+    assert!(message.contains("farther from `stories260k` than the merged model"), "{message}");
+    assert!(message.contains("were not merged into this model") && !at("never").exists(), "{message}");
+    // A directory that is called like an edit with a weight is a directory.
+    let odd = at("lr=3");
+    std::fs::create_dir(&odd).expect("made");
+    for entry in std::fs::read_dir(&plain).expect("an adapter") {
+        let file = entry.expect("a file").path();
+        std::fs::copy(&file, odd.join(file.file_name().expect("a name"))).expect("copied");
+    }
+    let found = json(export(&at("merged"), &at("odd"), "f32", &[&odd]).args(["--take-out", "--base", "stories260k"]));
+    assert!(share(&found["from_base"]) < 1e-5, "{found}");
     let text = output(export(&at("merged"), &at("said"), "f32", &[&plain]).arg("--take-out"));
     with_filters(dir.path(), || insta::assert_snapshot!("export_take_out", text));
 
@@ -316,7 +330,7 @@ fn an_edit_that_was_merged_in_comes_out_again() {
     // A GGUF file is a model as well.
     let mut command = export(&at("merged"), &at("before.gguf"), "f32", &[&plain]);
     let found = json(command.args(["--take-out", "--format", "gguf-f16"]));
-    assert!(at("before.gguf").is_file() && share(&found["put_back"]) < 1e-5, "{found}");
+    assert!(at("before.gguf").is_file() && share(&found["rounding"]) < 1e-5, "{found}");
 }
 
 #[test]

@@ -126,9 +126,13 @@ fn what_cannot_be_routed_says_why() {
     let model = Path::new(env!("CARGO_MANIFEST_DIR")).join("../../assets/stories260k");
     let options = LoadOptions { dtype: DType::F32, keep_quantised: false };
     let model = Model::load(model.to_str().unwrap(), options).unwrap();
-    let recipe = json!({ "type": "prompt_tuning", "num_virtual_tokens": 2 });
-    let method = registry::from_recipe(recipe.as_object().unwrap(), &mut Vec::new()).unwrap();
-    save_edit(&Edit::new(method, &Base::of(&model), 1).unwrap(), &at.join("prompt")).unwrap();
-    let shared = refused(&["--route", "domain", "--edit-for", "law=prompt"]);
-    assert!(shared.contains("cannot be routed"), "{shared}");
+    for word in ["prompt_tuning", "prefix_tuning"] {
+        let recipe = json!({ "type": word, "num_virtual_tokens": 2 });
+        let method = registry::from_recipe(recipe.as_object().unwrap(), &mut Vec::new()).unwrap();
+        save_edit(&Edit::new(method, &Base::of(&model), 1).unwrap(), &at.join(word)).unwrap();
+        let law = format!("law={word}");
+        let all = ["--route", "domain", "--edit-for", &law, "--edit-for", "finance=", "--edit-for", "other="];
+        let shared = refused(&all);
+        assert!(shared.contains("cannot be routed") && shared.contains("virtual tokens"), "{shared}");
+    }
 }

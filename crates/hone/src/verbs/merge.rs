@@ -208,14 +208,13 @@ fn named_weights(edits: &[String], weights: &[f32]) -> Result<Vec<(PathBuf, f32)
     Ok(split.into_iter().zip(weights).map(|((dir, _), weight)| (dir.into(), *weight)).collect())
 }
 
-/// `DIR=0.5` as `DIR` and 0.5; a path that has `=` in it and no number behind it is a path.
+/// `DIR=0.5` as `DIR` and 0.5; a path that is there, or has no number behind its `=`, is a path.
 pub(super) fn split_weight(text: &str) -> (&str, Option<f32>) {
-    match text.rsplit_once('=') {
-        Some((dir, weight)) if !dir.is_empty() => match weight.parse::<f32>() {
-            Ok(weight) => (dir, Some(weight)),
-            Err(_) => (text, None),
-        },
-        _ => (text, None),
+    let weighted = text.rsplit_once('=').filter(|(dir, _)| !dir.is_empty() && !Path::new(text).exists());
+    let number = |weight: &str| weight.parse::<f32>().ok().filter(|weight| weight.is_finite());
+    match weighted.and_then(|(dir, weight)| Some((dir, number(weight)?))) {
+        Some((dir, weight)) => (dir, Some(weight)),
+        None => (text, None),
     }
 }
 

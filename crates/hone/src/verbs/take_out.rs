@@ -2,8 +2,8 @@
 //!
 //! What an edit added to a weight is taken away, or its map inverted, in `f32`; the last edit first. Most edits say by themselves what
 //! that is. One that is made of the base's own weights (DoRA, a mask, a weight trained whole) does not, and is refused unless the base is
-//! named. How near the result comes to the model before is measured: to the base, where that is named; else the edits are applied
-//! to the result, which must be the merged model again.
+//! named. How near the result comes to the model before is measured where the base is named: what is farther from it than the merged model
+//! was did not hold the edits, and is not written. Else the edits are applied to the result, which says what rounding does and no more.
 //!
 //! It does not know what else was merged in. Added changes come out from among others; a rotation or a scaling is undone wholly only
 //! where nothing was merged after it.
@@ -20,7 +20,7 @@ use serde::Serialize;
 
 use super::load::{With, load_model};
 use super::merge::split_weight;
-use super::verify;
+use super::verify::{self, Limit};
 use crate::args::Common;
 use crate::fail::Failure;
 use crate::print::remark;
@@ -41,16 +41,18 @@ pub struct TakenOut {
 pub enum Proof {
     /// The base that was named, beside what is left.
     FromBase(LogitDifference),
-    /// The merged model, beside what is left with the edits applied to it.
-    PutBack(LogitDifference),
+    /// The merged model, beside what is left with the edits applied to it: no evidence that they were in there, since what is taken away
+    /// and put back is always the same.
+    Rounding(LogitDifference),
 }
 
 impl std::fmt::Display for Proof {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
         match self {
             Proof::FromBase(difference) => write!(f, "from the base: {}", verify::shown(difference)),
-            Proof::PutBack(difference) => {
-                write!(f, "applied again: {} from the merged model", verify::shown(difference))
+            Proof::Rounding(difference) => {
+                let shown = verify::shown(difference);
+                write!(f, "rounding:      {shown}, the edits applied again; `--base` tells whether they were in there")
             }
         }
     }
@@ -77,14 +79,36 @@ pub fn taken_out(merged: &Model, with: &With, base: Option<&str>, common: &Commo
     let (decoder, plain): (_, Arc<dyn Hooks>) = (Arc::new(decoder), Arc::new(NoHooks));
     let proof = match &before {
         Some(before) => {
-            Proof::FromBase(verify::compare(merged, &(&before.decoder, plain.clone()), &(&decoder, plain))?)
+            let from_base =
+                |decoder| verify::compare(merged, &(&before.decoder, plain.clone()), &(decoder, plain.clone()));
+            let (was, is) = (from_base(&merged.decoder)?, from_base(&decoder)?);
+            was_in_there(was, is, before)?;
+            Proof::FromBase(is)
         }
         None => {
             let edited = (&decoder, stack.hooks(DType::F32));
-            Proof::PutBack(verify::compare(merged, &(&merged.decoder, plain), &edited)?)
+            Proof::Rounding(verify::compare(merged, &(&merged.decoder, plain), &edited)?)
         }
     };
     Ok(TakenOut { decoder, tensors: merger.names().count(), proof })
+}
+
+/// Refuses what is farther from the base than the merged model was, by more than rounding to `bf16` explains.
+fn was_in_there(was: LogitDifference, is: LogitDifference, base: &Model) -> Result<(), Failure> {
+    let rounding = Limit::rounded(DType::BF16).mean * is.largest_logit;
+    if is.mean <= was.mean.max(rounding) {
+        return Ok(());
+    }
+    let cause = format!(
+        "what is left is farther from `{}` than the merged model: found {}, expected at most the {:.2e} in the mean that the merged model is \
+         away",
+        base.source.reference,
+        verify::shown(&is),
+        was.mean
+    );
+    let hint = "the edits were not merged into this model, or with other weights, or into another base: see `--edit DIR=WEIGHT`; where \
+                other edits that work against these stay in it, leave out `--base`";
+    Err(Failure::user(cause, hint))
 }
 
 /// `DIR=WEIGHT` as both; a directory alone was merged as it is.
