@@ -7,7 +7,8 @@ use serde_json::{Map, Value};
 
 use crate::base::Base;
 use crate::error::EditError;
-use crate::method::{Method, Param, ParamPlan, Placed, Plan, QuantisedBase, Role};
+use crate::method::{Method, Param, ParamPlan, Placed, Plan, QuantisedBase, Role, Stored};
+use crate::sparse::MOST_ELEMENTS;
 use crate::unmatched::unmatched;
 
 /// A method on a model: parameters and parts.
@@ -87,12 +88,73 @@ impl Edit {
     }
 }
 
-/// The plan of `method` for `base`, if it can be used on it as it is kept.
+/// The plan of `method` for `base`, if it can be used on it as it is kept and its files can hold it.
 fn planned(method: &dyn Method, base: &Base) -> Result<Plan, EditError> {
     match method.info().quantised_base {
         QuantisedBase::No(reason) if base.is_quantised() => {
             Err(EditError::QuantisedBase { method: method.info().name, reason })
         }
-        _ => method.plan(base),
+        _ => {
+            let plan = method.plan(base)?;
+            check_places(method, &plan)?;
+            Ok(plan)
+        }
+    }
+}
+
+/// Refuses places in a tensor of more elements than files can number.
+fn check_places(method: &dyn Method, plan: &Plan) -> Result<(), EditError> {
+    for param in &plan.params {
+        let axes = match (param.traits.stored, param.below.as_slice()) {
+            (Stored::Sparse | Stored::Bits { .. }, _) => &param.shape,
+            // Rows and columns of a matrix.
+            (Stored::Flat { .. } | Stored::I32, [_, _]) => &param.below,
+            _ => continue,
+        };
+        let elements = axes.iter().fold(1, |product: usize, axis| product.saturating_mul(*axis));
+        if elements > MOST_ELEMENTS {
+            return Err(EditError::TooManyPlaces {
+                method: method.info().name,
+                tensor: param.key.clone(),
+                shape: axes.clone(),
+                elements,
+                most: MOST_ELEMENTS,
+            });
+        }
+    }
+    Ok(())
+}
+
+#[cfg(test)]
+mod tests {
+    use serde_json::json;
+
+    use super::*;
+    use crate::method::Init;
+    use crate::registry;
+
+    #[test]
+    fn places_are_refused_where_their_numbers_end() {
+        let method = registry::from_recipe(json!({ "type": "lora" }).as_object().unwrap(), &mut Vec::new()).unwrap();
+        let checked = |param: ParamPlan| {
+            let plan = Plan { config: Map::new(), params: vec![param], placed: Vec::new() };
+            check_places(method.as_ref(), &plan).map_err(|error| error.to_string())
+        };
+        let of = |rows: usize, stored| ParamPlan::new("w.change", &[rows, 1 << 15], Init::Zeros).stored(stored);
+        let list = |rows: usize| ParamPlan::new("places", &[2, 3], Init::Zeros).places_below(&[rows, 1 << 15]);
+        for stored in [Stored::Sparse, Stored::Bits { threshold: 0.0 }] {
+            assert_eq!(checked(of(1 << 16, stored)), Ok(()));
+            let message = checked(of((1 << 16) + 1, stored)).unwrap_err();
+            assert!(message.contains("`w.change`") && message.contains("2147516416 elements"), "{message}");
+        }
+        for stored in [Stored::I32, Stored::Flat { columns: 1 << 15 }] {
+            assert_eq!(checked(list(1 << 16).stored(stored)), Ok(()));
+            let message = checked(list((1 << 16) + 1).stored(stored)).unwrap_err();
+            assert!(message.contains("`places`") && message.contains("[65537, 32768]"), "{message}");
+        }
+        // What is held whole may be as large as it is, and lists of other places are not of a matrix.
+        assert_eq!(checked(of((1 << 16) + 1, Stored::F32)), Ok(()));
+        assert_eq!(checked(of(usize::MAX >> 14, Stored::F32)), Ok(()));
+        assert!(checked(of(usize::MAX >> 14, Stored::Sparse)).is_err(), "the product does not wrap");
     }
 }

@@ -139,6 +139,23 @@ pub enum EditError {
         /// Why.
         reason: &'static str,
     },
+    /// A tensor so large that its elements have no number in an adapter's file.
+    #[error(
+        "`{method}`: `{tensor}`: found places in a tensor {shape:?} of {elements} elements, expected at most {most}, since files number \
+         them in 32 bits; leave it out (`exclude_modules`, `target_modules`), or use a method that is held whole (`full`, `lora`)"
+    )]
+    TooManyPlaces {
+        /// The method.
+        method: &'static str,
+        /// The parameter's key.
+        tensor: String,
+        /// The tensor's axes.
+        shape: Vec<usize>,
+        /// Their product.
+        elements: usize,
+        /// The most there may be.
+        most: usize,
+    },
     /// A task that an edit knows nothing of.
     #[error(
         "`{method}` tells {groups} task(s) apart, numbered from 0, so it has no task {group}: choose one of its tasks, or train \

@@ -24,7 +24,7 @@ use crate::base::{Base, BaseWeight};
 use crate::error::EditError;
 use crate::merge::Merger;
 use crate::method::Edit;
-use crate::sparse::SparseDelta;
+use crate::sparse::{MOST_ELEMENTS, SparseDelta};
 use crate::stack::EditStack;
 
 /// Share of the elements of the weights that an edit acts on, above which it counts as dense.
@@ -117,6 +117,10 @@ pub fn overlap(a: Named, b: Named, base: &Base) -> Result<Overlap, EditError> {
     let mut own = [0, 0];
     for weight in base.weights.iter().filter(|w| acts_on.iter().any(|names| names.contains(w.name.as_str()))) {
         let elements = weight.shape.iter().product();
+        if elements > MOST_ELEMENTS {
+            let reason = format!("`{}` has {elements} elements, expected at most {MOST_ELEMENTS}", weight.name);
+            return Err(no_overlap(a, reason));
+        }
         let (by_a, by_b) = (changed(&mergers[0], weight)?, changed(&mergers[1], weight)?);
         let counts = Counts::new(elements, by_a.indices().len(), by_b.indices().len(), by_a.in_common(&by_b));
         for (own, names) in own.iter_mut().zip(&acts_on) {

@@ -16,7 +16,11 @@
 
 use hone_engine::{DType, Tensor};
 
-/// Values at places of a tensor, 0 elsewhere.
+/// Elements of a tensor whose places can be numbered: they are flat, and `I32` in the file. Methods that name places in a larger one are
+/// refused when they are planned.
+pub const MOST_ELEMENTS: usize = 1 << 31;
+
+/// Values at places of a tensor of at most [`MOST_ELEMENTS`], 0 elsewhere.
 #[derive(Clone, Debug, PartialEq)]
 pub struct SparseDelta {
     /// The tensor's axes.

@@ -345,3 +345,18 @@ fn unknown_fields_of_a_file_are_passed_over_only_when_switched_off() {
     let message = registry::from_peft(&on, &mut Vec::new()).err().unwrap().to_string();
     assert!(message.contains("`newest_idea` is set to 3"), "{message}");
 }
+
+/// One linear map of more elements than places are numbered to.
+#[test]
+fn places_in_a_tensor_that_is_too_large_are_refused_before_anything_is_made() {
+    let wide = Shape { layers: 1, hidden: 1 << 16, intermediate: (1 << 15) + 1, ..STORIES };
+    let base = base(&wide, false);
+    for method in ["fish_mask", "child_tuning", "diff_pruning", "mask_tuning", "shira", "supertuning"] {
+        let made = edit(&format!(r#"{{"type": "{method}", "target_modules": ["up_proj"]}}"#), &base);
+        let message = made.err().unwrap_or_else(|| panic!("{method} is not refused")).to_string();
+        for part in ["model.layers.0.mlp.up_proj", "[32769, 65536] of 2147549184 elements", "at most 2147483648"] {
+            assert!(message.contains(part), "{method}: {message}");
+        }
+    }
+    assert!(edit(r#"{"type": "lora", "r": 1, "target_modules": ["up_proj"]}"#, &base).is_ok());
+}

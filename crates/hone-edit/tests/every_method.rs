@@ -537,6 +537,10 @@ fn an_edit_of_some_rows_leaves_the_others_alone_or_cannot_be_routed() {
         let tells_apart = check_group(&edit.method, u32::MAX).is_err();
         let mut stack = EditStack::new();
         let pushed = stack.push(StackEntry { groups: Some(vec![0]), ..StackEntry::new(edit.clone()) });
+        if let Err(error) = &pushed {
+            let message = error.to_string();
+            assert!(message.contains(name) && message.contains("which all rows of a batch share"), "{message}");
+        }
         if tells_apart || pushed.is_err() {
             refused.insert(name);
             continue;

@@ -2,7 +2,7 @@
 
 mod common;
 
-use common::{STORIES, base, edit};
+use common::{STORIES, Shape, base, edit};
 use hone_edit::base::{Base, BaseValue};
 use hone_edit::overlap::{Named, Overlap, Part, overlap};
 use hone_edit::{Edit, EditError};
@@ -149,4 +149,13 @@ fn what_has_no_overlap_is_refused_with_the_reason() {
     let foreign = sparse(&other, "", &[("layers.0.self_attn.q_proj", 4)]);
     let message = refused(&one, &foreign, &base);
     assert!(message.contains("runs/b: ") && message.contains("another base model (`other-model`)"), "{message}");
+}
+
+#[test]
+fn a_weight_of_more_elements_than_have_a_number_is_refused() {
+    let base = base(&Shape { layers: 1, hidden: 1 << 16, intermediate: (1 << 15) + 1, ..STORIES }, false);
+    let lora = edit(r#"{"type": "lora", "r": 1, "target_modules": ["up_proj"]}"#, &base).unwrap();
+    let message = refused(&lora, &lora, &base);
+    let expected = "`model.layers.0.mlp.up_proj.weight` has 2147549184 elements, expected at most 2147483648";
+    assert!(message.contains(expected), "{message}");
 }

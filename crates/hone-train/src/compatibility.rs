@@ -29,7 +29,7 @@ use hone_edit::stack::check_group;
 use hone_edit::{EditError, EditStack, load_edit};
 use hone_engine::ops::{self, Teacher, Teachers, TokenScore};
 use hone_engine::{DType, Tensor, Var, WeightRef};
-use hone_model::{Context, Hooks, Model, TokenBatch};
+use hone_model::{Context, Hooks, Model, Quantise, TokenBatch};
 use serde::Serialize;
 use serde_json::{Value, json};
 
@@ -123,6 +123,14 @@ impl Versions {
             true => Some(version("new", &models.model, config.new.edit.as_ref())?),
             false => None,
         };
+        // An adapter on the recipe's own model says itself if it was tuned on other bits.
+        let own = &models.model;
+        let named = config.old.model.as_ref().filter(|name| **name != recipe.model || config.old.edit.is_none());
+        if let (Some(bits @ Quantise::To(_)), Some(old), Some(name)) = (own.quantise, &old, named)
+            && Arc::ptr_eq(&old.model, own)
+        {
+            warnings.push(in_few_bits(bits, name));
+        }
         let (first, second) = match (old, new) {
             (Some(old), new) => (old, new),
             (None, Some(new)) => (new, None),
@@ -278,6 +286,16 @@ fn marked(mask: Mask, own: &Read, old: &Read, batch: &FlatBatch) -> Option<Vec<b
             marked
         }
     })
+}
+
+/// What is said where the old version answers with weights that it was not served with: those of the tuned model, rounded.
+fn in_few_bits(bits: Quantise, old: &str) -> String {
+    let bits = bits.to_string().to_lowercase();
+    format!(
+        "`train.compatibility.old.model`: `{old}` is the model that is tuned, so it is held once and `quantize: {bits}` rounds it for the \
+         old version, too: the update learns what the old version answers in those bits; leave `quantize` out where it is served \
+         without it"
+    )
 }
 
 /// The model that the old version is on.

@@ -345,6 +345,39 @@ fn what_cannot_be_compared_is_refused_by_name() {
     says(refused(&recipe, alone()), &["found room for 12 tokens in the old version", "set `data.max_length: 12`"]);
 }
 
+/// The same weights by another name, or no adapter: the old version is the tuned model, in its bits, and that is said.
+#[test]
+fn an_old_version_whose_model_is_rounded_with_the_tuned_one_is_said() {
+    let setting = Setting::new(DType::F32);
+    let load = |bits: &str| {
+        let path = stories_path();
+        Arc::new(Model::load_quantised(path.to_str().unwrap(), DType::F32, bits.parse().unwrap()).unwrap())
+    };
+    let (rounded, plain) = (load("nf4"), setting.model.clone());
+    let edit = setting.dir("old");
+    let copy = setting.recipe(&format!("model: copy, edit: '{}'", edit.display()), "");
+    let said = |recipe: &Recipe, own: &Arc<Model>, old: Option<Arc<Model>>| -> Vec<String> {
+        let models = Models { model: own.clone(), old };
+        let warnings = versions(recipe, models, &setting.data(recipe)).unwrap().warnings;
+        warnings.into_iter().filter(|warning| warning.starts_with("`train.compatibility.old.model`")).collect()
+    };
+    let warned = said(&copy, &rounded, Some(plain.clone()));
+    assert_eq!(warned.len(), 1, "{warned:?}");
+    assert!(
+        warned[0].contains("`copy` is the model that is tuned") && warned[0].contains("`quantize: nf4`"),
+        "{warned:?}"
+    );
+    // Another model stays as it is read, and without rounding there is nothing to say.
+    let other = setting.recipe("model: other", "");
+    assert_eq!(said(&other, &rounded, Some(Arc::new(another(&setting, 0.9)))), Vec::<String>::new());
+    assert_eq!(said(&copy, &plain, Some(plain.clone())), Vec::<String>::new());
+    // An adapter on the recipe's own model says for itself what it was tuned on.
+    let own = setting.of_adapters("");
+    assert_eq!(said(&own, &rounded, None), Vec::<String>::new());
+    let all = versions(&own, rounded.clone(), &setting.data(&own)).unwrap().warnings;
+    assert!(all.iter().any(|warning| warning.contains("old.edit") && warning.contains("it was tuned on")), "{all:?}");
+}
+
 #[test]
 fn an_old_version_behind_virtual_tokens_is_read_too() {
     let setting = Setting::new(DType::F32);

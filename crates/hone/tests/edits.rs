@@ -298,6 +298,21 @@ fn an_edit_that_was_merged_in_comes_out_again() {
     let message = refused(never.args(["--take-out", "--base", "stories260k"]));
     assert!(message.contains("farther from `stories260k` than the merged model"), "{message}");
     assert!(message.contains("were not merged into this model") && !at("never").exists(), "{message}");
+    // Less of it than was merged leaves something, which is said; all of it leaves nothing to say.
+    let said = |edit: &Path, out: &str| {
+        let mut command = Command::cargo_bin("hone").expect("the binary is built");
+        command.args(["export", "--store", "f32", "--take-out", "--base", "stories260k"]).arg(at("merged"));
+        let assert = command.arg("--edit").arg(edit).arg("--out").arg(at(out)).assert().success();
+        String::from_utf8_lossy(&assert.get_output().stderr).into_owned()
+    };
+    let part = said(&PathBuf::from(format!("{}=0.5", plain.display())), "part");
+    let parts = ["what is left is not `stories260k`: found |Δlogit|", "expected at most", "merged with other weights"];
+    assert!(parts.iter().all(|said| part.contains(said)), "{part}");
+    let whole = said(&plain, "whole");
+    assert!(!whole.contains("what is left"), "{whole}");
+    // No weight to multiply with.
+    let message = refused(export(&at("merged"), &at("none"), "f32", &[Path::new("there=nan")]).arg("--take-out"));
+    assert!(message.contains("`--edit there=nan`: found the weight `nan`, expected a finite number"), "{message}");
     // A directory that is called like an edit with a weight is a directory.
     let odd = at("lr=3");
     std::fs::create_dir(&odd).expect("made");

@@ -136,3 +136,21 @@ fn what_cannot_be_routed_says_why() {
         assert!(shared.contains("cannot be routed") && shared.contains("virtual tokens"), "{shared}");
     }
 }
+
+/// An adapter of elsewhere brings a note.
+#[test]
+fn the_notes_of_an_edit_for_all_rows_are_said_once() {
+    let directory = tempfile::tempdir().unwrap();
+    let at = directory.path();
+    tasks(at);
+    let [all, law] = ["plain", "rslora"].map(adapter);
+    let mut command = Command::cargo_bin("hone").expect("the binary is built");
+    command.current_dir(at).args(["eval", "stories260k", "--tasks", "choices.yaml", "--data-root", "."]);
+    command.arg("--edit").arg(&all).args(["--route", "domain", "--edit-for", &format!("law={}", law.display())]);
+    command.args(["--edit-for", "finance=", "--edit-for", "other="]);
+    let output = command.assert().success().get_output().clone();
+    let said = String::from_utf8_lossy(&output.stderr).into_owned();
+    for path in [&all, &law] {
+        assert_eq!(said.matches(&format!("note: {}: ", path.display())).count(), 1, "{said}");
+    }
+}

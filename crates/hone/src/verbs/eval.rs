@@ -270,13 +270,16 @@ impl Eval {
             asked.options.rewards = Some(Rewards::Head(head.into()));
             ready
         } else {
-            let ready = arguments.load(common)?;
             match &self.routing.route {
+                // The stack has the edits for all as well: each is read once, and its notes are said once.
                 Some(_) => {
-                    let hooks = self.routing.stack(&arguments, &ready.model, common)?.hooks(ready.dtype);
-                    Ready { hooks, ..ready }
+                    let routed = |model: &Model| {
+                        let stack = self.routing.stack(&arguments, model, common)?;
+                        Ok(stack.hooks(arguments.with.dtype))
+                    };
+                    arguments.load_hooked(false, routed, common)?
                 }
-                None => ready,
+                None => arguments.load(common)?,
             }
         };
         gate.iter().try_for_each(|gate| gate.check(&tasks.tasks, &asked, Some(&ready.model)))?;

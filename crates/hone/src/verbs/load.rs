@@ -112,11 +112,21 @@ impl ModelArguments {
     }
 
     fn load_with(&self, keep_quantised: bool, common: &Common) -> Result<Ready, Failure> {
+        self.load_hooked(keep_quantised, |model| self.hooks(model, common), common)
+    }
+
+    /// Loads the model, and what `hooks` makes for it in place of the edits named.
+    pub fn load_hooked(
+        &self,
+        keep_quantised: bool,
+        hooks: impl FnOnce(&Model) -> Result<Arc<dyn Hooks>, Failure>,
+        common: &Common,
+    ) -> Result<Ready, Failure> {
         let spinner = progress::spinner("loading", common.quiet || common.json);
         spinner.set_message(self.model.clone());
         let options = LoadOptions { dtype: self.with.dtype, keep_quantised };
         let model = load(&self.model, options, self.with.quantize, common)?;
-        let hooks = self.hooks(&model, common)?;
+        let hooks = hooks(&model)?;
         spinner.finish_and_clear();
         Ok(Ready { model, hooks, dtype: self.with.dtype })
     }

@@ -193,7 +193,11 @@ fn operand(dir: PathBuf, weight: f32, base: &Base, common: &Common) -> Result<Op
 
 /// Directories and weights, from `DIR=WEIGHT` or from `DIR` and `--weights`.
 fn named_weights(edits: &[String], weights: &[f32]) -> Result<Vec<(PathBuf, f32)>, Failure> {
-    let split: Vec<(&str, Option<f32>)> = edits.iter().map(|text| split_weight(text)).collect();
+    let split = edits.iter().map(|text| split_weight(text)).collect::<Result<Vec<_>, _>>()?;
+    if let Some(weight) = weights.iter().find(|weight| !weight.is_finite()) {
+        let cause = format!("`--weights`: found `{weight}`, expected finite numbers");
+        return Err(Failure::user(cause, "give one number, such as 0.5 or -1, for each `--edit`"));
+    }
     if weights.is_empty() {
         return Ok(split.into_iter().map(|(dir, weight)| (dir.into(), weight.unwrap_or(1.0))).collect());
     }
@@ -209,13 +213,22 @@ fn named_weights(edits: &[String], weights: &[f32]) -> Result<Vec<(PathBuf, f32)
 }
 
 /// `DIR=0.5` as `DIR` and 0.5; a path that is there, or has no number behind its `=`, is a path.
-pub(super) fn split_weight(text: &str) -> (&str, Option<f32>) {
+///
+/// # Errors
+/// A number behind it that is infinite or none (`nan`).
+pub(super) fn split_weight(text: &str) -> Result<(&str, Option<f32>), Failure> {
     let weighted = text.rsplit_once('=').filter(|(dir, _)| !dir.is_empty() && !Path::new(text).exists());
-    let number = |weight: &str| weight.parse::<f32>().ok().filter(|weight| weight.is_finite());
-    match weighted.and_then(|(dir, weight)| Some((dir, number(weight)?))) {
-        Some((dir, weight)) => (dir, Some(weight)),
-        None => (text, None),
+    match weighted.and_then(|(dir, weight)| Some((dir, weight, weight.parse::<f32>().ok()?))) {
+        Some((dir, _, weight)) if weight.is_finite() => Ok((dir, Some(weight))),
+        Some((_, found, _)) => Err(no_weight(&format!("`--edit {text}`"), found)),
+        None => Ok((text, None)),
     }
+}
+
+/// What is said of a weight that nothing can be multiplied by.
+fn no_weight(place: &str, found: &str) -> Failure {
+    let cause = format!("{place}: found the weight `{found}`, expected a finite number");
+    Failure::user(cause, "write a number such as 0.5 or -1 behind the `=`, or leave it out for 1")
 }
 
 fn print(output: &Output, edits: usize, common: &Common) -> Result<u8, Failure> {
@@ -255,10 +268,29 @@ mod tests {
 
     #[test]
     fn weights_stand_behind_the_last_equals_sign() {
-        assert_eq!(split_weight("runs/a=0.5"), ("runs/a", Some(0.5)));
-        assert_eq!(split_weight("runs/lr=1e-4/adapter"), ("runs/lr=1e-4/adapter", None));
-        assert_eq!(split_weight("runs/lr=3=-2"), ("runs/lr=3", Some(-2.0)));
-        assert_eq!(split_weight("plain"), ("plain", None));
-        assert_eq!(split_weight("=3"), ("=3", None));
+        let split = |text| split_weight(text).unwrap();
+        assert_eq!(split("runs/a=0.5"), ("runs/a", Some(0.5)));
+        assert_eq!(split("runs/lr=1e-4/adapter"), ("runs/lr=1e-4/adapter", None));
+        assert_eq!(split("runs/lr=3=-2"), ("runs/lr=3", Some(-2.0)));
+        assert_eq!(split("plain"), ("plain", None));
+        assert_eq!(split("=3"), ("=3", None));
+    }
+
+    #[test]
+    fn a_directory_that_is_there_wins_and_weights_are_finite() {
+        let directory = tempfile::tempdir().unwrap();
+        let [odd, none] = ["lr=3", "lr=nan"].map(|name| directory.path().join(name).display().to_string());
+        assert_eq!(split_weight(&odd).unwrap().1, Some(3.0));
+        std::fs::create_dir(&odd).unwrap();
+        assert_eq!(split_weight(&odd).unwrap(), (&*odd, None));
+        for text in [none.as_str(), "a=inf", "a=-inf", "a=1e40"] {
+            let failure = split_weight(text).unwrap_err();
+            let cause = &failure.causes[0];
+            assert!(cause.contains(text) && cause.ends_with("expected a finite number"), "{cause}");
+        }
+        std::fs::create_dir(&none).unwrap();
+        assert_eq!(split_weight(&none).unwrap(), (&*none, None));
+        let failure = named_weights(&["a".into(), "b".into()], &[1.0, f32::NAN]).unwrap_err();
+        assert!(failure.causes[0].starts_with("`--weights`: found `NaN`"), "{:?}", failure.causes);
     }
 }

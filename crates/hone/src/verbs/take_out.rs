@@ -3,7 +3,8 @@
 //! What an edit added to a weight is taken away, or its map inverted, in `f32`; the last edit first. Most edits say by themselves what
 //! that is. One that is made of the base's own weights (DoRA, a mask, a weight trained whole) does not, and is refused unless the base is
 //! named. How near the result comes to the model before is measured where the base is named: what is farther from it than the merged model
-//! was did not hold the edits, and is not written. Else the edits are applied to the result, which says what rounding does and no more.
+//! was did not hold the edits, and is not written; what is nearer, but not the base as rounding to `bf16` leaves it, is warned of. Else the
+//! edits are applied to the result, which says what rounding does and no more.
 //!
 //! It does not know what else was merged in. Added changes come out from among others; a rotation or a scaling is undone wholly only
 //! where nothing was merged after it.
@@ -66,7 +67,7 @@ pub fn taken_out(merged: &Model, with: &With, base: Option<&str>, common: &Commo
         None => Base::before(merged),
     };
     let mut stack = EditStack::new();
-    let named: Vec<(&Path, f32)> = with.edit.iter().map(|named| weighted(named)).collect();
+    let named: Vec<(&Path, f32)> = with.edit.iter().map(|named| weighted(named)).collect::<Result<_, _>>()?;
     for &(dir, strength) in &named {
         let edit = read_edit(dir, &known).map_err(|error| refused(error, &named))?;
         if !common.quiet {
@@ -83,6 +84,9 @@ pub fn taken_out(merged: &Model, with: &With, base: Option<&str>, common: &Commo
                 |decoder| verify::compare(merged, &(&before.decoder, plain.clone()), &(decoder, plain.clone()));
             let (was, is) = (from_base(&merged.decoder)?, from_base(&decoder)?);
             was_in_there(was, is, before)?;
+            if is.mean > rounding(is) && !common.quiet {
+                remark!("warning: {}", farther_than_rounding(is, before));
+            }
             Proof::FromBase(is)
         }
         None => {
@@ -93,18 +97,36 @@ pub fn taken_out(merged: &Model, with: &With, base: Option<&str>, common: &Commo
     Ok(TakenOut { decoder, tensors: merger.names().count(), proof })
 }
 
-/// Refuses what is farther from the base than the merged model was, by more than rounding to `bf16` explains.
+/// The mean |Δlogit| that merged weights stored in `bf16` explain.
+fn rounding(difference: LogitDifference) -> f64 {
+    Limit::rounded(DType::BF16).mean * difference.largest_logit
+}
+
+/// What is said of a result that is nearer to the base than the merged model was, and not the base.
+fn farther_than_rounding(is: LogitDifference, base: &Model) -> String {
+    format!(
+        "what is left is not `{}`: found {}, expected at most {:.2e} in the mean, which is what rounding to bf16 explains. Either other \
+         edits are still in it, or the weights are stored in fewer bits, or these edits were merged with other weights \
+         (`--edit DIR=WEIGHT`)",
+        base.source.reference,
+        verify::shown(&is),
+        rounding(is)
+    )
+}
+
+/// Refuses what is farther from the base than the merged model was, by more than rounding to `bf16` explains; and by more than a
+/// twentieth, since what fewer bits did to the merged weights does not shrink with the edit.
 fn was_in_there(was: LogitDifference, is: LogitDifference, base: &Model) -> Result<(), Failure> {
-    let rounding = Limit::rounded(DType::BF16).mean * is.largest_logit;
-    if is.mean <= was.mean.max(rounding) {
+    if is.mean <= (1.05 * was.mean).max(rounding(is)) {
         return Ok(());
     }
     let cause = format!(
         "what is left is farther from `{}` than the merged model: found {}, expected at most the {:.2e} in the mean that the merged model is \
-         away",
+         away, or {:.2e}, which is rounding",
         base.source.reference,
         verify::shown(&is),
-        was.mean
+        was.mean,
+        rounding(is)
     );
     let hint = "the edits were not merged into this model, or with other weights, or into another base: see `--edit DIR=WEIGHT`; where \
                 other edits that work against these stay in it, leave out `--base`";
@@ -112,12 +134,10 @@ fn was_in_there(was: LogitDifference, is: LogitDifference, base: &Model) -> Resu
 }
 
 /// `DIR=WEIGHT` as both; a directory alone was merged as it is.
-fn weighted(named: &Path) -> (&Path, f32) {
-    let (dir, weight) = named.to_str().map_or((None, None), |text| {
-        let (dir, weight) = split_weight(text);
-        (Some(Path::new(dir)), weight)
-    });
-    (dir.unwrap_or(named), weight.unwrap_or(1.0))
+fn weighted(named: &Path) -> Result<(&Path, f32), Failure> {
+    let Some(text) = named.to_str() else { return Ok((named, 1.0)) };
+    let (dir, weight) = split_weight(text)?;
+    Ok((Path::new(dir), weight.unwrap_or(1.0)))
 }
 
 /// The base, if it can be what `merged` was before.
