@@ -96,6 +96,12 @@ CASES = {
     # PEFT merges into the table that the tied head shares, and so into the head as well: other logits than before.
     "lora_embedding": lora(r=1, target_modules=["embed_tokens", "v_proj"], merges=False),
     "trainable_token_indices": lora(target_modules=["q_proj"], trainable_token_indices=[403, 17, 5]),
+    # One table: PEFT keeps the rows once, and drops the head's entry.
+    "trainable_token_indices_tied": lora(
+        base="tiny-llama", target_modules=["q_proj"], trainable_token_indices={"embed_tokens": [403, 17, 5], "lm_head": [403, 17, 5]}),
+    # Merged they would be the embedding's rows as well.
+    "trainable_token_indices_head": lora(
+        base="tiny-llama", target_modules=["q_proj"], trainable_token_indices={"lm_head": [403, 17, 5]}, merges=False),
     "lora_bias": lora(lora_bias=True, target_modules=["q_proj", "v_proj"]),
     "adalora": Case(
         "AdaLoraConfig", std=0.3, init_r=3, target_r=2, lora_alpha=6, total_step=100, target_modules=FOUR,
@@ -115,6 +121,8 @@ CASES = {
     "miss_mini": Case("MissConfig", r=4, mini_r=8, init_weights="mini", target_modules=FOUR),
     "miss_bat": Case("MissConfig", r=4, init_weights="bat", std=0.3, target_modules=FOUR),
     "randlora": Case("RandLoraConfig", r=5, randlora_alpha=20, std=0.02, target_modules=["v_proj", "up_proj"]),
+    # Of 20,000 draws some are rounded up to their upper bound, where torch takes the lower one.
+    "randlora_drawn": Case("RandLoraConfig", r=1, randlora_alpha=4, std=0.02, save_projection=False, target_modules=FOUR),
     "randlora_sparse": Case("RandLoraConfig", r=4, randlora_alpha=16, std=0.02, sparse=True, save_projection=False, target_modules=TWO),
     # Multiplicative.
     "oft": Case("OFTConfig", std=0.2, oft_block_size=8, target_modules=FOUR),

@@ -339,6 +339,11 @@ pub trait Part: Send + Sync {
         false
     }
 
+    /// The rows of its matrix that the part replaces, where it is some of them (two parts cannot replace the same row of one).
+    fn replaced_rows(&self) -> &[u32] {
+        &[]
+    }
+
     /// What the part adds to its linear map's weight when nothing is trained, if that is a low-rank product of its parameters
     /// `values` (`f32`) and nothing else: for the rows of `group`, or, where none is given, for all rows alike. What
     /// [`crate::algebra`] works on, and how a mixture of adapters becomes one plain LoRA adapter.

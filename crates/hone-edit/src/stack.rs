@@ -87,15 +87,23 @@ impl EditStack {
         stack
     }
 
-    /// Adds an edit on top. Two edits that each replace the same weight cannot be stacked, unless they act on different groups.
+    /// Adds an edit on top. Two edits that each replace the same weight, or the same rows of one, cannot be stacked, unless they act on
+    /// different groups.
     pub fn push(&mut self, entry: StackEntry) -> Result<(), EditError> {
         let replaced = |e: &Edit| -> Vec<Place> {
             e.placed.iter().filter(|p| p.part.replaces()).map(|p| p.place.clone()).collect()
         };
         let new = replaced(&entry.edit);
-        let meeting = self.entries.iter().filter(|e| e.meets(&entry));
-        if let Some(place) = meeting.flat_map(|e| replaced(&e.edit)).find(|p| new.contains(p)) {
+        let meeting = || self.entries.iter().filter(|e| e.meets(&entry));
+        if let Some(place) = meeting().flat_map(|e| replaced(&e.edit)).find(|p| new.contains(p)) {
             return Err(EditError::CannotStack { place: place.to_string() });
+        }
+        for own in &entry.edit.placed {
+            let there = meeting().flat_map(|e| &e.edit.placed).filter(|p| p.place == own.place);
+            let mut rows = there.flat_map(|p| p.part.replaced_rows());
+            if let Some(row) = rows.find(|row| own.part.replaced_rows().contains(row)) {
+                return Err(EditError::CannotStack { place: format!("{} (row {row})", own.place) });
+            }
         }
         if entry.groups.is_some() {
             let by_row = |place: &Place| matches!(place, Place::Linear(_) | Place::Activation(_));

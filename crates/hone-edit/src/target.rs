@@ -202,7 +202,14 @@ impl Excluded {
 pub fn saved_modules<'a>(names: &[String], base: &'a Base) -> Result<Vec<&'a BaseWeight>, EditError> {
     for name in names {
         if !base.weights.iter().any(|w| w.module().ends_with(name.as_str())) {
-            let near = near_matches(name, base.weights.iter());
+            // Names alone stand here, no expressions.
+            let inside = |w: &&BaseWeight| w.module().split('.').rev().skip(1).any(|part| part == name);
+            let held: BTreeSet<&str> =
+                base.weights.iter().filter(inside).filter_map(|w| w.module().rsplit('.').next()).collect();
+            let near = match held.is_empty() {
+                true => near_matches(name, base.weights.iter()),
+                false => format!("it holds modules and is none itself: name those, which are {}", quoted(&held)),
+            };
             return Err(EditError::NoTarget { field: "modules_to_save", target: name.clone(), what: "module", near });
         }
     }

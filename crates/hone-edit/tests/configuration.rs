@@ -142,6 +142,10 @@ fn what_is_not_honoured_is_refused_by_name() {
             "`q_porj` matches no linear map of this model; did you mean `q_proj`",
         ),
         (r#"{"type": "lora", "modules_to_save": ["lm_haed"]}"#, "did you mean `lm_head`"),
+        (
+            r#"{"type": "lora", "modules_to_save": ["mlp"]}"#,
+            "name those, which are `down_proj`, `gate_proj`, `up_proj`",
+        ),
         (r#"{"type": "lora", "target_modules": ".*q_proj", "layers_to_transform": [0]}"#, "only with a list"),
         (
             r#"{"type": "lora", "exclude_modules": ["q_proj"], "target_modules": ["q_proj"]}"#,

@@ -21,6 +21,7 @@ use crate::files::{ModelFiles, read_json};
 use crate::tokenizer::Tokenizer;
 
 mod generation;
+pub mod json;
 mod python;
 
 /// Longest template accepted; the longest in use have some 20 kB.
@@ -202,7 +203,7 @@ fn environment() -> Environment<'static> {
     environment.set_unknown_method_callback(python::method);
     environment.set_formatter(python::write);
     environment.add_filter("string", python::to_text);
-    environment.add_filter("tojson", python::to_json);
+    environment.add_filter("tojson", json::to_json);
     environment.add_filter(generation::FILTER, generation::mark);
     environment.add_function("raise_exception", raise_exception);
     environment.add_function("strftime_now", strftime_now);

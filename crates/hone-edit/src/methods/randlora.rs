@@ -145,7 +145,10 @@ impl Projection {
             None => {
                 let mut dense = |count: usize, columns: usize| -> Vec<f32> {
                     let bound = (3f64.sqrt() * ((2.0f64 / 6.0).sqrt() / (columns as f64).sqrt())) as f32;
-                    random.uniform(count, -bound, bound).into_iter().map(to_bf16).collect()
+                    let (low, high) = (to_bf16(-bound), to_bf16(bound));
+                    // The range does not hold its upper end: what is rounded up to it is the lower end in torch.
+                    let held = |value: f32| Some(to_bf16(value)).filter(|rounded| *rounded < high).unwrap_or(low);
+                    random.uniform(count, -bound, bound).into_iter().map(held).collect()
                 };
                 let a = dense(r * small, small);
                 // One slab `[large, 1, r]` after another, joined along the middle axis.

@@ -81,6 +81,10 @@ impl Part for Rows {
         })
     }
 
+    fn replaced_rows(&self) -> &[u32] {
+        &self.ids
+    }
+
     fn merge(&self, merge: &Merge) -> Result<Tensor, String> {
         let mut out = merge.weight.clone();
         let (_, width) = out.rows_cols();

@@ -6,7 +6,6 @@
 
 mod filters;
 mod html;
-mod json;
 mod methods;
 mod percent;
 mod wrap;

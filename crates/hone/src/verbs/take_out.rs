@@ -3,7 +3,7 @@
 //! What an edit added to a weight is taken away, or its map inverted, in `f32`; the last edit first. Most edits say by themselves what
 //! that is. One that is made of the base's own weights (DoRA, a mask, a weight trained whole) does not, and is refused unless the base is
 //! named. How near the result comes to the model before is measured where the base is named: what is farther from it than the merged model
-//! was did not hold the edits, and is not written; what is nearer, but not the base as rounding to `bf16` leaves it, is warned of. Else the
+//! was did not hold the edits, and is not written; what is nearer, but not the base as rounding leaves it, is warned of. Else the
 //! edits are applied to the result, which says what rounding does and no more.
 //!
 //! It does not know what else was merged in. Added changes come out from among others; a rotation or a scaling is undone wholly only
@@ -83,9 +83,11 @@ pub fn taken_out(merged: &Model, with: &With, base: Option<&str>, common: &Commo
             let from_base =
                 |decoder| verify::compare(merged, &(&before.decoder, plain.clone()), &(decoder, plain.clone()));
             let (was, is) = (from_base(&merged.decoder)?, from_base(&decoder)?);
-            was_in_there(was, is, before)?;
-            if is.mean > rounding(is) && !common.quiet {
-                remark!("warning: {}", farther_than_rounding(is, before));
+            let stored = stored_as(merged);
+            let rounding = Limit::rounded(stored).mean * is.largest_logit;
+            was_in_there(was, is, rounding, before)?;
+            if is.mean > rounding && !common.quiet {
+                remark!("warning: {}", farther_than_rounding(is, stored, rounding, before));
             }
             Proof::FromBase(is)
         }
@@ -97,27 +99,31 @@ pub fn taken_out(merged: &Model, with: &With, base: Option<&str>, common: &Commo
     Ok(TakenOut { decoder, tensors: merger.names().count(), proof })
 }
 
-/// The mean |Δlogit| that merged weights stored in `bf16` explain.
-fn rounding(difference: LogitDifference) -> f64 {
-    Limit::rounded(DType::BF16).mean * difference.largest_logit
+/// The type that a model's weights are stored in, by the numbers themselves: `bf16` if all are numbers of that type.
+fn stored_as(model: &Model) -> DType {
+    let is_whole = |value: &f32| value.to_bits() & 0xFFFF != 0;
+    match Base::of(model).weights.iter().any(|weight| weight.to_f32().as_slice::<f32>().iter().any(is_whole)) {
+        true => DType::F32,
+        false => DType::BF16,
+    }
 }
 
 /// What is said of a result that is nearer to the base than the merged model was, and not the base.
-fn farther_than_rounding(is: LogitDifference, base: &Model) -> String {
+fn farther_than_rounding(is: LogitDifference, stored: DType, rounding: f64, base: &Model) -> String {
     format!(
-        "what is left is not `{}`: found {}, expected at most {:.2e} in the mean, which is what rounding to bf16 explains. Either other \
+        "what is left is not `{}`: found {}, expected at most {:.2e} in the mean, which is what rounding to {stored} explains. Either other \
          edits are still in it, or the weights are stored in fewer bits, or these edits were merged with other weights \
          (`--edit DIR=WEIGHT`)",
         base.source.reference,
         verify::shown(&is),
-        rounding(is)
+        rounding
     )
 }
 
-/// Refuses what is farther from the base than the merged model was, by more than rounding to `bf16` explains; and by more than a
+/// Refuses what is farther from the base than the merged model was, by more than rounding explains; and by more than a
 /// twentieth, since what fewer bits did to the merged weights does not shrink with the edit.
-fn was_in_there(was: LogitDifference, is: LogitDifference, base: &Model) -> Result<(), Failure> {
-    if is.mean <= (1.05 * was.mean).max(rounding(is)) {
+fn was_in_there(was: LogitDifference, is: LogitDifference, rounding: f64, base: &Model) -> Result<(), Failure> {
+    if is.mean <= (1.05 * was.mean).max(rounding) {
         return Ok(());
     }
     let cause = format!(
@@ -126,7 +132,7 @@ fn was_in_there(was: LogitDifference, is: LogitDifference, base: &Model) -> Resu
         base.source.reference,
         verify::shown(&is),
         was.mean,
-        rounding(is)
+        rounding
     );
     let hint = "the edits were not merged into this model, or with other weights, or into another base: see `--edit DIR=WEIGHT`; where \
                 other edits that work against these stay in it, leave out `--base`";

@@ -263,19 +263,33 @@ impl LoraConfig {
             Some(TokenIndices::OfTable(ids)) => BTreeMap::from([("embed_tokens".to_string(), ids.clone())]),
             Some(TokenIndices::ByModule(by_module)) => by_module.clone(),
         };
-        for (module, ids) in by_module {
+        let mut tables = Vec::new();
+        for (module, ids) in &by_module {
             let targets = Targets { target_modules: Some(OneOrMany::Many(vec![module.clone()])), ..Targets::default() };
             let none = OneOrMany::Many(Vec::new());
             let kinds = [WeightKind::Embedding, WeightKind::Head];
             let selection = targets.select(METHOD.name, base, &kinds, none)?;
-            for weight in selection.weights {
-                if plan.placed.iter().any(|placed| placed.place.to_string() == weight.name) {
-                    let found = format!("{ids:?} of `{module}`");
-                    return Err(refused(FIELD, &found, "`target_modules` has the same table; leave one of them out"));
+            tables.extend(selection.weights.into_iter().map(|weight| (module, ids, weight)));
+        }
+        tables.sort_by_key(|(.., weight)| weight.kind == WeightKind::Head);
+        let of_table = tables.iter().find(|(.., weight)| weight.kind == WeightKind::Embedding).map(|(_, ids, _)| *ids);
+        for (module, ids, weight) in tables {
+            // Where the head is the table, the same rows of both are trained once, as in PEFT.
+            match of_table.filter(|_| base.tied_head && weight.kind == WeightKind::Head) {
+                Some(same) if same == ids => continue,
+                Some(other) => {
+                    let found = format!("{ids:?} of `{module}` beside {other:?} of the embedding table");
+                    let reason = "in this model they are one table; name the same tokens for both, or one of the two";
+                    return Err(refused(FIELD, &found, reason));
                 }
-                let key = format!("base_model.model.{}.token_adapter.trainable_tokens_delta", weight.module());
-                tokens::plan_rows(plan, (METHOD.name, FIELD), weight, &ids, key)?;
+                None => {}
             }
+            if plan.placed.iter().any(|placed| placed.place.to_string() == weight.name) {
+                let found = format!("{ids:?} of `{module}`");
+                return Err(refused(FIELD, &found, "`target_modules` has the same table; leave one of them out"));
+            }
+            let key = format!("base_model.model.{}.token_adapter.trainable_tokens_delta", weight.module());
+            tokens::plan_rows(plan, (METHOD.name, FIELD), weight, ids, key)?;
         }
         Ok(())
     }

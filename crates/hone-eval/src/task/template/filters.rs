@@ -4,11 +4,11 @@
 
 use std::collections::BTreeMap;
 
+use hone_model::template::json::Json;
 use minijinja::value::{Kwargs, Rest, ValueKind};
 use minijinja::{Environment, Error, State, Value};
 
 use super::html::strip_tags;
-use super::json::write_json;
 use super::methods::failed;
 use super::percent;
 use super::wrap::Wrap;
@@ -334,12 +334,14 @@ fn to_json(state: &mut State, value: &Value, args: Rest<Value>, named: Kwargs) -
     defined(state, value)?;
     let [indent] = arguments(&args, &named, ["indent"])?;
     let indent = match indent.filter(|indent| !indent.is_none()) {
-        Some(indent) => Some(size(Some(indent), 0)?),
+        Some(indent) => Some(" ".repeat(size(Some(indent), 0)?)),
         None => None,
     };
-    let mut out = String::new();
-    write_json(value, indent, 1, &mut out)?;
-    Ok(Value::from_safe_string(out))
+    let between = if indent.is_some() { "," } else { ", " }.to_owned();
+    let json = Json { ascii: true, sort: true, indent, between, colon: ": ".to_owned() };
+    let escaped = [('<', "\\u003c"), ('>', "\\u003e"), ('&', "\\u0026"), ('\'', "\\u0027")];
+    let text = escaped.into_iter().fold(json.text_of(value)?, |text, (c, escape)| text.replace(c, escape));
+    Ok(Value::from_safe_string(text))
 }
 
 fn word_wrap(state: &mut State, value: &Value, args: Rest<Value>, named: Kwargs) -> Result<String, Error> {
