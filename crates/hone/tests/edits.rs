@@ -308,6 +308,9 @@ fn an_edit_that_was_merged_in_comes_out_again() {
     let part = said(&PathBuf::from(format!("{}=0.5", plain.display())), "part");
     let parts = ["what is left is not `stories260k`: found |Δlogit|", "expected at most", "merged with other weights"];
     assert!(parts.iter().all(|said| part.contains(said)), "{part}");
+    // What `f32` explains is less than a twentieth of the edit; what `bf16` would is not.
+    let most = said(&PathBuf::from(format!("{}=0.95", plain.display())), "most");
+    assert!(most.contains("what is left is not `stories260k`") && most.contains("rounding to f32 explains"), "{most}");
     let whole = said(&plain, "whole");
     assert!(!whole.contains("what is left"), "{whole}");
     // No weight to multiply with.
