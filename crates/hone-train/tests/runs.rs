@@ -309,9 +309,10 @@ fn moments_in_8_bits_learn_as_exact_ones_do_and_resume_to_the_same_bits() {
     let (_, exact) = run("adamw");
     let (whole, rounded) = run("adamw8bit");
     assert!(exact != rounded && exact[19] < 0.7 * exact[0], "{exact:?}");
-    for (a, b) in exact.iter().zip(&rounded) {
-        assert!((a - b).abs() < 0.01 * a, "{a} and {b}");
-    }
+    // Losses of single steps scatter by up to a percent around the exact ones, differently with every kernel's order of sums; what rounded
+    // moments would cost is a shift of all of them.
+    let shift = rounded.iter().zip(&exact).map(|(b, a)| b / a - 1.0).sum::<f64>() / 20.0;
+    assert!(shift.abs() < 0.004, "{shift}: {exact:?} and {rounded:?}");
     // Matrices in codes, the embedding table and the norms as they are.
     let bytes = std::fs::read(whole.path().join("checkpoints/step-00000020/optimizer.safetensors")).unwrap();
     let file = safetensors::SafeTensors::deserialize(&bytes).unwrap();
