@@ -188,7 +188,7 @@ impl Endpoint {
             "model": self.model,
             "max_tokens": settings.max_gen_toks.unwrap_or(MAX_GEN_TOKS),
             "temperature": picking.temperature,
-            "stop": stops(task).into_iter().take(STOPS).collect::<Vec<_>>(),
+            "stop": task.answer_stops().into_iter().take(STOPS).collect::<Vec<_>>(),
             "seed": options.seed.wrapping_add(repeat as u64),
         });
         if settings.draws() {
@@ -285,12 +285,4 @@ fn unsayable(task: &Task) -> Option<&'static str> {
         ("repetition_penalty", picking.repetition_penalty != 1.0),
     ];
     settings.into_iter().find(|(_, changes)| *changes).map(|(name, _)| name)
-}
-
-/// Texts that end an answer.
-fn stops(task: &Task) -> Vec<String> {
-    let own = task.config.generation_kwargs.until.as_ref().map(|until| until.to_vec());
-    let mut stops = own.unwrap_or_else(|| vec![task.config.fewshot_delimiter.clone()]);
-    stops.retain(|stop| !stop.is_empty());
-    stops
 }

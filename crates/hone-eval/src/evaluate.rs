@@ -29,7 +29,7 @@ use crate::task::{Item, PromptOptions, Prompts, Question, Task};
 pub(crate) use course::{Course, WAVE, Wave};
 pub use course::{Done, Finished, Sink};
 use run::Run;
-pub(crate) use run::cut_at_stops;
+pub(crate) use run::{cut_at_stops, with_end_of_text};
 
 /// Longest continuation of a task that does not say.
 pub(crate) const MAX_GEN_TOKS: usize = 256;

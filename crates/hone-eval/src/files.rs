@@ -12,6 +12,11 @@ use crate::tally::Tally;
 /// Longest line read, in bytes: prompts of the longest contexts fit many times.
 const MAX_LINE: u64 = 64 << 20;
 
+/// Whether a name that may be from anywhere stays in the directory where a file is called after it: it has no slashes.
+pub fn is_file_name(name: &str) -> bool {
+    !name.contains(['/', '\\'])
+}
+
 /// Writes a file by a temporary file beside it, so that a reader sees the old contents or the new, whatever happens.
 pub fn write_atomically(
     path: &Path,
@@ -76,7 +81,7 @@ pub fn write_measure_rows(directory: &Path, measures: &[MeasureResult]) -> Resul
         for task in measure.tasks.iter().filter(|task| !task.rows.is_empty()) {
             let path = directory.join(&measure.name).join(format!("{}.jsonl", task.name));
             // The name is from a scorecard, which may be from anywhere.
-            if task.name.contains(['/', '\\']) {
+            if !is_file_name(&task.name) {
                 let source = std::io::Error::new(std::io::ErrorKind::InvalidInput, "a task's name has no slashes");
                 return Err(EvalError::Io { path, source });
             }

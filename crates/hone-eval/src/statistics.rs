@@ -13,10 +13,12 @@
 pub mod clusters;
 pub mod correlation;
 pub mod effect;
+mod estimate;
 pub mod groups;
 pub mod json;
 pub mod power;
 
+pub use estimate::Estimate;
 use rayon::prelude::*;
 use statrs::distribution::{Binomial, ContinuousCDF, DiscreteCDF, Normal, StudentsT};
 

@@ -24,7 +24,7 @@
 use std::sync::atomic::{AtomicBool, Ordering};
 
 use hone_eval::requests::Encoder;
-use hone_eval::statistics::{BootstrapOptions, mean};
+use hone_eval::statistics::{BootstrapOptions, Estimate, mean};
 use hone_model::attention::Masses;
 use serde::{Deserialize, Serialize};
 use serde_json::{Map, Value, json};
@@ -32,7 +32,7 @@ use serde_json::{Map, Value, json};
 use crate::difference::Difference;
 use crate::error::LocateError;
 use crate::look::{Looker, positions};
-pub use crate::mass::{AttentionMass, Estimate, Looks};
+pub use crate::mass::{AttentionMass, Looks};
 use crate::prompt::{Form, Part, Prompt};
 use crate::question::Question;
 

@@ -19,10 +19,9 @@
 
 use hone_eval::requests::{Encoder, Request};
 use hone_eval::statistics::correlation::ranks;
-use hone_eval::statistics::{BootstrapOptions, groups, mean};
+use hone_eval::statistics::{BootstrapOptions, Estimate, groups, mean};
 use serde::{Deserialize, Serialize};
 
-use crate::attention::Estimate;
 use crate::conversation::{Conversation, spoken};
 use crate::error::LocateError;
 use crate::look::{Looker, positions};

@@ -4,10 +4,10 @@
 //! The intervals are one by one: of a hundred heads that did not change, about five have an interval that leaves 0 out.
 //! `apart` counts those that do, to be held against that.
 
-use hone_eval::statistics::{BootstrapOptions, bootstrap_interval, json, mean};
+use hone_eval::statistics::{BootstrapOptions, Estimate, bootstrap_interval, json, mean};
 use serde::{Deserialize, Serialize};
 
-use crate::attention::{AttentionMass, Change, Estimate, Looked};
+use crate::attention::{AttentionMass, Change, Looked};
 use crate::error::LocateError;
 use crate::prompt::Part;
 

@@ -13,10 +13,10 @@
 use std::collections::BTreeMap;
 
 use hone_eval::statistics::clusters::of_units;
-use hone_eval::statistics::{BootstrapOptions, mean};
+use hone_eval::statistics::{BootstrapOptions, Estimate, mean};
 use serde::{Deserialize, Serialize};
 
-use crate::attention::{Estimate, Subject};
+use crate::attention::Subject;
 use crate::conversation::Conversation;
 use crate::dependency::TurnScore;
 use crate::prompt::Form;

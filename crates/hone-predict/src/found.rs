@@ -1,5 +1,6 @@
 //! What came out of a ladder, as plain data: `ladder.json` is this, serialised. How it is computed: [`crate::ladder`].
 
+use hone_eval::statistics::Estimate;
 use serde::{Deserialize, Serialize};
 use serde_json::Value;
 
@@ -62,17 +63,6 @@ pub struct TaskLadder {
     /// slope of wrong mass. In a file of their own.
     #[serde(skip)]
     pub rows: Vec<Value>,
-}
-
-/// A number with its 95 % interval.
-#[derive(Clone, Copy, Debug, PartialEq, Serialize, Deserialize)]
-pub struct Estimate {
-    /// The value.
-    pub value: f64,
-    /// Lower end.
-    pub low: Option<f64>,
-    /// Upper end.
-    pub high: Option<f64>,
 }
 
 /// A score's correlations.

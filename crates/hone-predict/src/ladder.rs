@@ -28,12 +28,12 @@ use hone_eval::pairing::Paired;
 use hone_eval::scorecard::{Scorecard, ScorecardRow};
 use hone_eval::statistics::correlation::{kendall, pearson, spearman};
 use hone_eval::statistics::groups;
-use hone_eval::statistics::{BootstrapOptions, mean, quantile};
+use hone_eval::statistics::{BootstrapOptions, Estimate, mean, quantile};
 use serde::{Deserialize, Serialize};
 use serde_json::json;
 
 use crate::error::PredictError;
-use crate::found::{Estimate, Ladder, Loss, Means, Model, ScoreLadder, TaskLadder};
+use crate::found::{Ladder, Loss, Means, Model, ScoreLadder, TaskLadder};
 use crate::wrong_mass::{total_slope, wrong_mass};
 
 /// Fewest models.
@@ -304,8 +304,7 @@ fn estimate(values: &[Option<f64>], bootstrap: &BootstrapOptions) -> Option<Esti
     };
     let value = over(&mut (0..values.len()));
     let interval = groups::interval(&[values.len()], bootstrap, &|drawn| over(&mut drawn[0].iter().copied()));
-    let finite = |value: f64| value.is_finite().then_some(value);
-    finite(value).map(|value| Estimate { value, low: finite(interval.low), high: finite(interval.high) })
+    value.is_finite().then_some(Estimate { value, low: interval.low, high: interval.high })
 }
 
 /// What the step to score `k` loses.
@@ -331,8 +330,7 @@ fn lost_at(scores: &[ScoreLadder], losses: &[Loss], notes: &mut Vec<String>) -> 
         ));
         return None;
     }
-    let sure =
-        losses.iter().filter_map(|loss| Some((loss, loss.loss?))).filter(|(_, of)| of.low.is_some_and(|low| low > 0.0));
+    let sure = losses.iter().filter_map(|loss| Some((loss, loss.loss?))).filter(|(_, of)| of.low > 0.0);
     sure.max_by(|(_, a), (_, b)| a.value.total_cmp(&b.value)).map(|(loss, _)| loss.to.clone())
 }
 

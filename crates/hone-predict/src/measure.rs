@@ -12,7 +12,7 @@ use hone_eval::measures::{
 };
 use serde_json::{Value, json};
 
-use crate::found::{Estimate, Ladder, Loss, Means, Model, ScoreLadder, TaskLadder};
+use crate::found::{Ladder, Loss, Means, Model, ScoreLadder, TaskLadder};
 use crate::ladder::{Correlation, by_model};
 
 /// The measure's name.
@@ -98,11 +98,10 @@ fn of_score(task: &TaskLadder, k: usize) -> TaskMeasure {
     let loss = task.losses.iter().find(|loss| loss.to == score.name).and_then(|loss| loss.loss);
     let correlations: Vec<Option<f64>> = task.rows.iter().map(|row| row[&score.name].as_f64()).collect();
     let defined: Vec<f64> = correlations.iter().copied().flatten().collect();
-    let ends = |estimate: Estimate| estimate.low.zip(estimate.high);
     let plain = |name: &str, label: &str, value: f64, ends| Number::new(name, label, value, ends, Unit::Plain);
     let mut numbers = Vec::new();
-    numbers.extend(score.mean.map(|mean| plain("correlation_mean", "mean correlation", mean.value, ends(mean))));
-    numbers.extend(loss.map(|loss| plain("lost", "lost in the step to it", loss.value, ends(loss))));
+    numbers.extend(score.mean.map(|mean| plain("correlation_mean", "mean correlation", mean.value, mean.ends())));
+    numbers.extend(loss.map(|loss| plain("lost", "lost in the step to it", loss.value, loss.ends())));
     numbers.extend(score.median.map(|median| plain("correlation_median", "median", median, None)));
     if !defined.is_empty() {
         numbers.extend(ABOVE.iter().map(|t| {
@@ -179,8 +178,9 @@ fn label<'a>(task: &'a TaskLadder, name: &'a str) -> &'a str {
 /// What each step from one score to the next loses.
 fn losses(task: &TaskLadder) -> ChartData {
     let bar = |loss: &Loss| {
-        let found = loss.loss?;
-        Some(Bar { name: format!("to {}", loss.to), value: found.value, low: found.low, high: found.high })
+        let (found, name) = (loss.loss?, format!("to {}", loss.to));
+        let ends = found.ends();
+        Some(Bar { name, value: found.value, low: ends.map(|(low, _)| low), high: ends.map(|(_, high)| high) })
     };
     let drawing = Drawing::Forest {
         x: "mean correlation lost".into(),

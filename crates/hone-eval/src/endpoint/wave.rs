@@ -17,7 +17,7 @@ use std::time::{Duration, Instant};
 use serde_json::Value;
 use ureq::ErrorKind;
 
-use super::{Endpoint, retry, stops};
+use super::{Endpoint, retry};
 use crate::error::EvalError;
 use crate::evaluate::{EvalOptions, cut_at_stops};
 use crate::task::{Item, Task};
@@ -143,7 +143,7 @@ impl<'a> Asker<'a> {
                 let step = match reply {
                     Reply::Text(text) => {
                         self.answered = true;
-                        texts[n][at % repeats] = Some(cut_at_stops(text, &stops(task)));
+                        texts[n][at % repeats] = Some(cut_at_stops(text, &task.answer_stops()));
                         answered[n] = texts[n].iter().all(Option::is_some);
                         on(answered[n].then(|| (n, std::mem::take(&mut texts[n]).into_iter().flatten().collect())))
                     }

@@ -3,6 +3,7 @@
 
 use hone_model::generate::{Event, GenerationConfig, Wanted};
 use hone_model::template::ChatTemplate;
+use hone_model::tokenizer::Tokenizer;
 
 use super::course::{Course, Wave};
 use super::{EvalOptions, MAX_GEN_TOKS};
@@ -206,19 +207,19 @@ impl Run<'_> {
 
     /// Texts that end a generation: the task's, and the end-of-text token's.
     fn stops(&self, task: &Task) -> Result<Vec<String>, EvalError> {
-        let config = &task.config;
-        let own = config.generation_kwargs.until.as_ref().map(|until| until.to_vec());
-        let mut stops = own.unwrap_or_else(|| vec![config.fewshot_delimiter.clone()]);
-        let tokenizer = &self.scorer.model.tokenizer;
-        if let Some(eos) = tokenizer.eos_id {
-            let text = tokenizer.decode(&[eos], false)?;
-            if !stops.contains(&text) {
-                stops.push(text);
-            }
-        }
-        stops.retain(|stop| !stop.is_empty());
-        Ok(stops)
+        with_end_of_text(task.answer_stops(), &self.scorer.model.tokenizer)
     }
+}
+
+/// Stop texts, and the text of the end-of-text token.
+pub(crate) fn with_end_of_text(mut stops: Vec<String>, tokenizer: &Tokenizer) -> Result<Vec<String>, EvalError> {
+    if let Some(eos) = tokenizer.eos_id {
+        let text = tokenizer.decode(&[eos], false)?;
+        if !text.is_empty() && !stops.contains(&text) {
+            stops.push(text);
+        }
+    }
+    Ok(stops)
 }
 
 /// Cuts at the first occurrence of each stop text, one after another.

@@ -10,7 +10,7 @@ use super::paraphrase::paraphrased;
 use super::steps::split;
 use super::{ReasoningConfig, Trace};
 use crate::error::EvalError;
-use crate::evaluate::{Sink, Wave, cut_at_stops};
+use crate::evaluate::{Sink, Wave, cut_at_stops, with_end_of_text};
 use crate::requests::{Encoder, Request};
 use crate::rows;
 use crate::scorecard::ScorecardRow;
@@ -228,15 +228,9 @@ impl Reasoner<'_> {
 
     /// Texts that end a reasoning.
     fn stops(&self) -> Result<Vec<String>, EvalError> {
-        let own = self.config.until.as_ref().map(|until| until.to_vec());
-        let mut stops = own.unwrap_or_else(|| vec![self.task.config.fewshot_delimiter.clone()]);
-        stops.push(self.config.cue.trim().to_owned());
-        let tokenizer = &self.scorer.model.tokenizer;
-        if let Some(eos) = tokenizer.eos_id {
-            stops.push(tokenizer.decode(&[eos], false)?);
-        }
-        stops.retain(|stop| !stop.is_empty());
-        Ok(stops)
+        let mut stops = self.task.stops(self.config.until.as_ref());
+        stops.extend(Some(self.config.cue.trim().to_owned()).filter(|cue| !cue.is_empty()));
+        with_end_of_text(stops, &self.scorer.model.tokenizer)
     }
 
     /// What the model writes behind `prompts`, greedily. `on` is told of every end, by the place in `prompts`, and now and then of

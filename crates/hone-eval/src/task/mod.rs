@@ -30,8 +30,10 @@ pub use docs::Docs;
 pub use prompt::{Item, PromptOptions, Prompts, Question};
 
 use crate::error::{EvalError, did_you_mean};
+use crate::files::is_file_name;
 use crate::filters::FilterList;
 use crate::metrics::{Kind, Metric};
+use config::OneOrMany;
 use fewshot::Pool;
 use fields::Fields;
 
@@ -86,7 +88,7 @@ impl Task {
     ) -> Result<Task, EvalError> {
         let problem =
             |place: &str, problem: String| EvalError::TaskFile { file: file.clone(), place: place.into(), problem };
-        if config.task.contains(['/', '\\']) || config.task.starts_with('.') {
+        if !is_file_name(&config.task) || config.task.starts_with('.') {
             let problem_text =
                 format!("`{}`, expected a name without slashes; scorecards are named after it", config.task);
             return Err(problem("task", problem_text));
@@ -141,6 +143,18 @@ impl Task {
                 (name, metric, filter)
             })
         })
+    }
+
+    /// Texts that end an answer.
+    pub fn answer_stops(&self) -> Vec<String> {
+        self.stops(self.config.generation_kwargs.until.as_ref())
+    }
+
+    /// Texts that end something written: those of `until`, else the delimiter of shots. None is empty.
+    pub fn stops(&self, until: Option<&OneOrMany>) -> Vec<String> {
+        let mut stops = until.map_or_else(|| vec![self.config.fewshot_delimiter.clone()], OneOrMany::to_vec);
+        stops.retain(|stop| !stop.is_empty());
+        stops
     }
 
     /// A metric that runs what the model writes, if the task has one.

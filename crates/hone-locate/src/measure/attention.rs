@@ -2,9 +2,10 @@
 
 use hone_eval::measures::chart::HeatMap;
 use hone_eval::measures::{ChartData, Drawing, MeasureResult, Number, Origin, TaskMeasure, Unit};
+use hone_eval::statistics::Estimate;
 
 use super::{models, named};
-use crate::attention::{AttentionMass, AttentionReport, Estimate, Looked};
+use crate::attention::{AttentionMass, AttentionReport, Looked};
 use crate::prompt::{Form, Part};
 
 /// The measure's name.

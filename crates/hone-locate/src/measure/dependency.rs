@@ -9,11 +9,10 @@ use hone_eval::measures::chart::{Bar, Point, Series};
 use hone_eval::measures::{
     ChartData, Drawing, MeasureOptions, MeasureResult, Number, Origin, Table, TaskMeasure, Unit,
 };
-use hone_eval::statistics::{BootstrapOptions, mean, quantile};
+use hone_eval::statistics::{BootstrapOptions, Estimate, mean, quantile};
 use serde_json::{Map, Value, json};
 
 use super::{models, named};
-use crate::attention::Estimate;
 use crate::dependency::TurnScore;
 use crate::mark::ABOVE;
 use crate::scored::{DependencyReport, OfTurn, RESAMPLES, ScoredTurn};

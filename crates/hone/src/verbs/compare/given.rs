@@ -5,6 +5,7 @@ use std::io::ErrorKind;
 use std::path::{Path, PathBuf};
 
 use hone_eval::explain::measured::read_rows;
+use hone_eval::files::is_file_name;
 use hone_eval::measures::MeasureResult;
 use hone_locate::measure::{attention, dependency};
 use hone_locate::{AttentionReport, DependencyReport, scored};
@@ -123,7 +124,7 @@ impl Kind {
         for task in &mut ladder.tasks {
             let again = || format!("run `{}` again", self.verb);
             // The file may be from anywhere.
-            if task.name.contains(['/', '\\']) {
+            if !is_file_name(&task.name) {
                 let cause = format!("{}: the task `{}` has a slash in its name", self.file, task.name);
                 return Err(Failure::user(cause, again()));
             }

@@ -252,7 +252,7 @@ fn print(report: &AttentionReport, top: usize) -> Result<(), Failure> {
     let shares = &report.shares;
     outln!("\nHead {} of layer {}, without markup", shares.head, shares.layer)?;
     for form in &shares.forms {
-        let per_cent = |of: hone_locate::attention::Estimate| {
+        let per_cent = |of: hone_eval::statistics::Estimate| {
             of.in_words(|value| format!("{:.1} %", 100.0 * value), |end| format!("{:.1}", 100.0 * end))
         };
         let [user, role, first] = [form.user, form.role, form.first].map(per_cent);

@@ -3,8 +3,9 @@
 use std::path::{Path, PathBuf};
 
 use clap::builder::{PossibleValuesParser, TypedValueParser};
-use hone_eval::files::{check_writable, read_scorecards, write_atomically};
-use hone_predict::found::{Estimate, FILE, TaskLadder};
+use hone_eval::files::{check_writable, is_file_name, read_scorecards, write_atomically};
+use hone_eval::statistics::Estimate;
+use hone_predict::found::{FILE, TaskLadder};
 use hone_predict::{Correlation, Ladder, LadderOptions, PredictError, Rung, ladder};
 use hone_study::results::{Cell, Mark, PlotResult};
 use hone_study::study::PlotKind;
@@ -78,7 +79,7 @@ fn write(out: &Path, ladder: &Ladder) -> Result<(), Failure> {
     })?;
     for task in &ladder.tasks {
         // The name is from a scorecard, which may be from anywhere.
-        if task.name.contains(['/', '\\']) {
+        if !is_file_name(&task.name) {
             let hint = "evaluate again with this version";
             return Err(Failure::user(format!("task `{}` of a scorecard has a slash in its name", task.name), hint));
         }
@@ -171,8 +172,5 @@ fn print(task: &TaskLadder, ladder: &Ladder) -> Result<(), Failure> {
 }
 
 fn interval(of: Option<Estimate>) -> String {
-    match of.map(|of| (of.low, of.high)) {
-        Some((Some(low), Some(high))) => format!("{low:.3} to {high:.3}"),
-        _ => "–".into(),
-    }
+    of.and_then(|of| of.ends()).map_or_else(|| "–".into(), |(low, high)| format!("{low:.3} to {high:.3}"))
 }
