@@ -3,7 +3,7 @@
     python tools/golden/peft_methods.py [CASE ...]
 
 Needs torch, transformers, peft, safetensors, and bitsandbytes for `loftq`. Reads
-crates/hone-edit/tests/golden/tiny-qwen2, which peft_lora.py makes; writes crates/hone-edit/tests/golden/tiny-llama and,
+crates/hone-edit/tests/golden/tiny-qwen2, which peft_lora.py makes; writes tiny-llama and tiny-llama-biased beside it and,
 for every case, crates/hone-edit/tests/golden/peft/<case>/:
 
 - the adapter directory as PEFT saves it, every trained tensor with values that are not the initial ones;
@@ -25,8 +25,8 @@ What PEFT 0.21.2 has and this file does not:
   signs (PSOFT) or hangs on a seeded random projection and clusters (ADAMSS): no other program can be sure to find it.
 - FROD's file holds `V`, but not `U`, which PEFT makes of a `V` of its own before it reads the file: where the signs of the
   two differ, as they may between programs, the adapter is another one.
-- LoRA's `loftq` quantises on a GPU only; `eva`, `corda` and `lora_ga` start from activations or gradients, and what they
-  save afterwards is read like any LoRA's (`pissa` and `olora` below show the ones that change the base).
+- LoRA's `loftq` quantises on a GPU only; `eva`, `corda` and `lora_ga` start from activations or gradients: EVA's file is read
+  like any LoRA's, the others changed the base (as `pissa` and `olora` below) in a way that their files do not say.
 - VBLORA with `save_only_topk_weights`: an export that cannot be trained further.
 """
 import json
@@ -54,6 +54,7 @@ GOLDEN = ROOT / "crates" / "hone-edit" / "tests" / "golden"
 PEFT = GOLDEN / "peft"
 SEQUENCES = [[1, 403, 407, 261, 378, 432], [1, 286, 410, 17]]
 # [16, 32] with a bias, [32, 32], [48, 32] and [32, 48].
+BIASED = "tiny-llama-biased"
 FOUR = ["v_proj", "o_proj", "up_proj", "down_proj"]
 TWO = ["v_proj", "down_proj"]
 
@@ -102,6 +103,12 @@ CASES = {
     # Merged they would be the embedding's rows as well.
     "trainable_token_indices_head": lora(
         base="tiny-llama", target_modules=["q_proj"], trainable_token_indices={"lm_head": [403, 17, 5]}, merges=False),
+    # The map's own bias is replaced, then the adapter's added.
+    "lora_bias_biases": lora(base=BIASED, lora_bias=True, bias="all", target_modules=["q_proj", "o_proj"]),
+    # PEFT writes three biases of a module that is trained whole, and uses one.
+    "lora_saved_biases": lora(base=BIASED, bias="all", target_modules=["q_proj"], modules_to_save=["o_proj"]),
+    # A module named by its whole path is in whatever its layer.
+    "lora_whole_path": lora(target_modules=["model.layers.0.self_attn.q_proj", "v_proj"], layers_to_transform=[1]),
     "lora_bias": lora(lora_bias=True, target_modules=["q_proj", "v_proj"]),
     "adalora": Case(
         "AdaLoraConfig", std=0.3, init_r=3, target_r=2, lora_alpha=6, total_step=100, target_modules=FOUR,
@@ -203,21 +210,28 @@ CASES = {
     "cartridge": prompt("CartridgeConfig", num_frozen_tokens=1),
     "cartridge_all": prompt("CartridgeConfig", num_frozen_tokens=0),
     "adaption_prompt": Case("AdaptionPromptConfig", base="tiny-llama", std=0.5, merges=False, adapter_len=3, adapter_layers=1),
+    # What is added goes through the output map with its bias.
+    "adaption_prompt_bias": Case("AdaptionPromptConfig", base=BIASED, std=0.5, merges=False, adapter_len=3, adapter_layers=1),
     "adaption_prompt_all": Case("AdaptionPromptConfig", base="tiny-llama", std=0.5, merges=False, adapter_len=2, adapter_layers=2),
 }
 
 
-def tiny_llama():
-    """A random llama with grouped-query attention, for methods that PEFT has for llama only."""
-    path = GOLDEN / "tiny-llama"
+def tiny_llama(name="tiny-llama", biases=False):
+    """A random llama with grouped-query attention, for methods that PEFT has for llama only; `biases` on its attention's maps."""
+    path = GOLDEN / name
     if path.exists():
         return
     torch.manual_seed(8)
     config = LlamaConfig(
         hidden_size=32, intermediate_size=48, num_hidden_layers=2, num_attention_heads=4, num_key_value_heads=2, head_dim=8,
         vocab_size=512, max_position_embeddings=128, tie_word_embeddings=True, bos_token_id=1, eos_token_id=2,
+        attention_bias=biases,
     )
-    LlamaForCausalLM(config).save_pretrained(path)
+    model = LlamaForCausalLM(config)
+    for parameter_name, parameter in model.named_parameters():
+        if parameter_name.endswith(".bias"):
+            torch.nn.init.normal_(parameter, std=0.3)
+    model.save_pretrained(path)
     shutil.copy(GOLDEN / "tiny-qwen2" / "tokenizer.json", path)
     (path / "generation_config.json").unlink(missing_ok=True)
 
@@ -322,6 +336,7 @@ def make(name, case):
 
 def main(names):
     tiny_llama()
+    tiny_llama(BIASED, biases=True)
     file = PEFT / "cases.json"
     known = json.loads(file.read_text()) if file.exists() else {}
     failed = []

@@ -5,7 +5,7 @@
 
 use crate::base::{Base, BaseWeight, WeightKind};
 use crate::error::EditError;
-use crate::method::Plan;
+use crate::method::{Place, Plan};
 use crate::planning::wrong;
 use crate::replace::plan_replacements;
 
@@ -39,8 +39,20 @@ impl Biases {
             Biases::All => true,
             Biases::Targets => is_target(b),
         };
-        let biases: Vec<&BaseWeight> =
-            base.weights.iter().filter(|w| w.kind == WeightKind::Bias).filter(wanted).collect();
+        let of_model = base.weights.iter().filter(|w| w.kind == WeightKind::Bias).filter(wanted);
+        let mut biases: Vec<&BaseWeight> = Vec::new();
+        for bias in of_model {
+            let at = Place::Weight(bias.name.clone());
+            match plan.placed.iter().find(|placed| placed.part.replaces() && placed.place == at) {
+                // Of a module that is trained whole it is trained already; PEFT writes the two that it has of it as well.
+                Some(placed) => {
+                    let twice = ["modules_to_save", "original_module"];
+                    let keys = twice.map(|inner| format!("base_model.model.{}.{inner}.bias", bias.module()));
+                    placed.params.iter().for_each(|&param| plan.params[param].unused.extend(keys.clone()));
+                }
+                None => biases.push(bias),
+            }
+        }
         let first = plan.params.len();
         plan_replacements(plan, &biases, base);
         for (param, bias) in plan.params[first..].iter_mut().zip(&biases) {

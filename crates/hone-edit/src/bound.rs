@@ -131,7 +131,7 @@ impl Bound {
                 bound.place(&placed.place).push(part);
             }
         }
-        for parts in bound.linears.values_mut() {
+        for parts in bound.linears.values_mut().chain(bound.weights.values_mut()) {
             parts.sort_by_key(|p| !p.part.replaces()); // stable: other parts keep their order
         }
         bound

@@ -73,10 +73,23 @@ pub fn read<C: DeserializeOwned + Serialize + Default>(
     })
 }
 
+/// Largest count or size that a field may have.
+const LARGEST_SIZE: u64 = 1_000_000_000;
+
 /// Reads one field alone, so that an error can name it (all others have defaults).
 fn check_alone<C: DeserializeOwned>(method: &'static str, field: &str, value: &Value) -> Result<(), EditError> {
     let alone = |value: Value| serde_json::from_value::<C>(Value::Object(Map::from_iter([(field.to_string(), value)])));
-    let Err(error) = alone(value.clone()) else { return Ok(()) };
+    let Err(error) = alone(value.clone()) else {
+        // Products of sizes stay within what can be counted; a seed is no size.
+        let is_size = !["seed", "key"].iter().any(|word| field.contains(word));
+        return match value.as_u64().filter(|size| is_size && *size > LARGEST_SIZE) {
+            Some(size) => {
+                let (field, found) = (field.into(), size.to_string());
+                Err(EditError::Field { method, field, found, expected: format!("at most {LARGEST_SIZE}") })
+            }
+            None => Ok(()),
+        };
+    };
     // Of a choice of words serde tells the words only to who gives another word.
     let error = match error.to_string().ends_with("expected string or map") {
         true => alone(Value::from("")).err().unwrap_or(error),

@@ -27,6 +27,14 @@ pub enum EditError {
         /// What was expected, and what to do.
         expected: String,
     },
+    /// What is wrong with an adapter's configuration.
+    #[error("{path}: {source}")]
+    InConfig {
+        /// The configuration.
+        path: PathBuf,
+        /// What is wrong.
+        source: Box<EditError>,
+    },
     /// A method without code.
     #[error("method `{found}` is not known{hint}; known methods: {known}")]
     UnknownMethod {

@@ -88,20 +88,35 @@ pub(crate) fn read_beside<T>(
     experts::find(&mut config, &dir, &ours.adapters);
     let mut file = TensorFile::read(&dir.join(WEIGHTS))?;
     let taken = take(&mut config, &mut file)?;
-    let method = registry::from_peft(&config, &mut warnings)?;
+    let in_config = |error| in_config(dir.join(CONFIG), error);
+    let method = registry::from_peft(&config, &mut warnings).map_err(in_config)?;
     let path = dir.join(OUR_WEIGHTS);
     let mut beside = path.exists().then(|| TensorFile::read(&path)).transpose()?;
     let mut edit = Edit::with_values(method, base, |plan| match (plan.traits.saved, &mut beside) {
         (Saved::Adapter, _) => file.take_checked(plan, base),
         (Saved::Beside, Some(beside)) => beside.take(plan),
         (Saved::Beside, None) | (Saved::No, _) => made_again(plan, base),
-    })?;
+    })
+    .map_err(in_config)?;
     file.all_used()?;
     beside.map_or(Ok(()), |beside| beside.all_used())?;
     edit.base_quantize = ours.base_quantize;
     warnings.extend(rounded_otherwise(&edit, base));
     edit.warnings.splice(0..0, warnings);
     Ok((edit, taken))
+}
+
+/// The error with the file where its cause stands, if that is the configuration and it does not say so.
+fn in_config(path: PathBuf, error: EditError) -> EditError {
+    match error {
+        EditError::Field { .. }
+        | EditError::Unsupported { .. }
+        | EditError::Needs { .. }
+        | EditError::NoTarget { .. }
+        | EditError::NotRead { .. }
+        | EditError::UnknownMethod { .. } => EditError::InConfig { path, source: Box::new(error) },
+        other => other,
+    }
 }
 
 /// A parameter that the files do not hold.

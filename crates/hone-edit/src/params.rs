@@ -13,6 +13,8 @@ pub struct ParamPlan {
     pub aliases: Vec<String>,
     /// Keys under which the file holds it again, as PEFT writes what its modules share.
     pub copies: Vec<String>,
+    /// Keys of what PEFT writes beside it and never uses.
+    pub unused: Vec<String>,
     /// Its axes.
     pub shape: Vec<usize>,
     /// Of places in a matrix: how long the axis is that each row of the value counts along. Files with others are refused.
@@ -105,6 +107,7 @@ impl ParamPlan {
             key: key.into(),
             aliases: Vec::new(),
             copies: Vec::new(),
+            unused: Vec::new(),
             shape: shape.to_vec(),
             below: Vec::new(),
             init,

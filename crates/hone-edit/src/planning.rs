@@ -68,6 +68,14 @@ impl TargetFields {
         let selection = self.targets().select_linears_or(method, base, names(default))?;
         let mut plan = Plan { config, params: Vec::new(), placed: Vec::new() };
         plan.config.insert("target_modules".into(), selection.resolved.clone());
+        if self.leaves_out() {
+            // Not every class of PEFT's has the fields that leave maps out; all of them take whole paths.
+            let paths: Vec<&str> = selection.weights.iter().map(|weight| weight.module()).collect();
+            plan.config.insert("target_modules".into(), json!(paths));
+            for field in ["exclude_modules", "layers_to_transform", "layers_pattern"] {
+                plan.config.insert(field.into(), Value::Null);
+            }
+        }
         for inert in inert {
             let off = inert.off.first().and_then(|value| serde_json::from_str(value).ok());
             plan.config.insert(inert.field.into(), off.unwrap_or(Value::Null));
@@ -78,6 +86,11 @@ impl TargetFields {
         let saved = saved_modules(self.modules_to_save.as_deref().unwrap_or_default(), base)?;
         plan_replacements(&mut plan, &saved, base);
         Ok(plan)
+    }
+
+    /// Whether they say more than which maps.
+    fn leaves_out(&self) -> bool {
+        self.exclude_modules.is_some() || self.layers_to_transform.is_some() || self.layers_pattern.is_some()
     }
 
     /// The same with the model's `biases` trained beside the parts.
@@ -139,6 +152,7 @@ impl Plan {
         let mut modules = Vec::new();
         for placed in &self.placed {
             if let Place::Linear(module) = &placed.place
+                && !placed.part.replaces()
                 && modules.last() != Some(module)
             {
                 modules.push(module.clone());

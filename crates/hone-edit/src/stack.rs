@@ -10,7 +10,7 @@ use hone_model::{Hooks, Sharing};
 
 use crate::bound::Bound;
 use crate::error::EditError;
-use crate::method::{Edit, Method, Param, Place, Role};
+use crate::method::{Edit, Method, Param, Place, Placed, Role};
 use crate::probe::Probe;
 
 /// Edits in the order they apply, and probes.
@@ -99,8 +99,12 @@ impl EditStack {
             return Err(EditError::CannotStack { place: place.to_string() });
         }
         for own in &entry.edit.placed {
-            let there = meeting().flat_map(|e| &e.edit.placed).filter(|p| p.place == own.place);
-            let mut rows = there.flat_map(|p| p.part.replaced_rows());
+            let whole = |one: &Placed, other: &Placed| one.part.replaces() && !other.part.replaced_rows().is_empty();
+            let at_place = || meeting().flat_map(|e| &e.edit.placed).filter(|p| p.place == own.place);
+            if at_place().any(|p| whole(p, own) || whole(own, p)) {
+                return Err(EditError::CannotStack { place: own.place.to_string() });
+            }
+            let mut rows = at_place().flat_map(|p| p.part.replaced_rows());
             if let Some(row) = rows.find(|row| own.part.replaced_rows().contains(row)) {
                 return Err(EditError::CannotStack { place: format!("{} (row {row})", own.place) });
             }

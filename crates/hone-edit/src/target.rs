@@ -132,7 +132,10 @@ impl Targets {
             return Err(nothing_named(&wanted, &candidates));
         }
         let layers = self.layers(method, &wanted)?;
-        let inside: Vec<&BaseWeight> = named.iter().copied().filter(|w| layers.matches(w.module())).collect();
+        // A module named by its whole path is in, whatever its layer, as in PEFT.
+        let by_path = |w: &BaseWeight| pattern.is_none() && wanted.as_slice().iter().any(|name| name == w.module());
+        let is_inside = |w: &&BaseWeight| layers.matches(w.module()) || by_path(w);
+        let inside: Vec<&BaseWeight> = named.iter().copied().filter(is_inside).collect();
         if inside.is_empty() {
             return Err(layers.nothing_left(method, &named, base));
         }

@@ -88,6 +88,53 @@ fn targets_are_selected_by_pefts_rules() {
     assert_eq!(places.len(), 10);
 }
 
+/// PEFT's classes of many types have no `exclude_modules`, some no `layers_to_transform`: read there, what was left out would be in.
+#[test]
+fn what_is_left_out_is_written_as_whole_paths() {
+    let stories = base(&STORIES, false);
+    let config = |json: &str| {
+        let method = registry::from_recipe(&fields(json), &mut Vec::new()).unwrap();
+        serde_json::Value::Object(method.plan(&stories).unwrap().config)
+    };
+    let written = config(
+        r#"{"type": "c3a", "block_size": 8, "target_modules": ["q_proj", "v_proj"], "exclude_modules": ["v_proj"], "layers_to_transform": [1, 4]}"#,
+    );
+    let paths = serde_json::json!(["model.layers.1.self_attn.q_proj", "model.layers.4.self_attn.q_proj"]);
+    assert_eq!(written["target_modules"], paths);
+    let fields = ["exclude_modules", "layers_to_transform", "layers_pattern"];
+    assert!(fields.iter().all(|field| written[*field].is_null()), "{written}");
+    let plain = config(r#"{"type": "c3a", "block_size": 8, "target_modules": ["q_proj"]}"#);
+    assert_eq!(plain["target_modules"], serde_json::json!(["q_proj"]));
+}
+
+/// Sizes out of a file that is damaged or means harm.
+#[test]
+fn sizes_that_cannot_be_meant_are_refused_before_anything_is_counted() {
+    let huge = "10000000000000000000";
+    for (json, field) in [
+        (format!(r#"{{"type": "lokr", "r": {huge}}}"#), "`r`"),
+        (format!(r#"{{"type": "pvera", "r": {huge}}}"#), "`r`"),
+        (format!(r#"{{"type": "shira", "r": {huge}}}"#), "`r`"),
+        (format!(r#"{{"type": "unilora", "r": {huge}}}"#), "`r`"),
+        (r#"{"type": "peanut", "depth": 1000000000}"#.into(), "`depth`"),
+        (r#"{"type": "oft", "oft_block_size": 8, "num_cayley_neumann_terms": 1000000}"#.into(), "terms"),
+    ] {
+        let message = refusal(&json);
+        assert!(message.contains(field) && message.contains("expected"), "{json}: {message}");
+    }
+    let seeded = format!(r#"{{"type": "vera", "r": 2, "projection_prng_key": {huge}}}"#);
+    assert!(edit(&seeded, &base(&STORIES, true)).is_ok(), "a seed is no size");
+}
+
+/// EVA says how `A` was first filled, which its file does not need.
+#[test]
+fn a_file_of_eva_is_any_loras() {
+    let read = |json: &str| registry::from_peft(&fields(json), &mut Vec::new()).map(|_| ()).map_err(|e| e.to_string());
+    let eva = r#"{"peft_type": "LORA", "r": 2, "target_modules": ["q_proj"], "init_lora_weights": "eva", "eva_config": {"rho": 2.0}}"#;
+    assert_eq!(read(eva), Ok(()));
+    assert!(read(&eva.replace("\"eva\"", "\"corda\"")).unwrap_err().contains("eva_config"));
+}
+
 #[test]
 fn patterns_change_rank_and_scale_of_the_maps_they_match() {
     let json = r#"{"type": "lora", "r": 4, "target_modules": ["q_proj", "k_proj"],

@@ -35,6 +35,11 @@ fn two_edits_of_one_row_cannot_be_stacked_and_of_different_rows_can() {
     let message = stacked(tokens(json!([1, 5, 300])), rows.clone()).unwrap_err();
     assert!(message.contains("both replace `model.embed_tokens.weight (row 1)`"), "{message}");
     assert_eq!(stacked(tokens(json!([5, 6])), rows.clone()), Ok(()));
+    let whole = edit(&model, &json!({ "type": "full", "target_modules": ["embed_tokens"] })).unwrap();
+    for (first, second) in [(whole.clone(), rows.clone()), (rows.edit.clone(), StackEntry::new(whole))] {
+        let message = stacked(first, second).unwrap_err();
+        assert!(message.contains("both replace `model.embed_tokens.weight`"), "{message}");
+    }
     // Of different groups they never meet.
     let mut stack = EditStack::new();
     stack.entries.push(StackEntry { groups: Some(vec![0]), ..StackEntry::new(tokens(json!([1, 5, 300]))) });

@@ -536,3 +536,33 @@ fn what_cannot_be_meant_is_refused_with_a_next_step() {
     let message = refused(hone().args(["edit", "inspect"]).arg(adapter("bias_all")));
     assert!(message.contains("loading its base model `tiny-qwen2`") && message.contains("with `--model`"), "{message}");
 }
+
+/// IA³ scales a map with what other edits add to its bias; in the weights the sum would come after the scaling.
+#[test]
+fn edits_that_do_not_add_up_in_the_weights_are_not_merged() {
+    let dir = tempfile::tempdir().expect("a directory");
+    let path = Path::new(env!("CARGO_MANIFEST_DIR")).join("../hone-edit/tests/golden/tiny-llama-biased");
+    let biased = model(Some(&path));
+    let moved = |name: &str, recipe: Value| {
+        let method = registry::from_recipe(recipe.as_object().expect("fields"), &mut Vec::new()).expect("a method");
+        let mut edit = Edit::new(method, &Base::of(&biased), 0).expect("an edit");
+        for param in &mut edit.params {
+            param.value.as_mut_slice::<f32>().iter_mut().for_each(|v| *v += 0.5);
+        }
+        save_edit(&edit, &dir.path().join(name)).expect("written");
+        dir.path().join(name)
+    };
+    let scaled =
+        moved("scaled", serde_json::json!({ "type": "ia3", "target_modules": ["q_proj"], "feedforward_modules": [] }));
+    let added =
+        moved("added", serde_json::json!({ "type": "lora", "r": 2, "lora_bias": true, "target_modules": ["q_proj"] }));
+    let out = dir.path().join("out");
+    let message = refused(&mut export(&path, &out, "f32", &[&scaled, &added]));
+    assert!(message.contains("do not answer as they do beside the model: |Δlogit|"), "{message}");
+    assert!(message.contains("in the other order") && !out.exists(), "{message}");
+    let mut stack = hone();
+    stack.arg("merge").arg(&path).args(["--how", "stack", "--store", "f32", "--out"]).arg(&out);
+    let message = refused(stack.arg("--edit").arg(&scaled).arg("--edit").arg(&added));
+    assert!(message.contains("do not answer as they do beside the model") && !out.exists(), "{message}");
+    json(&mut export(&path, &out, "f32", &[&added, &scaled]));
+}

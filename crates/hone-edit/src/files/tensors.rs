@@ -70,6 +70,9 @@ impl TensorFile {
                 return Err(self.malformed(key, "other numbers", expected));
             }
         }
+        for key in &plan.unused {
+            self.unused.remove(key);
+        }
         for (row, below) in value.as_slice::<f32>().chunks(plan.shape.last().map_or(1, |n| *n).max(1)).zip(&plan.below)
         {
             if let Some(other) = row.iter().find(|place| **place < 0.0 || **place >= *below as f32) {

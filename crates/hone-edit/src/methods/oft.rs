@@ -128,9 +128,9 @@ impl OftConfig {
             return Err(wrong(METHOD.name, "eps", self.eps.to_string(), "a positive number"));
         }
         // The first term is the identity alone: nothing would be trained.
-        if self.use_cayley_neumann && self.num_cayley_neumann_terms < 2 {
+        if self.use_cayley_neumann && !(2..=1000).contains(&self.num_cayley_neumann_terms) {
             let found = self.num_cayley_neumann_terms.to_string();
-            return Err(wrong(METHOD.name, "num_cayley_neumann_terms", found, "2 or more"));
+            return Err(wrong(METHOD.name, "num_cayley_neumann_terms", found, "2 to 1000 terms"));
         }
         Ok(())
     }

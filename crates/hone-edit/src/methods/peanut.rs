@@ -83,6 +83,9 @@ fn parse(
     let peanut: PeanutConfig = config::read(METHOD.name, &fields, INERT, origin, warnings)?;
     peanut.targets.check(METHOD.name)?;
     check_rank(METHOD.name, "r", peanut.r)?;
+    if peanut.depth > 1000 {
+        return Err(wrong(METHOD.name, "depth", peanut.depth.to_string(), "0 to 1000 encoders"));
+    }
     check_factor(METHOD.name, "scaling", peanut.scaling)?;
     peanut.activation()?;
     Ok(Arc::new(peanut))

@@ -158,6 +158,8 @@ impl Export {
                 let decoder = Arc::new(merger.decoder(&model.decoder, dtype)?);
                 let again = Arc::new(merger.taken_out(&decoder, dtype)?);
                 let plain: Arc<dyn Hooks> = Arc::new(NoHooks);
+                let (beside, merged) = (stack.hooks(DType::F32), (&decoder, plain.clone()));
+                verify::as_beside(verify::compare(&model, &(&model.decoder, beside), &merged)?, Limit::rounded(dtype))?;
                 taken_out = Some(verify::compare(&model, &(&model.decoder, plain.clone()), &(&again, plain))?);
                 drop(again);
                 with_decoder(model, decoder)?

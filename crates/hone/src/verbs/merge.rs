@@ -126,6 +126,9 @@ impl Merge {
                 let decoder = Arc::new(model.decoder.replaced(|name, _| weights.get(name).cloned()));
                 let plain: Arc<dyn Hooks> = Arc::new(NoHooks);
                 let from_weighted_sum = from_weighted_sum(&operands, &model, &(&decoder, plain.clone()))?;
+                if let Some(difference) = from_weighted_sum.filter(|_| how.name == "stack") {
+                    verify::as_beside(difference, Limit::SAME)?;
+                }
                 let merged = Model { decoder: decoder.clone(), ..unshared(model)? };
                 merged.save_hf(out, self.store)?;
                 let written = verify::written_model(&merged, &(&decoder, plain), out, Limit::rounded(self.store))?;

@@ -39,6 +39,18 @@ impl Limit {
             DType::BF16 => Limit { max: f64::INFINITY, mean: 1.0 / 128.0 },
         }
     }
+
+    fn allows(&self, difference: &LogitDifference) -> bool {
+        let largest = difference.largest_logit.max(f64::MIN_POSITIVE);
+        difference.max / largest <= self.max && difference.mean / largest <= self.mean
+    }
+
+    fn in_words(&self) -> String {
+        match self.max.is_finite() {
+            true => format!("{:.1e} of the largest logit", self.max),
+            false => format!("{:.1e} of the largest logit in the mean", self.mean),
+        }
+    }
 }
 
 /// What was found.
@@ -77,6 +89,20 @@ pub fn compare(model: &Model, first: &Hooked, second: &Hooked) -> Result<LogitDi
     Ok(logit_difference(first, second, DType::F32, &tokens(model)?))
 }
 
+/// Refuses merged weights that answer otherwise than the edits beside the model, before anything is written: edits that meet at a
+/// map need not add up to a change of its weights.
+pub fn as_beside(difference: LogitDifference, limit: Limit) -> Result<(), Failure> {
+    if limit.allows(&difference) {
+        return Ok(());
+    }
+    let cause = format!(
+        "merged into the weights, these edits do not answer as they do beside the model: {}; allowed: {}",
+        shown(&difference),
+        limit.in_words()
+    );
+    Err(Failure::user(cause, "use them beside the model (`--edit`), or merge them in the other order, or one of them"))
+}
+
 /// Reads the model at `path` and compares it with `first`, from which it was written. Beyond the limit `path` is
 /// removed, unless it is kept on purpose, and it is a failure.
 pub fn written_model(model: &Model, first: &Hooked, path: &Path, limit: Limit) -> Result<Verified, Failure> {
@@ -90,8 +116,7 @@ pub fn written_model(model: &Model, first: &Hooked, path: &Path, limit: Limit) -
 /// The difference, or what to do about it.
 pub fn within(difference: LogitDifference, limit: Limit, path: &Path) -> Result<Verified, Failure> {
     let verified = Verified { difference, limit };
-    let largest = difference.largest_logit.max(f64::MIN_POSITIVE);
-    if difference.max / largest <= limit.max && difference.mean / largest <= limit.mean {
+    if limit.allows(&difference) {
         return Ok(verified);
     }
     let removed = match path.is_dir() {
@@ -99,10 +124,7 @@ pub fn within(difference: LogitDifference, limit: Limit, path: &Path) -> Result<
         false => std::fs::remove_file(path),
     };
     let kept = if removed.is_ok() { "it was removed" } else { "it is still there: do not use it" };
-    let allowed = match limit.max.is_finite() {
-        true => format!("{:.1e} of the largest logit", limit.max),
-        false => format!("{:.1e} of the largest logit in the mean", limit.mean),
-    };
+    let allowed = limit.in_words();
     let cause = format!(
         "{}: what was written does not answer as what it was written from: {}; allowed: {allowed}; {kept}",
         path.display(),

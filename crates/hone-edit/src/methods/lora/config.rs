@@ -166,8 +166,14 @@ pub(super) fn parse(
     warnings: &mut Vec<String>,
 ) -> Result<Arc<dyn Method>, EditError> {
     let mut fields = fields.clone();
-    if origin == Origin::Recipe {
-        recommend(&mut fields);
+    match origin {
+        Origin::Recipe => recommend(&mut fields),
+        // How `A` was first filled; the file holds it as any other.
+        Origin::File if fields.get("init_lora_weights").and_then(Value::as_str) == Some("eva") => {
+            fields.insert("init_lora_weights".into(), json!(true));
+            fields.remove("eva_config");
+        }
+        Origin::File => {}
     }
     let lora: LoraConfig = config::read(METHOD.name, &fields, INERT, origin, warnings)?;
     lora.check()?;

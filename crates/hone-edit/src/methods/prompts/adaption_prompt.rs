@@ -3,8 +3,8 @@
 //!
 //! `heads += g · softmax(q (W_k P)ᵀ / √d) (W_v P)`, before the output map, `q` with the rotation, the keys without.
 //!
-//! Parameters: `(p · hidden + 1)` a layer. `P` starts at `N(0, 1)`, `g` at 0. Hugging Face PEFT adds behind the output map, which
-//! is the same for maps without bias. Keys are the map's, bias included, without a norm of keys where the model has one; edits
+//! Parameters: `(p · hidden + 1)` a layer. `P` starts at `N(0, 1)`, `g` at 0. Hugging Face PEFT sends
+//! what is added through the output map on its own, whose bias, where it has one, so comes in twice, here as well. Keys are the map's, bias included, without a norm of keys where the model has one; edits
 //! of these maps that are stacked beside it do not reach them. There are no virtual tokens: positions stay as they are.
 
 use std::sync::Arc;
@@ -111,6 +111,10 @@ impl Method for AdaptionPromptConfig {
             };
             plan.placed.push(Placed { place: site(LayerPart::Query), part: Arc::new(Queries), params: Vec::new() });
             plan.placed.push(Placed { place: site(LayerPart::HeadOut), part: Arc::new(attends), params });
+            let bias = format!("{module}.o_proj.bias");
+            if base.weight(&bias).is_some() {
+                plan.placed.push(Placed { place: Place::Weight(bias), part: Arc::new(Twice), params: Vec::new() });
+            }
         }
         Ok(plan)
     }
@@ -151,6 +155,19 @@ impl Part for Queries {
     fn on_activation(&self, at: &At, h: Var) -> Var {
         at.cx.note(QUERIES, h.clone());
         h
+    }
+
+    fn merge(&self, _merge: &Merge) -> Result<Tensor, String> {
+        Err(NO_MERGE.into())
+    }
+}
+
+/// The bias of the output map, once more.
+struct Twice;
+
+impl Part for Twice {
+    fn on_vector(&self, at: &At, value: Var) -> Var {
+        ops::scale(&at.cx.tape, &value, 1.0 + at.strength)
     }
 
     fn merge(&self, _merge: &Merge) -> Result<Tensor, String> {

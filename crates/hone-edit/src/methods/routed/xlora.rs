@@ -125,7 +125,9 @@ fn parse(
 
 impl XLoraConfig {
     fn check(&self) -> Result<(), EditError> {
-        check_rank(NAME, "xlora_depth", self.xlora_depth)?;
+        if !(1..=1000).contains(&self.xlora_depth) {
+            return Err(wrong(NAME, "xlora_depth", self.xlora_depth.to_string(), "1 to 1000 layers"));
+        }
         check_rank(NAME, "xlora_size", self.xlora_size)?;
         check_probability(NAME, "xlora_dropout_p", self.xlora_dropout_p)?;
         let temperature = self.softmax_temperature;
