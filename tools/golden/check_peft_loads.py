@@ -61,7 +61,9 @@ def check(model_dir, adapter_dir, expected_file):
         warnings.simplefilter("ignore")
         wanted = stored_keys(model, config)
     found = set(load_file(Path(adapter_dir) / "adapter_model.safetensors"))
-    complaints += [f"PEFT misses {key}" for key in sorted(wanted - found)]
+    # PEFT writes the bias of a module that is trained whole twice more beside the one it reads.
+    never_read = (".modules_to_save.bias", ".original_module.bias")
+    complaints += [f"PEFT misses {key}" for key in sorted(wanted - found) if not key.endswith(never_read)]
     complaints += [f"PEFT does not know {key}" for key in sorted(found - wanted)]
 
     expected = load_file(expected_file)
