@@ -6,7 +6,7 @@
 //!   tuned, a method's fields of Hone's own, the ways to other adapters that the configuration names;
 //! - `hone.safetensors`, for methods that have any: tensors that PEFT computes again each time it reads an adapter.
 //!
-//! Reading is strict: every tensor of the file is used, every parameter is found in its shape, every target is found in
+//! Reading is strict: every tensor of the file is used (but a bias that PEFT writes and never uses), every parameter is found in its shape, every target is found in
 //! the model, and the base is the one the edit was made for.
 
 mod experts;

@@ -61,7 +61,7 @@ impl TensorFile {
     }
 
     /// The planned parameter. Copies of it in the same file must be equal to it, and what is a copy of the base's weight to
-    /// that: nothing of the file is read and then left unused.
+    /// that: nothing of the file is read and then left unused, but what PEFT itself never uses.
     pub(super) fn take_checked(&mut self, plan: &ParamPlan, base: &Base) -> Result<Tensor, EditError> {
         let value = self.take(plan)?;
         for key in &plan.copies {

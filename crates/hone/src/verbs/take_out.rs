@@ -101,8 +101,8 @@ pub fn taken_out(merged: &Model, with: &With, base: Option<&str>, common: &Commo
 
 /// The type that a model's weights are stored in, by the numbers themselves: `bf16` if all are numbers of that type.
 fn stored_as(model: &Model) -> DType {
-    let is_whole = |value: &f32| value.to_bits() & 0xFFFF != 0;
-    match Base::of(model).weights.iter().any(|weight| weight.to_f32().as_slice::<f32>().iter().any(is_whole)) {
+    let needs_f32 = |value: &f32| value.to_bits() & 0xFFFF != 0;
+    match Base::of(model).weights.iter().any(|weight| weight.to_f32().as_slice::<f32>().iter().any(needs_f32)) {
         true => DType::F32,
         false => DType::BF16,
     }
